@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// Talks with a model, or lets it continue a text; prints as it goes, and its speed at the end.
+#include "backend.h"
+
+#include <ple/ple.h>
+
+#include "arguments.h"
+
+#include <chrono>
+#include <iostream>
+
+constexpr const char* usage =
+    "usage: generate MODEL [--chat TEXT | --prompt TEXT] [options]\n"
+    "\n"
+    "  MODEL                    a Hugging Face folder of a Gemma 4 model\n"
+    "  --chat TEXT              one question, one answer; without --chat and --prompt: a conversation\n"
+    "  --prompt TEXT            continue this text\n"
+    "  --prompt-tokens N        continue N made-up tokens (for models without a tokenizer)\n"
+    "  --system TEXT            what the model is told before a conversation\n"
+    "  --thinking               let it think before it answers, and show the thoughts\n"
+    "  --max-tokens N           of an answer (default: until it ends, or the context is full)\n"
+    "  --context N              most positions (default: 4096 or the model's limit)\n"
+    "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
+    "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
+    "  --table mapped|resident  where the PLE table lives (default: mapped)\n"
+    "  --threads N              (default: all)\n"
+    "  --backend scalar|native|auto\n";
+
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Shows on stderr how far a prompt that takes a while has been read; wipes the line at its end.
+ple::PromptProgress show_progress() {
+  return [watch = Stopwatch(), shown = false](std::size_t done, std::size_t total) mutable {
+    if (done < total && watch.seconds() > 0.5) {
+      fmt::print(stderr, "\rreading the prompt: {} of {} tokens, {:.0f} tok/s ", done, total, static_cast<double>(done) / watch.seconds());
+      shown = true;
+    } else if (done == total && shown) {
+      fmt::print(stderr, "\r{:60}\r", "");
+    }
+    return true;
+  };
+}
+
+/// Prompt and answer, timed apart.
+struct Speed {
+  std::size_t prompt_tokens = 0, tokens = 0;
+  double prompt_seconds = 0, seconds = 0;
+
+  void print(double open_seconds) const {
+    const auto rate = [](std::size_t n, double s) { return s > 0 ? static_cast<double>(n) / s : 0.0; };
+    const ple::MemoryUse memory = ple::memory_use();
+    fmt::print(stderr,
+               "\nopened in {:.2f} s | prompt: {} tokens, {:.1f} tok/s | written: {} tokens, {:.1f} tok/s | "
+               "memory: {:.0f} MiB resident, {:.0f} MiB of it anonymous\n",
+               open_seconds, prompt_tokens, rate(prompt_tokens, prompt_seconds), tokens, rate(tokens, seconds),
+               static_cast<double>(memory.resident) / 1048576, static_cast<double>(memory.anonymous) / 1048576);
+  }
+};
+
+void print_piece(std::string_view piece) {
+  fmt::print("{}", piece);
+  std::fflush(stdout);
+}
+
+void answer(ple::Chat& chat, const std::string& question, Speed& speed) {
+  const std::size_t before = chat.session().position();
+  const Stopwatch reading;
+  const auto reply = chat.say(question, show_progress());
+  speed.prompt_tokens += chat.session().position() - before;
+  speed.prompt_seconds += reading.seconds();
+  const Stopwatch writing;
+  for (std::string_view piece : reply) print_piece(piece);
+  speed.tokens += chat.generation()->count();
+  speed.seconds += writing.seconds();
+  fmt::print("\n");
+  if (chat.generation()->reason() == ple::StopReason::context_full) fmt::print(stderr, "(the context is full)\n");
+}
+
+void continue_text(ple::Session& session, std::span<const ple::Token> prompt, const ple::Tokenizer* tokenizer,
+                   const ple::GenerationOptions& options, Speed& speed) {
+  const Stopwatch reading;
+  session.read(prompt, show_progress());
+  speed.prompt_tokens = prompt.size();
+  speed.prompt_seconds = reading.seconds();
+  const Stopwatch writing;
+  ple::Generation generation(session, options);
+  std::optional<ple::StreamDecoder> decoder;
+  if (tokenizer) decoder.emplace(*tokenizer);
+  while (const auto token = generation.next()) print_piece(decoder ? decoder->push(*token) : fmt::format("{} ", *token));
+  if (decoder) print_piece(decoder->finish());
+  fmt::print("\n");
+  speed.tokens = generation.count();
+  speed.seconds = writing.seconds();
+}
+
+/// `--temperature` and the like, on top of what the model recommends.
+ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptions options) {
+  options.temperature = arguments.number("--temperature", options.temperature);
+  options.top_k = arguments.number("--top-k", options.top_k);
+  options.top_p = arguments.number("--top-p", options.top_p);
+  options.min_p = arguments.number("--min-p", options.min_p);
+  options.repetition_penalty = arguments.number("--repetition-penalty", options.repetition_penalty);
+  options.seed = arguments.number("--seed", options.seed);
+  return options;
+}
+
+void run(examples::Arguments& arguments) {
+  const Stopwatch opening;
+  const auto checkpoint = ple::Checkpoint::open(arguments.first("MODEL"));
+  const auto chat_text = arguments.text("--chat"), prompt = arguments.text("--prompt");
+  const auto made_up = arguments.number<std::size_t>("--prompt-tokens", 0);
+  const std::string backend = arguments.text("--backend").value_or("auto");
+  const std::string table = arguments.text("--table").value_or("mapped");
+  if (table != "mapped" && table != "resident") {
+    throw std::runtime_error(fmt::format("--table is '{}', expected mapped or resident", table));
+  }
+  ple::LoadOptions load;
+  if (table == "resident") load.table = ple::Resident{};
+  ple::ChatOptions options;
+  options.system = arguments.text("--system").value_or("");
+  options.thinking = options.show_thinking = arguments.flag("--thinking");
+  options.max_tokens = arguments.number<std::size_t>("--max-tokens", 0);
+  options.session.context = arguments.number<std::size_t>("--context", 0);
+  options.session.threads = arguments.number<std::size_t>("--threads", 0);
+  options.sampling = sampling(arguments, checkpoint.recommended_sampling());
+  arguments.done();
+
+  examples::with_backend(backend, [&]<ple::Backend B>() {
+    const auto model = ple::Gemma4<ple::Any, B>::load(checkpoint, load);
+    Speed speed;
+    if (prompt || made_up > 0) {
+      std::optional<ple::Tokenizer> tokenizer;
+      std::vector<ple::Token> tokens(made_up);
+      for (std::size_t i = 0; i < made_up; ++i) tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
+      if (prompt) {
+        tokenizer = ple::Tokenizer::open(checkpoint.folder() / "tokenizer.json");
+        tokens = tokenizer->encode(*prompt);
+      }
+      ple::Session session(model, options.session);
+      const double open_seconds = opening.seconds();
+      const ple::GenerationOptions generation{*options.sampling, checkpoint.stop_tokens(), options.max_tokens};
+      if (prompt) print_piece(*prompt);
+      continue_text(session, tokens, tokenizer ? &*tokenizer : nullptr, generation, speed);
+      speed.print(open_seconds);
+      return;
+    }
+    ple::Chat chat(model, checkpoint, options);
+    const double open_seconds = opening.seconds();
+    if (chat_text) {
+      answer(chat, *chat_text, speed);
+    } else {
+      fmt::print("An empty line ends the conversation.\n");
+      for (std::string line; fmt::print("\n> "), std::fflush(stdout), std::getline(std::cin, line) && !line.empty();) {
+        answer(chat, line, speed);
+      }
+    }
+    speed.print(open_seconds);
+  });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return examples::run(usage, argc, argv, run); }

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one exception type of the library.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace ple {
+
+/// What kind of thing went wrong; the message says which file, tensor or field, and both values.
+enum class ErrorCode {
+  file,           ///< a file cannot be opened, read or mapped
+  malformed,      ///< a file's contents contradict its format
+  missing,        ///< a tensor, a field or a file that must be there is not
+  shape,          ///< a tensor has another shape than the configuration gives
+  dtype,          ///< a tensor has a number type that is unknown, or not the one asked for
+  config,         ///< a configuration field is out of range or contradicts another
+  not_supported,  ///< valid, but this version does not implement it
+  argument,       ///< the caller passed something that cannot be
+  cancelled,      ///< the caller asked to stop
+};
+
+/// Thrown while opening, building, or checking arguments; computing a token does not throw after that.
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  ErrorCode code() const noexcept { return code_; }
+
+ private:
+  ErrorCode code_;
+};
+
+namespace detail {
+
+/// A part of a message: text that lives elsewhere, or a number. Trivial on purpose: errors are thrown from everywhere, and what
+/// a call site compiles to should be a few stores.
+struct MessagePart {
+  enum class Kind : unsigned char { text, integer, natural, real } kind = Kind::text;
+  union {
+    const char* text = nullptr;
+    long long integer;
+    unsigned long long natural;
+    double real;
+  };
+  std::size_t size = 0;
+
+  MessagePart(std::string_view part) : text(part.data()), size(part.size()) {}        // NOLINT(google-explicit-constructor)
+  MessagePart(const char* part) : MessagePart(std::string_view(part)) {}              // NOLINT(google-explicit-constructor)
+  MessagePart(const std::string& part) : MessagePart(std::string_view(part)) {}       // NOLINT(google-explicit-constructor)
+  template <std::signed_integral T>
+  MessagePart(T part) : kind(Kind::integer), integer(part) {}                         // NOLINT(google-explicit-constructor)
+  template <std::unsigned_integral T>
+  MessagePart(T part) : kind(Kind::natural), natural(part) {}                         // NOLINT(google-explicit-constructor)
+  template <std::floating_point T>
+  MessagePart(T part) : kind(Kind::real), real(static_cast<double>(part)) {}          // NOLINT(google-explicit-constructor)
+};
+
+[[noreturn, gnu::noinline, gnu::cold]] inline void fail(ErrorCode code, const MessagePart* parts, std::size_t count) {
+  std::string message;
+  for (std::size_t i = 0; i < count; ++i) {
+    const MessagePart& part = parts[i];
+    char number[32];
+    switch (part.kind) {
+      case MessagePart::Kind::text: message.append(part.text, part.size); break;
+      case MessagePart::Kind::integer: message += std::to_string(part.integer); break;
+      case MessagePart::Kind::natural: message += std::to_string(part.natural); break;
+      case MessagePart::Kind::real:
+        std::snprintf(number, sizeof number, "%g", part.real);
+        message += number;
+        break;
+    }
+  }
+  throw Error(code, message);
+}
+
+}  // namespace detail
+
+/// Throws an Error whose message is all parts, text and numbers, one after another.
+template <class... Parts>
+[[noreturn]] void fail(ErrorCode code, const Parts&... parts) {
+  const detail::MessagePart list[] = {parts...};
+  detail::fail(code, list, sizeof...(parts));
+}
+
+}  // namespace ple

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+// JSON (RFC 8259) of strangers: strict, with bounded nesting, errors with a position. Our own because the compile time of
+// every program that opens a model would double with a general library; it reads only, and only what configurations need.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+
+namespace ple {
+
+/// A JSON value. Members of an object keep the file's order.
+class Json {
+ public:
+  enum class Type : std::uint8_t { null, boolean, integer, natural, real, string, array, object };
+
+  Json() = default;
+  explicit Json(bool value) : type_(Type::boolean), natural_(value) {}
+  explicit Json(std::int64_t value) : type_(Type::integer), integer_(value) {}
+  explicit Json(std::uint64_t value) : type_(Type::natural), natural_(value) {}
+  explicit Json(double value) : type_(Type::real), real_(value) {}
+  explicit Json(std::string value) : type_(Type::string), text_(std::move(value)) {}
+  static Json array() { return Json(Type::array); }
+  static Json object() { return Json(Type::object); }
+
+  bool is_null() const { return type_ == Type::null; }
+  bool is_boolean() const { return type_ == Type::boolean; }
+  bool is_natural() const { return type_ == Type::natural; }  ///< a whole number from 0 to 2^64 - 1
+  bool is_number() const { return type_ == Type::integer || type_ == Type::natural || type_ == Type::real; }
+  bool is_string() const { return type_ == Type::string; }
+  bool is_array() const { return type_ == Type::array; }
+  bool is_object() const { return type_ == Type::object; }
+
+  // The value, of a type that was asked for before.
+  bool boolean() const { return natural_ != 0; }
+  std::uint64_t natural() const { return natural_; }
+  double number() const {
+    return type_ == Type::real ? real_ : type_ == Type::natural ? static_cast<double>(natural_) : static_cast<double>(integer_);
+  }
+  const std::string& text() const { return text_; }
+  const std::vector<Json>& items() const { return items_; }
+  const std::vector<std::pair<std::string, Json>>& members() const { return members_; }
+
+  /// The member called `key`, or null.
+  const Json* find(std::string_view key) const {
+    for (const auto& [name, value] : members_) {
+      if (name == key) return &value;
+    }
+    return nullptr;
+  }
+
+  /// Appends and returns where the value lies now.
+  Json& push_back(Json value) { return items_.emplace_back(std::move(value)); }
+  Json& add(std::string key, Json value) { return members_.emplace_back(std::move(key), std::move(value)).second; }
+
+  /// For messages: a scalar as JSON, cut short; what it is for the others.
+  std::string brief() const {
+    char number[32];
+    switch (type_) {
+      case Type::null: return "null";
+      case Type::boolean: return boolean() ? "true" : "false";
+      case Type::integer: return std::to_string(integer_);
+      case Type::natural: return std::to_string(natural_);
+      case Type::real: std::snprintf(number, sizeof number, "%.17g", real_); return number;
+      case Type::string: return "\"" + (text_.size() > 60 ? text_.substr(0, 57) + "..." : text_) + "\"";
+      case Type::array: return "an array";
+      case Type::object: return "an object";
+    }
+    return "";
+  }
+  std::string_view type_name() const {
+    constexpr std::string_view names[] = {"null", "boolean", "number", "number", "number", "string", "array", "object"};
+    return names[static_cast<std::size_t>(type_)];
+  }
+
+ private:
+  explicit Json(Type type) : type_(type) {}
+
+  Type type_ = Type::null;
+  union {
+    std::uint64_t natural_ = 0;
+    std::int64_t integer_;
+    double real_;
+  };
+  std::string text_;
+  std::vector<Json> items_;
+  std::vector<std::pair<std::string, Json>> members_;
+};
+
+/// Reads one JSON text and tells a handler what stands there, in order: start_object(), key(std::string&), end_object(),
+/// start_array(), end_array(), string(std::string&), number(Json), literal(Json) for true, false and null. Keeps no stack of calls.
+/// Errors: ErrorCode::malformed, with `source`, the position and what was found.
+template <class Handler>
+class JsonReader {
+ public:
+  JsonReader(std::string_view text, const std::string& source, Handler& handler)
+      : text_(text), source_(source), handler_(handler) {}
+
+  void read() {
+    bool value_expected = true;
+    do {
+      space();
+      if (value_expected) {
+        value_expected = value();
+      } else {
+        value_expected = after_value();
+      }
+    } while (!open_.empty() || value_expected);
+    space();
+    if (at_ != text_.size()) wrong("the end of the text");
+  }
+
+  static constexpr std::size_t deepest = 64;
+
+ private:
+  enum class State : std::uint8_t { array, object };
+
+  [[noreturn, gnu::noinline, gnu::cold]] void wrong(const char* expected) const {
+    const std::string found = at_ < text_.size() ? "'" + std::string(text_.substr(at_, 1)) + "'" : "the end of the text";
+    fail(ErrorCode::malformed, source_, ": not valid JSON: at byte ", at_, " stands ", found, ", expected ", expected);
+  }
+
+  void space() {
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+  }
+  bool take(char c) {
+    if (at_ == text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  void expect(char c, const char* name) {
+    if (!take(c)) wrong(name);
+  }
+
+  void open(State state) {
+    if (open_.size() == deepest) fail(ErrorCode::malformed, source_, ": nested deeper than ", deepest, " levels");
+    open_.push_back(state);
+    ++at_;
+  }
+
+  /// One value, or the start of one; whether another value must follow at once.
+  bool value() {
+    if (at_ == text_.size()) wrong("a value");
+    switch (text_[at_]) {
+      case '{':
+        open(State::object);
+        handler_.start_object();
+        space();
+        if (take('}')) return close();
+        member_name();
+        return true;
+      case '[':
+        open(State::array);
+        handler_.start_array();
+        space();
+        if (take(']')) return close();
+        return true;
+      case '"':
+        string();
+        handler_.string(buffer_);
+        return false;
+      case 't': return literal("true", Json(true));
+      case 'f': return literal("false", Json(false));
+      case 'n': return literal("null", Json());
+      default: number(); return false;
+    }
+  }
+
+  /// After a value inside something open: a comma and the next, or the end of what is open.
+  bool after_value() {
+    const bool object = open_.back() == State::object;
+    if (take(',')) {
+      space();
+      if (object) member_name();
+      return true;
+    }
+    expect(object ? '}' : ']', object ? "',' or '}'" : "',' or ']'");
+    return close();
+  }
+
+  bool close() {
+    const bool object = open_.back() == State::object;
+    open_.pop_back();
+    if (object) {
+      handler_.end_object();
+    } else {
+      handler_.end_array();
+    }
+    return false;
+  }
+
+  void member_name() {
+    if (at_ == text_.size() || text_[at_] != '"') wrong("a name in quotes");
+    string();
+    handler_.key(buffer_);
+    space();
+    expect(':', "':'");
+  }
+
+  bool literal(std::string_view word, Json value) {
+    if (text_.substr(at_, word.size()) != word) wrong("a value");
+    at_ += word.size();
+    handler_.literal(std::move(value));
+    return false;
+  }
+
+  void digits() {
+    if (at_ == text_.size() || text_[at_] < '0' || text_[at_] > '9') wrong("a digit");
+    while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') ++at_;
+  }
+
+  void number() {
+    const std::size_t begin = at_;
+    const bool negative = take('-');
+    if (at_ < text_.size() && text_[at_] != '-' && (text_[at_] < '0' || text_[at_] > '9')) wrong(negative ? "a digit" : "a value");
+    if (!take('0')) digits();
+    bool whole = true;
+    if (take('.')) {
+      digits();
+      whole = false;
+    }
+    if (take('e') || take('E')) {
+      if (!take('+')) take('-');
+      digits();
+      whole = false;
+    }
+    const char *first = text_.data() + begin, *last = text_.data() + at_;
+    std::uint64_t natural = 0;
+    std::int64_t integer = 0;
+    if (whole && !negative && std::from_chars(first, last, natural).ec == std::errc()) return handler_.number(Json(natural));
+    if (whole && negative && std::from_chars(first, last, integer).ec == std::errc()) return handler_.number(Json(integer));
+    // Not from_chars: libc++ has it for double only since 2025. The grammar above excludes what strtod takes beyond JSON.
+    handler_.number(Json(std::strtod(std::string(first, last).c_str(), nullptr)));
+  }
+
+  void string() {
+    buffer_.clear();
+    ++at_;
+    while (true) {
+      const std::size_t begin = at_;
+      while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' && static_cast<unsigned char>(text_[at_]) >= 0x20) ++at_;
+      buffer_.append(text_, begin, at_ - begin);
+      if (at_ == text_.size()) wrong("the end of a string");
+      if (text_[at_] == '"') break;
+      if (text_[at_] != '\\') wrong("no control character in a string");
+      ++at_;
+      escape();
+    }
+    ++at_;
+  }
+
+  void escape() {
+    constexpr std::string_view names = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
+    if (take('u')) return unicode();
+    const std::size_t i = at_ < text_.size() ? names.find(text_[at_]) : std::string_view::npos;
+    if (i == std::string_view::npos) wrong("an escape");
+    buffer_ += meanings[i];
+    ++at_;
+  }
+
+  std::uint32_t four_hex_digits() {
+    std::uint32_t code = 0;
+    const char *first = text_.data() + at_, *last = first + std::min<std::size_t>(4, text_.size() - at_);
+    if (std::from_chars(first, last, code, 16).ptr != first + 4) wrong("four hexadecimal digits");
+    at_ += 4;
+    return code;
+  }
+
+  void unicode() {
+    std::uint32_t code = four_hex_digits();
+    if (code >= 0xd800 && code < 0xdc00) {
+      const bool pair = take('\\') && take('u');
+      const std::uint32_t low = pair ? four_hex_digits() : 0;
+      if (low < 0xdc00 || low > 0xdfff) wrong("the second half of a surrogate pair");
+      code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+    } else if (code >= 0xdc00 && code < 0xe000) {
+      wrong("no lone surrogate");
+    }
+    const auto put = [&](std::uint32_t byte) { buffer_ += static_cast<char>(byte); };
+    if (code < 0x80) return put(code);
+    if (code < 0x800) {
+      put(0xc0 | code >> 6);
+    } else {
+      if (code < 0x10000) {
+        put(0xe0 | code >> 12);
+      } else {
+        put(0xf0 | code >> 18);
+        put(0x80 | (code >> 12 & 0x3f));
+      }
+      put(0x80 | (code >> 6 & 0x3f));
+    }
+    put(0x80 | (code & 0x3f));
+  }
+
+  std::string_view text_;
+  const std::string& source_;
+  Handler& handler_;
+  std::size_t at_ = 0;
+  std::vector<State> open_;
+  std::string buffer_;
+};
+
+/// Builds a Json from a reader's events.
+class JsonBuilder {
+ public:
+  explicit JsonBuilder(const std::string& source) : source_(source) {}
+  Json take() { return std::move(root_); }
+
+  void start_object() { open_.push_back(&place(Json::object())); }
+  void key(std::string& name) { key_.swap(name); }
+  void end_object() {
+    std::vector<std::string_view> names;
+    for (const auto& [name, value] : open_.back()->members()) names.push_back(name);
+    std::sort(names.begin(), names.end());
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    if (twice != names.end()) fail(ErrorCode::malformed, source_, ": '", *twice, "' stands twice in one object");
+    open_.pop_back();
+  }
+  void start_array() { open_.push_back(&place(Json::array())); }
+  void end_array() { open_.pop_back(); }
+  void string(std::string& text) { place(Json(std::move(text))); }
+  void number(Json value) { place(std::move(value)); }
+  void literal(Json value) { place(std::move(value)); }
+
+ private:
+  // Pointers into the tree stay valid: only the innermost open container grows.
+  Json& place(Json value) {
+    if (open_.empty()) return root_ = std::move(value);
+    return open_.back()->is_array() ? open_.back()->push_back(std::move(value)) : open_.back()->add(std::move(key_), std::move(value));
+  }
+
+  const std::string& source_;
+  Json root_;
+  std::vector<Json*> open_;
+  std::string key_;
+};
+
+/// Errors: ErrorCode::malformed for what is not JSON, nests deeper than 64, or has a key twice in one object.
+inline Json parse_json(std::string_view text, const std::string& source) {
+  JsonBuilder builder(source);
+  JsonReader<JsonBuilder>(text, source, builder).read();
+  return builder.take();
+}
+
+}  // namespace ple

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Run-time choice: compiles the kernels for several targets and picks the best one this CPU runs. Opt-in, because it
+// takes a few seconds more to compile. Include it before every other header of ple or Highway.
+#pragma once
+
+#if defined(PLE_SIMD_KERNELS_INL_H_) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_)
+#error "include <ple/dispatch.h> before <ple/ple.h> and before Highway: a target must be chosen before vectors are defined"
+#endif
+
+// What Highway compiles again per target is ple's own file, never the user's, unless the user drives foreach_target.h.
+#ifndef HIGHWAY_HWY_FOREACH_TARGET_H_
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ple/simd/kernels-inl.h"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#endif
+
+#include <cstddef>
+
+#include "ple/simd/backend.h"
+
+namespace ple {
+namespace detail {
+
+// Highway's own CPU check lives in libhwy, which ple does not link; the compiler's run-time answers the same question.
+// A target needs every feature that Highway compiles it with.
+#if HWY_ARCH_X86
+inline bool cpu_has_sse4() {
+  return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2") &&
+         __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("aes");
+}
+inline bool cpu_has_avx2() {
+  return cpu_has_sse4() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
+inline bool cpu_has_avx3() {
+  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+// What every machine of the compiler's baseline runs. Where Highway has no vectors for it, plain C++ is as good and simpler.
+#if HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128
+using Baseline = Scalar;
+#else
+using Baseline = Simd;
+#endif
+
+}  // namespace detail
+
+/// Calls f.template operator()<B>() for every backend B that was compiled in and that this CPU runs, best first, until
+/// one call returns true.
+template <class F>
+void for_each_backend(F&& f) {
+#if HWY_ARCH_X86
+#if HWY_TARGETS & HWY_AVX3
+  if (detail::cpu_has_avx3() && f.template operator()<N_AVX3::Simd>()) return;
+#endif
+#if HWY_TARGETS & HWY_AVX2
+  if (detail::cpu_has_avx2() && f.template operator()<N_AVX2::Simd>()) return;
+#endif
+#if HWY_TARGETS & HWY_SSE4
+  if (detail::cpu_has_sse4() && f.template operator()<N_SSE4::Simd>()) return;
+#endif
+#endif
+  f.template operator()<detail::Baseline>();
+}
+
+/// Calls f.template operator()<B>() with the best backend B that was compiled in and that this CPU runs.
+template <class F>
+void with_best_backend(F&& f) {
+  for_each_backend([&]<Backend B>() {
+    f.template operator()<B>();
+    return true;
+  });
+}
+
+/// A backend that is the best one of the CPU: every call asks which that is (a few bit tests) and goes there. A model over it
+/// is compiled once, not once per target; ple/simd/scalar.h says what the kernels mean.
+struct BestSimd {
+  static const char* name() {
+    const char* best = "";
+    with_best_backend([&]<Backend B>() { best = B::name(); });
+    return best;
+  }
+  template <StoredType T>
+  static void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
+                     std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
+    with_best_backend([&]<Backend B>() { B::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride); });
+  }
+  template <StoredType T>
+  static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights, float* y) {
+    with_best_backend([&]<Backend B>() { B::weighted_sum(rows, stride, n, cols, weights, y); });
+  }
+  template <StoredType T>
+  static void decode(const T* x, std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::decode(x, n, y); });
+  }
+  static void add(const float* x, std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::add(x, n, y); });
+  }
+  static void multiply(const float* x, std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::multiply(x, n, y); });
+  }
+  static void scale(float factor, std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::scale(factor, n, y); });
+  }
+  static void rms_norm(const float* x, const float* weight, std::size_t n, float epsilon, float* y) {
+    with_best_backend([&]<Backend B>() { B::rms_norm(x, weight, n, epsilon, y); });
+  }
+  static void rope(const float* cosine, const float* sine, std::size_t half, float* x) {
+    with_best_backend([&]<Backend B>() { B::rope(cosine, sine, half, x); });
+  }
+  static void gelu(std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::gelu(n, y); });
+  }
+  static void softmax(std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::softmax(n, y); });
+  }
+  static void softcap(float cap, std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::softcap(cap, n, y); });
+  }
+};
+
+static_assert(Backend<BestSimd>);
+
+}  // namespace ple

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// config.json of Hugging Face -> Gemma4Config. Names, defaults and rules are those of transformers' Gemma4TextConfig.
+#pragma once
+
+#include <charconv>
+#include <cstddef>
+#include <optional>
+#include <string>
+
+#include "ple/io/json.h"
+#include "ple/model/gemma4_config.h"
+
+namespace ple {
+
+namespace detail {
+
+constexpr std::size_t most_layers = 4096;
+
+inline RopeConfig rope_config(const JsonFields& text, const std::string& type, RopeConfig rope) {
+  const auto all = text.object("rope_parameters");
+  const auto fields = all ? all->object(type) : std::nullopt;
+  if (!fields) return rope;
+  const std::string kind = fields->text("rope_type", "default");
+  if (kind != "default" && kind != "proportional") {
+    fail(ErrorCode::not_supported, text.source(), ": ", fields->full_name("rope_type"), " is '", kind,
+         "', expected 'default' or 'proportional': others are not supported yet");
+  }
+  const bool proportional = kind == "proportional";  // the default type knows neither fraction nor factor
+  return {fields->number("rope_theta", rope.theta), proportional ? fields->number("partial_rotary_factor", 1.0) : 1.0,
+          proportional ? fields->number("factor", 1.0) : 1.0};
+}
+
+/// Every layer's attention type; the last layer is full whatever the file says.
+inline std::vector<AttentionType> layer_types(const JsonFields& text, std::size_t layers) {
+  std::vector<AttentionType> types;
+  if (const Json* list = text.find("layer_types")) {
+    if (!list->is_array()) text.wrong("layer_types", *list, "an array");
+    if (list->items().size() != layers) {
+      fail(ErrorCode::config, text.source(), ": ", text.full_name("layer_types"), " has ", list->items().size(),
+           " entries, expected num_hidden_layers, which is ", layers);
+    }
+    for (const Json& entry : list->items()) {
+      const bool full = entry.text() == "full_attention";
+      if (!full && entry.text() != "sliding_attention") text.wrong("layer_types", entry, "'sliding_attention' or 'full_attention'");
+      types.push_back(full ? AttentionType::full : AttentionType::sliding);
+    }
+  } else {
+    for (std::size_t l = 0; l < layers; ++l) types.push_back((l + 1) % 6 ? AttentionType::sliding : AttentionType::full);
+  }
+  types.back() = AttentionType::full;
+  return types;
+}
+
+/// Head width and K/V heads of the full layers: the published files name them once, newer transformers per layer.
+inline void override_layers(const JsonFields& text, Gemma4Config& config) {
+  const auto per_layer = text.object("per_layer_config");
+  if (!per_layer) {
+    const std::size_t head_dim = text.count("global_head_dim", 512);
+    for (Gemma4LayerConfig& layer : config.layers) {
+      if (layer.attention != AttentionType::full) continue;
+      layer.head_dim = head_dim;
+      if (config.attention_k_eq_v) layer.num_key_value_heads = text.count("num_global_key_value_heads", layer.num_key_value_heads);
+    }
+    return;
+  }
+  for (const auto& [key, value] : text.find("per_layer_config")->members()) {
+    std::size_t l = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), l);
+    if (error != std::errc() || end != key.data() + key.size() || l >= config.num_layers()) {
+      fail(ErrorCode::config, text.source(), ": ", text.full_name("per_layer_config"), " has the key '", key,
+           "', expected a layer from 0 to ", config.num_layers() - 1);
+    }
+    const JsonFields fields(value, text.source(), text.full_name("per_layer_config.") + key + ".");
+    config.layers[l].head_dim = fields.count("head_dim", config.layers[l].head_dim);
+    config.layers[l].num_key_value_heads = fields.count("num_key_value_heads", config.layers[l].num_key_value_heads);
+  }
+}
+
+inline void refuse_what_is_not_supported(const JsonFields& text) {
+  const auto refuse = [&](const char* field, const std::string& found, const char* why) {
+    fail(ErrorCode::not_supported, text.source(), ": ", text.full_name(field), " is ", found, ": ", why);
+  };
+  if (text.boolean("enable_moe_block", false)) refuse("enable_moe_block", "true", "mixture-of-experts models are not supported yet");
+  if (text.boolean("attention_bias", false)) refuse("attention_bias", "true", "no Gemma 4 model has biases");
+  const std::string activation = text.text("hidden_activation", "gelu_pytorch_tanh");
+  if (activation != "gelu_pytorch_tanh") refuse("hidden_activation", "'" + activation + "'", "only 'gelu_pytorch_tanh' is supported");
+  if (text.text("use_bidirectional_attention", "") == "all") {
+    refuse("use_bidirectional_attention", "'all'", "only causal models are supported");
+  }
+}
+
+}  // namespace detail
+
+/// The text model's configuration: `config_json` itself, or its text_config. `source` names the file in errors.
+/// Errors: ErrorCode::config; ErrorCode::not_supported for other models, and for what a later version may add.
+inline Gemma4Config gemma4_config(const Json& config_json, const std::string& source) {
+  const JsonFields top(config_json, source);
+  const JsonFields text = top.object("text_config").value_or(top);
+  const std::string type = text.text("model_type", top.text("model_type", ""));
+  if (type.starts_with("gemma3n")) fail(ErrorCode::not_supported, source, ": model_type is '", type, "': Gemma 3n is not supported yet");
+  if (type != "gemma4" && type != "gemma4_text") {
+    fail(ErrorCode::not_supported, source, ": model_type is '", type, "', expected 'gemma4' or 'gemma4_text'");
+  }
+  detail::refuse_what_is_not_supported(text);
+
+  Gemma4Config config;
+  config.vocab_size = text.count("vocab_size", 262144);
+  config.hidden_size = text.count("hidden_size", 2304);
+  config.num_attention_heads = text.count("num_attention_heads", 8);
+  config.num_kv_shared_layers = text.count("num_kv_shared_layers", 0);
+  config.sliding_window = text.count("sliding_window", 512);
+  config.max_position_embeddings = text.count("max_position_embeddings", 131072);
+  config.vocab_size_per_layer_input = text.count("vocab_size_per_layer_input", 262144);
+  config.hidden_size_per_layer_input = text.count("hidden_size_per_layer_input", 256);
+  config.attention_k_eq_v = text.boolean("attention_k_eq_v", false);
+  config.tie_word_embeddings = text.boolean("tie_word_embeddings", top.boolean("tie_word_embeddings", true));
+  config.rms_norm_eps = static_cast<float>(text.number("rms_norm_eps", 1e-6));
+  config.final_logit_softcapping = static_cast<float>(text.number("final_logit_softcapping", 0.0));
+  config.sliding_rope = detail::rope_config(text, "sliding_attention", config.sliding_rope);
+  config.full_rope = detail::rope_config(text, "full_attention", config.full_rope);
+
+  const std::size_t layers = text.count("num_hidden_layers", 30, detail::most_layers);
+  if (layers == 0) fail(ErrorCode::config, source, ": ", text.full_name("num_hidden_layers"), " is 0, expected at least 1");
+  if (config.num_kv_shared_layers >= layers) {
+    fail(ErrorCode::config, source, ": ", text.full_name("num_kv_shared_layers"), " is ", config.num_kv_shared_layers,
+         ", expected less than num_hidden_layers, which is ", layers);
+  }
+  const bool double_wide = text.boolean("use_double_wide_mlp", false);
+  const Gemma4LayerConfig common{AttentionType::sliding, text.count("head_dim", 256), text.count("num_key_value_heads", 4),
+                                 text.count("intermediate_size", 9216)};
+  config.layers.assign(layers, common);
+  const auto types = detail::layer_types(text, layers);
+  for (std::size_t l = 0; l < layers; ++l) {
+    config.layers[l].attention = types[l];
+    if (double_wide && l >= config.first_shared_layer()) config.layers[l].intermediate_size *= 2;
+  }
+  detail::override_layers(text, config);
+  validate(config, source);
+  return config;
+}
+
+}  // namespace ple

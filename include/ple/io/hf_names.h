@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// What Hugging Face's files call each parameter.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include "ple/model/parameter.h"
+
+namespace ple {
+
+/// The name inside a layer, or inside the text model for what exists once.
+inline std::string_view hf_suffix(Parameter parameter) {
+  switch (parameter) {
+    case Parameter::token_embedding: return "embed_tokens.weight";
+    case Parameter::head: return "lm_head.weight";
+    case Parameter::final_norm: return "norm.weight";
+    case Parameter::ple_table: return "embed_tokens_per_layer.weight";
+    case Parameter::ple_context_projection: return "per_layer_model_projection.weight";
+    case Parameter::ple_context_norm: return "per_layer_projection_norm.weight";
+    case Parameter::input_norm: return "input_layernorm.weight";
+    case Parameter::query: return "self_attn.q_proj.weight";
+    case Parameter::key: return "self_attn.k_proj.weight";
+    case Parameter::value: return "self_attn.v_proj.weight";
+    case Parameter::attention_output: return "self_attn.o_proj.weight";
+    case Parameter::query_norm: return "self_attn.q_norm.weight";
+    case Parameter::key_norm: return "self_attn.k_norm.weight";
+    case Parameter::post_attention_norm: return "post_attention_layernorm.weight";
+    case Parameter::pre_feed_forward_norm: return "pre_feedforward_layernorm.weight";
+    case Parameter::gate: return "mlp.gate_proj.weight";
+    case Parameter::up: return "mlp.up_proj.weight";
+    case Parameter::down: return "mlp.down_proj.weight";
+    case Parameter::post_feed_forward_norm: return "post_feedforward_layernorm.weight";
+    case Parameter::ple_gate: return "per_layer_input_gate.weight";
+    case Parameter::ple_output: return "per_layer_projection.weight";
+    case Parameter::post_ple_norm: return "post_per_layer_input_norm.weight";
+    case Parameter::layer_scalar: return "layer_scalar";
+  }
+  return "";
+}
+
+/// What stands before the text model's names: Gemma4ForCausalLM, Gemma4ForConditionalGeneration, and the latter as older
+/// releases of transformers saved it.
+inline constexpr std::string_view hf_prefixes[] = {"model.", "model.language_model.", "language_model.model."};
+
+/// The full name. The head stands outside the text model.
+inline std::string hf_name(std::string_view prefix, Parameter parameter, std::size_t layer) {
+  if (parameter == Parameter::head) {
+    return (prefix == "language_model.model." ? "language_model." : "") + std::string(hf_suffix(parameter));
+  }
+  std::string name(prefix);
+  if (parameter >= Parameter::input_norm) name += "layers." + std::to_string(layer) + ".";
+  return name += hf_suffix(parameter);
+}
+
+}  // namespace ple

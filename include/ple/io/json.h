@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// JSON files: read with limits, and field by field with errors that name file, field and both values.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "ple/core/error.h"
+#include "ple/core/json.h"
+
+namespace ple {
+
+/// The whole of a small file. Errors: ErrorCode::file; ErrorCode::malformed above 256 MiB.
+inline std::string read_text_file(const std::filesystem::path& path) {
+  constexpr std::uintmax_t most = std::uintmax_t{256} << 20;
+  std::error_code error;
+  const bool regular = std::filesystem::is_regular_file(path, error);
+  const std::uintmax_t size = regular ? std::filesystem::file_size(path, error) : 0;
+  if (!regular || error) fail(ErrorCode::file, path.string(), ": no such file, or not a regular one");
+  if (size > most) fail(ErrorCode::malformed, path.string(), ": ", size, " bytes, expected at most ", most);
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file) fail(ErrorCode::file, path.string(), ": cannot read");
+  return text;
+}
+
+inline Json read_json_file(const std::filesystem::path& path) { return parse_json(read_text_file(path), path.string()); }
+
+/// An object's fields. A field that is null counts as absent. Errors: ErrorCode::config, naming source, field and values.
+class JsonFields {
+ public:
+  JsonFields(const Json& object, std::string source, std::string prefix = "")
+      : object_(&object), source_(std::move(source)), prefix_(std::move(prefix)) {
+    if (!object.is_object()) fail(ErrorCode::config, source_, ": ", prefix_, " is ", object.brief(), ", expected an object");
+  }
+
+  const std::string& source() const { return source_; }
+  std::string full_name(std::string_view name) const { return prefix_ + std::string(name); }
+
+  const Json* find(std::string_view name) const {
+    const Json* field = object_->find(name);
+    return field == nullptr || field->is_null() ? nullptr : field;
+  }
+
+  /// The object in field `name`.
+  std::optional<JsonFields> object(std::string_view name) const {
+    const Json* field = find(name);
+    if (!field) return std::nullopt;
+    return JsonFields(*field, source_, full_name(name) + ".");
+  }
+
+  /// A whole number from 0 to `most`; without a default the field must be there.
+  std::size_t count(std::string_view name, std::optional<std::size_t> otherwise = std::nullopt,
+                    std::size_t most = std::size_t{1} << 31) const {
+    const Json* field = find(name);
+    if (!field) return required(name, otherwise);
+    if (!field->is_natural() || field->natural() > most) wrong(name, *field, "a whole number from 0 to ", most);
+    return static_cast<std::size_t>(field->natural());
+  }
+
+  double number(std::string_view name, std::optional<double> otherwise = std::nullopt) const {
+    const Json* field = find(name);
+    if (!field) return required(name, otherwise);
+    if (!field->is_number()) wrong(name, *field, "a number");
+    return field->number();
+  }
+
+  bool boolean(std::string_view name, std::optional<bool> otherwise = std::nullopt) const {
+    const Json* field = find(name);
+    if (!field) return required(name, otherwise);
+    if (!field->is_boolean()) wrong(name, *field, "true or false");
+    return field->boolean();
+  }
+
+  std::string text(std::string_view name, std::optional<std::string> otherwise = std::nullopt) const {
+    const Json* field = find(name);
+    if (!field) return required(name, otherwise);
+    if (!field->is_string()) wrong(name, *field, "a string");
+    return field->text();
+  }
+
+  template <class... Expected>
+  [[noreturn]] void wrong(std::string_view name, const Json& found, const Expected&... expected) const {
+    fail(ErrorCode::config, source_, ": ", full_name(name), " is ", found.brief(), ", expected ", expected...);
+  }
+
+ private:
+  template <class T>
+  T required(std::string_view name, const std::optional<T>& otherwise) const {
+    if (!otherwise) fail(ErrorCode::config, source_, ": ", full_name(name), " is missing");
+    return *otherwise;
+  }
+
+  const Json* object_;
+  std::string source_, prefix_;
+};
+
+}  // namespace ple

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a session asks of a model, whatever the model's types are: one virtual call per forward pass.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include "ple/core/executor.h"
+#include "ple/core/token.h"
+#include "ple/tensor/rows.h"
+
+namespace ple {
+
+struct StateOptions {
+  std::size_t context = 4096;  ///< most positions; full layers keep K and V for each
+  std::size_t chunk = 128;     ///< most tokens in one forward pass
+  std::size_t parts = 1;       ///< parts() of the executor that will run it
+};
+
+/// What a model remembers of one text: K and V, the position, and room to compute in.
+struct ModelState {
+  StateOptions options;
+  std::size_t position = 0;  ///< of the next token; setting it to 0 forgets the text
+  ModelState() = default;
+  explicit ModelState(const StateOptions& o) : options(o) {}
+  virtual ~ModelState() = default;
+  virtual std::size_t kv_cache_bytes() const = 0;
+};
+
+/// A model is never changed by computing: any number of states, each on a thread of its own, may use it at once.
+class LanguageModel {
+ public:
+  virtual ~LanguageModel() = default;
+
+  virtual std::size_t vocab_size() const = 0;
+  virtual std::size_t max_position_embeddings() const = 0;
+
+  /// A state must be used with the model that made it.
+  virtual std::unique_ptr<ModelState> make_state(const StateOptions& options) const = 0;
+
+  /// Reads tokens, at most options.chunk, and writes the logits of the last logits.rows of them: [rows, vocab_size].
+  /// Rows may be 0. Errors, before anything changes: ErrorCode::argument.
+  virtual void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits) const = 0;
+};
+
+}  // namespace ple

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Grouped-query attention with normalised queries, keys and values; scores are not scaled.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "ple/nn/kv_cache.h"
+#include "ple/nn/linear.h"
+#include "ple/nn/rms_norm.h"
+#include "ple/nn/rope.h"
+
+namespace ple {
+
+/// Room for the attention of one chunk of tokens.
+struct AttentionWorkspace {
+  Rows queries;     ///< [T, heads * head_dim]
+  Rows keys;        ///< [T, kv_heads * head_dim]
+  Rows values;      ///< [T, kv_heads * head_dim]
+  Rows attended;    ///< [T, heads * head_dim]
+  Rows scores;      ///< [parts(executor), positions]
+};
+
+/// y = Wo softmax(q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x); norms are per head.
+/// Without a key projection the layer attends over another layer's K and V; without a value projection V is Wk x.
+template <class T, Backend B>
+struct Attention {
+  std::size_t head_dim = 0, heads = 0, kv_heads = 0;
+  std::size_t window = 0;  ///< positions a token sees, itself included
+  bool owns_kv = true;     ///< false: K and V come from the cache of an earlier layer
+  bool value_is_key = false;
+  Linear<T, B> query, key, value, output;
+  RmsNorm<B> query_norm, key_norm;
+
+  /// x: [T, d], the tokens at positions first, first + 1, ...; angles: theirs. y: [T, d].
+  void operator()(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache, const AttentionWorkspace& all,
+                  Rows x, Rows y) const {
+    const Rows q = all.queries.slice(0, x.rows).columns(0, heads * head_dim);
+    const Rows attended = all.attended.slice(0, x.rows).columns(0, heads * head_dim);
+    query(executor, x, q);
+    for_each_row(executor, x.rows, q.cols, [&](std::size_t t) {
+      query_norm.row(q.row(t), q.cols, q.row(t));
+      rope<B>(angles, t, head_dim, q.row(t), q.cols);
+    });
+    if (owns_kv) append(executor, first, angles, cache, all, x);
+    attend(executor, first, cache, all.scores, q, attended);
+    output(executor, attended, y);
+  }
+
+ private:
+  /// Writes K and V of x to the cache.
+  void append(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache, const AttentionWorkspace& all,
+              Rows x) const {
+    const Rows k = all.keys.slice(0, x.rows).columns(0, kv_heads * head_dim);
+    const Rows v = all.values.slice(0, x.rows).columns(0, kv_heads * head_dim);
+    key(executor, x, k);
+    if (!value_is_key) value(executor, x, v);
+    for_each_row(executor, x.rows, k.cols, [&](std::size_t t) {
+      if (value_is_key) std::copy_n(k.row(t), k.cols, v.row(t));
+      key_norm.row(k.row(t), k.cols, k.row(t));
+      rope<B>(angles, t, head_dim, k.row(t), k.cols);
+      for (std::size_t h = 0; h < kv_heads; ++h) {
+        float* values = v.row(t) + h * head_dim;
+        B::rms_norm(values, nullptr, head_dim, key_norm.epsilon, values);
+        cache.write(h, first + t, k.row(t) + h * head_dim, values);
+      }
+    });
+  }
+
+  /// out[t, h] = softmax(q[t, h] K^T) V over the positions that token t sees.
+  void attend(Executor& executor, std::size_t first, const KvCache& cache, Rows scores, Rows q, Rows out) const {
+    parallel_for(executor, q.rows * heads, 1, [&](std::size_t begin, std::size_t end, std::size_t part) {
+      float* p = scores.row(part);
+      for (std::size_t i = begin; i < end; ++i) {
+        const std::size_t t = i / heads, h = i % heads, kv = h / (heads / kv_heads);
+        const std::size_t position = first + t, seen = std::min(position + 1, window);
+        const auto [older, newer] = cache.runs(position + 1 - seen, seen);
+        const float* query_row = q.row(t) + h * head_dim;
+        B::matmul(cache.key(kv, older.slot), head_dim, older.count, head_dim, query_row, head_dim, 1, p, 0);
+        B::matmul(cache.key(kv, newer.slot), head_dim, newer.count, head_dim, query_row, head_dim, 1, p + older.count, 0);
+        B::softmax(seen, p);
+        float* attended = out.row(t) + h * head_dim;
+        std::fill_n(attended, head_dim, 0.0f);
+        B::weighted_sum(cache.value(kv, older.slot), head_dim, older.count, head_dim, p, attended);
+        B::weighted_sum(cache.value(kv, newer.slot), head_dim, newer.count, head_dim, p + older.count, attended);
+      }
+    });
+  }
+};
+
+}  // namespace ple

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a layer does with its slice of a PLE row, and how the slice is made.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+#include "ple/nn/linear.h"
+#include "ple/nn/rms_norm.h"
+
+namespace ple {
+
+/// y = norm(Wout (gelu(Wgate h) * e)): what a layer adds to h for its per-layer input e.
+template <class T, Backend B>
+struct PerLayer {
+  Linear<T, B> gate;    ///< [p, d]
+  Linear<T, B> output;  ///< [d, p]
+  RmsNorm<B> norm;      ///< [d]
+
+  PerLayer() = default;
+  PerLayer(std::size_t d, std::size_t p, float epsilon) : gate(p, d), output(d, p), norm(d, epsilon) {}
+
+  /// h, y: [T, d]; e: [T, p]; g: [T, p], room for the gate.
+  void operator()(Executor& executor, Rows h, Rows e, Rows g, Rows y) const {
+    gate(executor, h, g);
+    for_each_row(executor, h.rows, e.cols, [&](std::size_t t) {
+      B::gelu(e.cols, g.row(t));
+      B::multiply(e.row(t), e.cols, g.row(t));
+    });
+    output(executor, g, y);
+    norm(executor, y, y);
+  }
+};
+
+/// per_layer_input = (norm(Wproj h0 / sqrt(d)) + identity) / sqrt(2), for all layers at once.
+/// h0 is the scaled token embedding, `identity` the token's row of the PLE table times sqrt(p).
+template <class T, Backend B>
+struct PerLayerInput {
+  Linear<T, B> context_projection;  ///< [layers * p, d]
+  RmsNorm<B> context_norm;          ///< [p]
+
+  PerLayerInput() = default;
+  PerLayerInput(std::size_t d, std::size_t layers, std::size_t p, float epsilon)
+      : context_projection(layers * p, d), context_norm(p, epsilon) {}
+
+  /// For the layers whose columns of the table start at `first`. h0: [T, d]; e: [T, columns], holds the identity and
+  /// becomes the per-layer input; context: room for [T, columns].
+  void operator()(Executor& executor, std::size_t first, Rows h0, Rows e, Rows context) const {
+    context_projection.outputs(executor, first, h0, context);
+    const float per_root_d = 1.0f / std::sqrt(static_cast<float>(h0.cols)), per_root_2 = 1.0f / std::sqrt(2.0f);
+    for_each_row(executor, e.rows, e.cols, [&](std::size_t t) {
+      B::scale(per_root_d, e.cols, context.row(t));
+      context_norm.row(context.row(t), e.cols, context.row(t));
+      B::add(context.row(t), e.cols, e.row(t));
+      B::scale(per_root_2, e.cols, e.row(t));
+    });
+  }
+};
+
+}  // namespace ple

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "ple/nn/linear.h"
+
+namespace ple {
+
+/// y = x / sqrt(mean(x^2) + epsilon) * weight, over each group of weight.size() values of a row.
+/// A norm over heads is one with as many weights as a head is wide. Source: Zhang and Sennrich 2019.
+template <Backend B>
+struct RmsNorm {
+  std::vector<float> weight;
+  float epsilon = 1e-6f;
+
+  RmsNorm() = default;
+  RmsNorm(std::size_t width, float eps) : weight(width, 1.0f), epsilon(eps) {}
+
+  /// y may be x.
+  void operator()(Executor& executor, Rows x, Rows y) const {
+    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { row(x.row(t), x.cols, y.row(t)); });
+  }
+  void row(const float* x, std::size_t cols, float* y) const {
+    for (std::size_t i = 0; i < cols; i += weight.size()) B::rms_norm(x + i, weight.data(), weight.size(), epsilon, y + i);
+  }
+};
+
+}  // namespace ple

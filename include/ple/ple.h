@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything but the opt-in headers: ple/dispatch.h (run-time choice of vectors) and ple/tensor/eigen.h.
+#pragma once
+
+#include "ple/core/error.h"
+#include "ple/core/executor.h"
+#include "ple/core/system.h"
+#include "ple/core/token.h"
+#include "ple/dtype/dtype.h"
+#include "ple/io/checkpoint.h"
+#include "ple/model/decoder.h"
+#include "ple/model/gemma4.h"
+#include "ple/model/gemma4_config.h"
+#include "ple/run/chat.h"
+#include "ple/run/generation.h"
+#include "ple/run/sampler.h"
+#include "ple/model/sampling_options.h"
+#include "ple/run/session.h"
+#include "ple/simd/backend.h"
+#include "ple/table/ple_table.h"
+#include "ple/tensor/matrix.h"
+#include "ple/text/chat.h"
+#include "ple/text/stream_decoder.h"
+#include "ple/text/tokenizer.h"
+#include "ple/version.h"

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// A conversation with a model: text in, text out, piece by piece.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <iterator>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/token.h"
+#include "ple/io/checkpoint.h"
+#include "ple/model/language_model.h"
+#include "ple/run/generation.h"
+#include "ple/run/session.h"
+#include "ple/text/chat.h"
+#include "ple/text/stream_decoder.h"
+#include "ple/text/tokenizer.h"
+
+namespace ple {
+
+struct ChatOptions {
+  std::string system = {};                  ///< what the model is told before the first turn
+  bool thinking = false;                    ///< let the model think before it answers
+  bool show_thinking = false;               ///< the answer's text includes the thoughts
+  std::optional<SamplingOptions> sampling = {};  ///< nothing: what the checkpoint recommends
+  std::size_t max_tokens = 0;               ///< of one answer; 0: until the context is full
+  SessionOptions session = {};
+};
+
+/// A conversation. The model must outlive it.
+class Chat {
+ public:
+  Chat(const Chat&) = delete;
+  Chat& operator=(const Chat&) = delete;
+
+  /// Errors: those of Tokenizer::open and Session; ErrorCode::not_supported for a chat template that is not Gemma 4's.
+  Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
+      : options_(std::move(options)),
+        tokenizer_(Tokenizer::open(checkpoint.folder() / "tokenizer.json")),
+        session_(model, options_.session) {
+    if (const auto text = checkpoint.chat_template()) format_ = ChatFormat::from_template(*text);
+    format_.thinking = options_.thinking;
+    generation_options_.sampling = options_.sampling.value_or(checkpoint.recommended_sampling());
+    generation_options_.max_tokens = options_.max_tokens;
+    generation_options_.stop_tokens = checkpoint.stop_tokens();
+    if (const auto turn_end = tokenizer_.token_to_id("<turn|>")) generation_options_.stop_tokens.push_back(*turn_end);
+    thought_begin_ = tokenizer_.token_to_id("<|channel>");
+    thought_end_ = tokenizer_.token_to_id("<channel|>");
+  }
+
+  /// An answer, as a range of pieces of text: `for (std::string_view piece : chat.say(...))`. A piece is computed when the
+  /// loop comes to it, holds whole characters, and is valid until the next one. It may be iterated once; leaving the loop
+  /// early ends the answer there.
+  class Answer {
+   public:
+    class Iterator {
+     public:
+      using difference_type = std::ptrdiff_t;
+      using value_type = std::string_view;
+      explicit Iterator(Chat* chat) : chat_(chat) { ++*this; }
+      std::string_view operator*() const { return chat_->piece_; }
+      Iterator& operator++() {
+        if (!chat_->next_piece()) chat_ = nullptr;
+        return *this;
+      }
+      void operator++(int) { ++*this; }
+      friend bool operator==(const Iterator& i, std::default_sentinel_t) { return i.chat_ == nullptr; }
+
+     private:
+      Chat* chat_;
+    };
+    Iterator begin() const { return Iterator(chat_); }
+    std::default_sentinel_t end() const { return {}; }
+
+   private:
+    friend class Chat;
+    explicit Answer(Chat* chat) : chat_(chat) {}
+    Chat* chat_;
+  };
+
+  /// Reads the user's turn and starts the answer. Special tokens that `user` spells stay plain text.
+  /// Errors: ErrorCode::argument if the context is too short; ErrorCode::cancelled if `progress` says so, and then the
+  /// conversation should be reset.
+  Answer say(std::string_view user, const PromptProgress& progress = {}) {
+    std::vector<ChatSegment> segments;
+    if (generation_) {
+      generation_->flush();
+      segments = format_.next_turn(user, /*turn_closed=*/false);
+    } else {
+      std::vector<Message> messages;
+      if (!options_.system.empty()) messages.push_back({Role::system, options_.system});
+      messages.push_back({Role::user, std::string(user)});
+      segments = format_.segments(messages);
+    }
+    session_.read(encode_chat(tokenizer_, segments), progress);
+    decoder_ = StreamDecoder(tokenizer_);
+    in_thought_ = false;
+    generation_.emplace(session_, generation_options_);
+    ++generation_options_.sampling.seed;  // the next answer draws other numbers
+    return Answer(this);
+  }
+
+  /// Begins a new conversation.
+  void reset() {
+    generation_.reset();
+    session_.reset();
+  }
+
+  Session& session() { return session_; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  /// The answer being given, or the last one: how many tokens it has, and why it ended.
+  const std::optional<Generation>& generation() const { return generation_; }
+
+ private:
+  /// Computes tokens until there is text in piece_; false at the end of the answer.
+  bool next_piece() {
+    piece_.clear();
+    while (piece_.empty()) {
+      const auto token = generation_->next();
+      if (!token) {
+        piece_ = decoder_.finish();
+        return !piece_.empty();
+      }
+      if (token == thought_begin_) in_thought_ = true;
+      std::string text = decoder_.push(*token);
+      if (!in_thought_ || options_.show_thinking) piece_ = std::move(text);
+      if (token == thought_end_) in_thought_ = false;
+    }
+    return true;
+  }
+
+  ChatOptions options_;
+  Tokenizer tokenizer_;
+  ChatFormat format_;
+  Session session_;
+  GenerationOptions generation_options_;
+  std::optional<Generation> generation_;
+  StreamDecoder decoder_{tokenizer_};
+  std::optional<Token> thought_begin_, thought_end_;
+  bool in_thought_ = false;
+  std::string piece_;
+};
+
+}  // namespace ple

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// A session reads tokens and has the logits of what comes next. Tokens in, logits out: no text here.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/executor.h"
+#include "ple/core/memory.h"
+#include "ple/core/token.h"
+#include "ple/model/language_model.h"
+
+namespace ple {
+
+struct SessionOptions {
+  std::size_t context = 0;       ///< most positions; 0: 4096, or the model's limit if that is less
+  std::size_t chunk = 128;       ///< most tokens of a prompt that are computed at once
+  std::size_t threads = 0;       ///< of the session's own pool; 0: one for every hardware thread
+  Executor* executor = nullptr;  ///< runs the session instead of a pool of its own; must outlive it
+};
+
+/// Called with the tokens read so far and their number in all; false cancels.
+using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
+
+/// One text being read and written by a model, which must outlive the session. Not for two threads at once; any number
+/// of sessions may share a model.
+class Session {
+ public:
+  explicit Session(const LanguageModel& model, const SessionOptions& options = {})
+      : model_(&model), executor_(options.executor) {
+    context_ = options.context ? options.context : std::min<std::size_t>(4096, model.max_position_embeddings());
+    chunk_ = std::min(options.chunk, context_);
+    if (!executor_) {
+      own_pool_ = std::make_unique<ThreadPool>(options.threads);
+      executor_ = own_pool_.get();
+    }
+    state_ = model.make_state({.context = context_, .chunk = chunk_, .parts = parts(*executor_)});
+    tokens_.reserve(context_);
+    logits_.resize(model.vocab_size());
+  }
+
+  const LanguageModel& model() const { return *model_; }
+  std::size_t context() const { return context_; }
+  std::size_t position() const { return state_->position; }
+  std::size_t kv_cache_bytes() const { return state_->kv_cache_bytes(); }
+
+  /// Everything read so far.
+  std::span<const Token> tokens() const { return tokens_; }
+
+  /// Scores of every token of the vocabulary to come next. Errors: ErrorCode::argument if the last read was not finished,
+  /// or nothing was read yet.
+  std::span<const float> logits() const {
+    if (!has_logits_) fail(ErrorCode::argument, "Session: no logits: nothing was read yet, or the last prompt was not finished");
+    return logits_;
+  }
+
+  /// Reads tokens after what was read before. After an error the session goes on from the last chunk that was read.
+  /// Errors: ErrorCode::argument for a token outside the vocabulary or more than the context holds, before anything is
+  /// read; ErrorCode::cancelled if `progress` says so.
+  void read(std::span<const Token> tokens, const PromptProgress& progress = {}) {
+    check(tokens);
+    for (std::size_t done = 0; done < tokens.size();) {
+      const std::size_t count = std::min(chunk_, tokens.size() - done);
+      const bool last = done + count == tokens.size();
+      forward(tokens.subspan(done, count), {logits_.data(), last ? std::size_t{1} : 0, logits_.size(), logits_.size()});
+      done += count;
+      if (progress && !progress(done, tokens.size()) && !last) {
+        fail(ErrorCode::cancelled, "cancelled after ", done, " of ", tokens.size(), " tokens of the prompt");
+      }
+    }
+  }
+  void read(Token token) { read(std::span(&token, 1)); }
+
+  /// Reads tokens and calls each(i, logits) for every one of them, with the logits that follow tokens[i].
+  template <class F>
+  void evaluate(std::span<const Token> tokens, F&& each) {
+    check(tokens);
+    AlignedVector<float> all(std::min(chunk_, tokens.size()) * logits_.size());
+    for (std::size_t done = 0; done < tokens.size();) {
+      const std::size_t count = std::min(chunk_, tokens.size() - done);
+      const Rows rows{all.data(), count, logits_.size(), logits_.size()};
+      forward(tokens.subspan(done, count), rows);
+      for (std::size_t t = 0; t < count; ++t) each(done + t, std::span<const float>(rows.row(t), rows.cols));
+      std::copy_n(rows.row(count - 1), rows.cols, logits_.data());
+      done += count;
+    }
+  }
+
+  /// Forgets everything that was read.
+  void reset() {
+    has_logits_ = false;
+    state_->position = 0;
+    tokens_.clear();
+  }
+
+ private:
+  void check(std::span<const Token> tokens) const {
+    if (tokens.size() > context_ - position()) {
+      fail(ErrorCode::argument, "Session: ", tokens.size(), " tokens at position ", position(), " go past the context of ",
+           context_, "; SessionOptions::context makes it longer");
+    }
+    for (const Token token : tokens) {
+      if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {
+        fail(ErrorCode::argument, "Session: token ", token, ", expected 0 to ", model_->vocab_size() - 1);
+      }
+    }
+  }
+
+  void forward(std::span<const Token> tokens, Rows logits) {
+    model_->forward(*state_, *executor_, tokens, logits);
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    has_logits_ = logits.rows > 0;
+  }
+
+  const LanguageModel* model_;
+  std::size_t context_ = 0, chunk_ = 0;
+  std::unique_ptr<ThreadPool> own_pool_;
+  Executor* executor_;
+  std::unique_ptr<ModelState> state_;
+  std::vector<Token> tokens_;
+  AlignedVector<float> logits_;
+  bool has_logits_ = false;
+};
+
+}  // namespace ple

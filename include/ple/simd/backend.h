@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// A backend is a stateless type whose static functions are the only code that touches vectors.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+
+#include "ple/simd/kernels-inl.h"
+#include "ple/simd/scalar.h"
+
+namespace ple {
+
+/// The vectors of the target this translation unit is compiled for. Without -march that is the oldest machine the
+/// compiler knows; ple/simd/dispatch.h chooses at run time instead.
+using Simd = HWY_NAMESPACE::Simd;
+
+/// What layers ask of a backend; ple/simd/scalar.h defines each function.
+template <class B>
+concept Backend = requires(const float* x, float* y, const bf16* w, std::size_t n, float a) {
+  { B::name() } -> std::convertible_to<const char*>;
+  B::matmul(x, n, n, n, x, n, n, y, n);
+  B::matmul(w, n, n, n, x, n, n, y, n);
+  B::weighted_sum(x, n, n, n, x, y);
+  B::weighted_sum(w, n, n, n, x, y);
+  B::decode(x, n, y);
+  B::decode(w, n, y);
+  B::add(x, n, y);
+  B::multiply(x, n, y);
+  B::scale(a, n, y);
+  B::rms_norm(x, x, n, a, y);
+  B::rope(x, x, n, y);
+  B::gelu(n, y);
+  B::softmax(n, y);
+  B::softcap(a, n, y);
+};
+
+static_assert(Backend<Scalar> && Backend<Simd>);
+
+}  // namespace ple

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels in Highway's portable vectors: compiled once for the target of the translation unit, or once per target
+// when ple/simd/dispatch.h (or a user) includes this file again through foreach_target.h. Hence no #pragma once.
+#if defined(PLE_SIMD_KERNELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_KERNELS_INL_H_
+#undef PLE_SIMD_KERNELS_INL_H_
+#else
+#define PLE_SIMD_KERNELS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+#include "ple/dtype/dtype.h"
+#include "ple/simd/scalar.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ple {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// The backend of one target; ple/simd/scalar.h says what each kernel means. The functions are ordinary ones, never
+/// inlined, so that code compiled for a lower baseline may call them. A row's sum runs in the same order whatever the
+/// number of rows and tokens in the call: results do not depend on threads or on how a prompt is cut.
+struct Simd {
+  static const char* name() { return hwy::TargetName(HWY_TARGET); }
+
+  template <StoredType T>
+  static HWY_NOINLINE void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
+                                  std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
+    std::size_t r = 0;
+    for (; r + tile_rows <= rows; r += tile_rows) {
+      std::size_t t = 0;
+      for (; t + tile_tokens <= tokens; t += tile_tokens) {
+        tile<tile_rows, tile_tokens>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
+                                     y_stride);
+      }
+      for (; t < tokens; ++t) {
+        tile<tile_rows, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
+      }
+    }
+    for (; r < rows; ++r) {
+      for (std::size_t t = 0; t < tokens; ++t) {
+        tile<1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
+      }
+    }
+  }
+
+  template <StoredType T>
+  static HWY_NOINLINE void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols,
+                                        const float* weights, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    std::size_t c = 0;
+    for (; c + 4 * lanes <= cols; c += 4 * lanes) {
+      V s0 = load(y + c), s1 = load(y + c + lanes), s2 = load(y + c + 2 * lanes), s3 = load(y + c + 3 * lanes);
+      for (std::size_t i = 0; i < n; ++i) {
+        const V weight = hn::Set(d, weights[i]);
+        const T* row = rows + i * stride + c;
+        s0 = hn::MulAdd(weight, load(row), s0);
+        s1 = hn::MulAdd(weight, load(row + lanes), s1);
+        s2 = hn::MulAdd(weight, load(row + 2 * lanes), s2);
+        s3 = hn::MulAdd(weight, load(row + 3 * lanes), s3);
+      }
+      hn::StoreU(s0, d, y + c);
+      hn::StoreU(s1, d, y + c + lanes);
+      hn::StoreU(s2, d, y + c + 2 * lanes);
+      hn::StoreU(s3, d, y + c + 3 * lanes);
+    }
+    for (; c < cols; c += lanes) {
+      const std::size_t count = std::min(lanes, cols - c);
+      V sum = load_some(y + c, count);
+      for (std::size_t i = 0; i < n; ++i) {
+        sum = hn::MulAdd(hn::Set(d, weights[i]), load_some(rows + i * stride + c, count), sum);
+      }
+      store_some(sum, count, y + c);
+    }
+  }
+
+  template <StoredType T>
+  static HWY_NOINLINE void decode(const T* x, std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) hn::StoreU(load(x + i), d, y + i);
+    if (i < n) store_some(load_some(x + i, n - i), n - i, y + i);
+  }
+
+  static HWY_NOINLINE void add(const float* x, std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) hn::StoreU(hn::Add(load(y + i), load(x + i)), d, y + i);
+    for (; i < n; ++i) y[i] += x[i];
+  }
+
+  static HWY_NOINLINE void multiply(const float* x, std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) hn::StoreU(hn::Mul(load(y + i), load(x + i)), d, y + i);
+    for (; i < n; ++i) y[i] *= x[i];
+  }
+
+  static HWY_NOINLINE void scale(float factor, std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    const V factors = hn::Set(d, factor);
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) hn::StoreU(hn::Mul(load(y + i), factors), d, y + i);
+    for (; i < n; ++i) y[i] *= factor;
+  }
+
+  static HWY_NOINLINE void rms_norm(const float* x, const float* weight, std::size_t n, float epsilon, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    V squares = hn::Zero(d);
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) squares = hn::MulAdd(load(x + i), load(x + i), squares);
+    if (i < n) {
+      const V rest = load_some(x + i, n - i);
+      squares = hn::MulAdd(rest, rest, squares);
+    }
+    const float factor = 1.0f / std::sqrt(sum_of(squares) / static_cast<float>(n) + epsilon);
+    const V factors = hn::Set(d, factor);
+    i = 0;
+    if (weight) {
+      for (; i + lanes <= n; i += lanes) hn::StoreU(hn::Mul(hn::Mul(load(x + i), factors), load(weight + i)), d, y + i);
+      for (; i < n; ++i) y[i] = x[i] * factor * weight[i];
+    } else {
+      for (; i + lanes <= n; i += lanes) hn::StoreU(hn::Mul(load(x + i), factors), d, y + i);
+      for (; i < n; ++i) y[i] = x[i] * factor;
+    }
+  }
+
+  static HWY_NOINLINE void rope(const float* cosine, const float* sine, std::size_t half, float* x) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    for (std::size_t i = 0; i < half; i += lanes) {
+      const std::size_t count = std::min(lanes, half - i);
+      const V a = load_some(x + i, count), b = load_some(x + half + i, count);
+      const V c = load_some(cosine + i, count), s = load_some(sine + i, count);
+      store_some(hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), count, x + i);
+      store_some(hn::MulAdd(b, c, hn::Mul(a, s)), count, x + half + i);
+    }
+  }
+
+  static HWY_NOINLINE void gelu(std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    for (std::size_t i = 0; i < n; i += lanes) {
+      const std::size_t count = std::min(lanes, n - i);
+      const V any = load_some(y + i, count), lowest = hn::Set(d, Scalar::gelu_lowest);
+      const V v = hn::IfThenElse(hn::Lt(any, lowest), lowest, any);  // not Max: a NaN stays one
+      const V cubic = hn::Mul(hn::Set(d, 0.044715f), hn::Mul(v, hn::Mul(v, v)));
+      const V minus_2u = hn::Mul(hn::Set(d, -1.5957691216f), hn::Add(v, cubic));
+      const V e = hn::Exp(d, hn::Min(minus_2u, hn::Set(d, 88.0f)));
+      store_some(hn::Div(v, hn::Add(hn::Set(d, 1.0f), e)), count, y + i);
+    }
+  }
+
+  static HWY_NOINLINE void softmax(std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+    float largest = -std::numeric_limits<float>::infinity();
+    std::size_t i = 0;
+    V most = lowest;
+    for (; i + lanes <= n; i += lanes) most = hn::Max(most, load(y + i));
+    largest = hn::GetLane(hn::MaxOfLanes(d, most));
+    for (; i < n; ++i) largest = std::max(largest, y[i]);
+    V sums = hn::Zero(d);
+    for (i = 0; i + lanes <= n; i += lanes) {
+      const V e = hn::Exp(d, hn::Sub(load(y + i), hn::Set(d, largest)));
+      sums = hn::Add(sums, e);
+      hn::StoreU(e, d, y + i);
+    }
+    float sum = sum_of(sums);
+    for (; i < n; ++i) sum += y[i] = std::exp(y[i] - largest);
+    scale(1.0f / sum, n, y);
+  }
+
+  static HWY_NOINLINE void softcap(float cap, std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d);
+    for (std::size_t i = 0; i < n; i += lanes) {
+      const std::size_t count = std::min(lanes, n - i);
+      const V v = hn::Div(load_some(y + i, count), hn::Set(d, cap));
+      store_some(hn::Mul(hn::Set(d, cap), hn::Tanh(d, v)), count, y + i);
+    }
+  }
+
+ private:
+  using D = hn::ScalableTag<float>;
+  using V = hn::Vec<D>;
+
+  // A tile's sums stay in registers: 4 x 6 of AVX-512's and NEON's 32, 4 x 2 of the others' 16.
+  static constexpr std::size_t tile_rows = 4;
+  static constexpr std::size_t tile_tokens = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64 ? 6 : 2;
+
+  // Several vectors as nested members rather than an array: compilers keep members in registers, arrays not always.
+  template <std::size_t N, class = void>
+  struct Vectors {
+    V first;
+    Vectors<N - 1> rest;
+  };
+  template <class Dummy>
+  struct Vectors<1, Dummy> {
+    V first;
+  };
+  // The sums of R rows with T tokens.
+  template <std::size_t R, std::size_t T>
+  struct Sums {
+    Vectors<T> first;
+    Sums<R - 1, T> rest;
+  };
+  template <std::size_t T>
+  struct Sums<0, T> {};
+
+  template <std::size_t N>
+  static HWY_INLINE void set_zero(Vectors<N>& v) {
+    v.first = hn::Zero(D());
+    if constexpr (N > 1) set_zero(v.rest);
+  }
+  template <std::size_t R, std::size_t T>
+  static HWY_INLINE void set_zero(Sums<R, T>& sums) {
+    set_zero(sums.first);
+    if constexpr (R > 1) set_zero(sums.rest);
+  }
+
+  // `count` values from each token's x.
+  template <std::size_t T>
+  static HWY_INLINE void load_tokens(const float* x, std::size_t stride, std::size_t count, Vectors<T>& xs) {
+    xs.first = load_some(x, count);
+    if constexpr (T > 1) load_tokens(x + stride, stride, count, xs.rest);
+  }
+  template <std::size_t T>
+  static HWY_INLINE void multiply_add(V w, const Vectors<T>& xs, Vectors<T>& sums) {
+    sums.first = hn::MulAdd(w, xs.first, sums.first);
+    if constexpr (T > 1) multiply_add(w, xs.rest, sums.rest);
+  }
+  template <std::size_t R, std::size_t T, class W>
+  static HWY_INLINE void multiply_add(const W* w, std::size_t stride, std::size_t count, const Vectors<T>& xs, Sums<R, T>& sums) {
+    multiply_add(load_some(w, count), xs, sums.first);
+    if constexpr (R > 1) multiply_add(w + stride, stride, count, xs, sums.rest);
+  }
+
+  template <std::size_t T>
+  static HWY_INLINE void store_sums(const Vectors<T>& sums, float* y, std::size_t stride) {
+    *y = sum_of(sums.first);
+    if constexpr (T > 1) store_sums(sums.rest, y + stride, stride);
+  }
+  template <std::size_t R, std::size_t T>
+  static HWY_INLINE void store_sums(const Sums<R, T>& sums, float* y, std::size_t stride) {
+    store_sums(sums.first, y, stride);
+    if constexpr (R > 1) store_sums(sums.rest, y + 1, stride);
+  }
+
+  template <std::size_t R, std::size_t T, class W>
+  static HWY_INLINE void tile(const W* w, std::size_t w_stride, std::size_t cols, const float* x, std::size_t x_stride,
+                              float* y, std::size_t y_stride) {
+    const std::size_t lanes = hn::Lanes(D());
+    Sums<R, T> sums;
+    Vectors<T> xs;
+    set_zero(sums);
+    std::size_t c = 0;
+    for (; c + lanes <= cols; c += lanes) {
+      load_tokens(x + c, x_stride, lanes, xs);
+      multiply_add(w + c, w_stride, lanes, xs, sums);
+    }
+    if (c < cols) {
+      load_tokens(x + c, x_stride, cols - c, xs);
+      multiply_add(w + c, w_stride, cols - c, xs, sums);
+    }
+    store_sums(sums, y, y_stride);
+  }
+
+  static HWY_INLINE float sum_of(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+
+  static HWY_INLINE V load(const float* p) { return hn::LoadU(D(), p); }
+  static HWY_INLINE V load(const bf16* p) {
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> dh;
+    return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, &p->bits))));
+  }
+  // Integer arithmetic and one exact multiplication: Highway's own promotion takes inf and NaN for numbers on targets
+  // without the instruction. With f's bits shifted in place, 2^112 f as f32 is the value, subnormals included.
+  static HWY_INLINE V load(const f16* p) {
+    const hn::RebindToUnsigned<D> du;
+    const hn::Rebind<std::uint16_t, D> dh;
+    const auto bits = hn::PromoteTo(du, hn::LoadU(dh, &p->bits));
+    const auto magnitude = hn::And(bits, hn::Set(du, 0x7fffu));
+    const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
+    const V value = hn::Mul(hn::BitCast(D(), hn::ShiftLeft<13>(magnitude)), hn::Set(D(), 0x1p112f));
+    const auto special = hn::BitCast(D(), hn::Or(hn::ShiftLeft<13>(magnitude), hn::Set(du, 0x7f800000u)));
+    const auto is_special = hn::RebindMask(D(), hn::Gt(hn::BitCast(hn::RebindToSigned<D>(), magnitude),
+                                                       hn::Set(hn::RebindToSigned<D>(), 0x7bff)));
+    return hn::Or(hn::IfThenElse(is_special, special, value), hn::BitCast(D(), sign));
+  }
+
+  /// The first `count` lanes from memory, 0 in the others.
+  template <class T>
+  static HWY_INLINE V load_some(const T* p, std::size_t count) {
+    if (count == hn::Lanes(D())) return load(p);
+    T values[hn::MaxLanes(D())];
+    copy_and_pad(p, count, values);
+    return load(values);
+  }
+  static HWY_INLINE void store_some(V v, std::size_t count, float* p) {
+    if (count == hn::Lanes(D())) return hn::StoreU(v, D(), p);
+    float values[hn::MaxLanes(D())];
+    hn::StoreU(v, D(), values);
+    copy_out(values, count, p);
+  }
+  // Not inlined: ends of rows are rare, and their code is long.
+  template <class T>
+  static HWY_NOINLINE void copy_and_pad(const T* p, std::size_t count, T* values) {
+    for (std::size_t i = 0; i < hn::MaxLanes(D()); ++i) values[i] = i < count ? p[i] : T{};
+  }
+  static HWY_NOINLINE void copy_out(const float* values, std::size_t count, float* p) {
+    for (std::size_t i = 0; i < count; ++i) p[i] = values[i];
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ple
+HWY_AFTER_NAMESPACE();
+#endif  // PLE_SIMD_KERNELS_INL_H_

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// The backend in plain C++: what every kernel means, and what the tests compare every other backend with.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "ple/dtype/dtype.h"
+
+namespace ple {
+
+/// Rows are `stride` values apart. Sums run in f32, first to last.
+struct Scalar {
+  static const char* name() { return "scalar"; }
+
+  /// y[t, r] = sum_c w[r, c] * x[t, c]      w: [rows, cols], x: [tokens, cols], y: [tokens, rows]
+  template <StoredType T>
+  static void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
+                     std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < tokens; ++t) {
+      for (std::size_t r = 0; r < rows; ++r) {
+        float sum = 0;
+        for (std::size_t c = 0; c < cols; ++c) sum += to_f32(w[r * w_stride + c]) * x[t * x_stride + c];
+        y[t * y_stride + r] = sum;
+      }
+    }
+  }
+
+  /// y[c] += sum_i weights[i] * rows[i, c]      rows: [n, cols]
+  template <StoredType T>
+  static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,
+                           float* y) {
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t c = 0; c < cols; ++c) y[c] += weights[i] * to_f32(rows[i * stride + c]);
+    }
+  }
+
+  /// y = x, widened
+  template <StoredType T>
+  static void decode(const T* x, std::size_t n, float* y) {
+    for (std::size_t i = 0; i < n; ++i) y[i] = to_f32(x[i]);
+  }
+
+  /// y += x
+  static void add(const float* x, std::size_t n, float* y) {
+    for (std::size_t i = 0; i < n; ++i) y[i] += x[i];
+  }
+
+  /// y *= x
+  static void multiply(const float* x, std::size_t n, float* y) {
+    for (std::size_t i = 0; i < n; ++i) y[i] *= x[i];
+  }
+
+  /// y *= factor
+  static void scale(float factor, std::size_t n, float* y) {
+    for (std::size_t i = 0; i < n; ++i) y[i] *= factor;
+  }
+
+  /// y = x / sqrt(mean(x^2) + epsilon) * weight; no weight where it is null. y may be x.
+  static void rms_norm(const float* x, const float* weight, std::size_t n, float epsilon, float* y) {
+    float sum = 0;
+    for (std::size_t i = 0; i < n; ++i) sum += x[i] * x[i];
+    const float factor = 1.0f / std::sqrt(sum / static_cast<float>(n) + epsilon);
+    for (std::size_t i = 0; i < n; ++i) y[i] = x[i] * factor * (weight ? weight[i] : 1.0f);
+  }
+
+  /// Turns the pairs (x[i], x[i + half]) by the angle whose cosine and sine are given.
+  static void rope(const float* cosine, const float* sine, std::size_t half, float* x) {
+    for (std::size_t i = 0; i < half; ++i) {
+      const float a = x[i], b = x[i + half];
+      x[i] = a * cosine[i] - b * sine[i];
+      x[i + half] = b * cosine[i] + a * sine[i];
+    }
+  }
+
+  /// y = gelu(y), the tanh form: y/2 (1 + tanh u) = y / (1 + exp(-2 u)), u = sqrt(2/pi) (y + 0.044715 y^3)
+  static void gelu(std::size_t n, float* y) {
+    for (std::size_t i = 0; i < n; ++i) {
+      const float x = y[i] < gelu_lowest ? gelu_lowest : y[i];
+      const float minus_2u = -1.5957691216f * (x + 0.044715f * x * x * x);
+      y[i] = x / (1.0f + std::exp(std::min(minus_2u, 88.0f)));
+    }
+  }
+  static constexpr float gelu_lowest = -15;  // from here down gelu is 0 to f32's precision
+
+  /// y = softmax(y)
+  static void softmax(std::size_t n, float* y) {
+    float largest = -std::numeric_limits<float>::infinity(), sum = 0;
+    for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, y[i]);
+    for (std::size_t i = 0; i < n; ++i) sum += y[i] = std::exp(y[i] - largest);
+    for (std::size_t i = 0; i < n; ++i) y[i] /= sum;
+  }
+
+  /// y = cap * tanh(y / cap)
+  static void softcap(float cap, std::size_t n, float* y) {
+    for (std::size_t i = 0; i < n; ++i) y[i] = cap * std::tanh(y[i] / cap);
+  }
+};
+
+}  // namespace ple

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opt-in: ple's f32 matrices as Eigen's, without a copy, for a program's own dense algebra.
+#pragma once
+
+#include <Eigen/Core>
+
+#include "ple/tensor/matrix.h"
+
+namespace ple {
+
+using EigenMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using EigenRows = Eigen::Map<EigenMatrix, Eigen::Unaligned, Eigen::OuterStride<>>;
+using EigenWeights = Eigen::Map<const EigenMatrix>;
+
+/// Activations, writable. Valid as long as the rows are.
+inline EigenRows as_eigen(Rows rows) {
+  const auto index = [](std::size_t n) { return static_cast<Eigen::Index>(n); };
+  return {rows.data, index(rows.rows), index(rows.cols), Eigen::OuterStride<>(index(rows.stride))};
+}
+
+/// Weights stored as f32. Valid as long as the matrix's values are.
+inline EigenWeights as_eigen(const Matrix<f32>& matrix) {
+  return {matrix.data(), static_cast<Eigen::Index>(matrix.rows()), static_cast<Eigen::Index>(matrix.cols())};
+}
+
+}  // namespace ple

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "ple/core/memory.h"
+
+namespace ple {
+
+/// Rows of f32 that somebody else owns: activations. Row r starts at data + r * stride.
+struct Rows {
+  float* data = nullptr;
+  std::size_t rows = 0, cols = 0, stride = 0;
+
+  float* row(std::size_t r) const { return data + r * stride; }
+  /// `count` rows from row `first` on.
+  Rows slice(std::size_t first, std::size_t count) const { return {data + first * stride, count, cols, stride}; }
+  /// The same rows, `count` columns from column `first` on.
+  Rows columns(std::size_t first, std::size_t count) const { return {data + first, rows, count, stride}; }
+};
+
+/// Rows that want memory: [count, cols].
+struct RowsRequest {
+  Rows* rows;
+  std::size_t count, cols;
+};
+
+/// One piece of memory for all requests, which point into it afterwards. Every row starts on a cache line.
+inline AlignedVector<float> allocate_rows(std::span<const RowsRequest> requests) {
+  constexpr std::size_t line = alignment / sizeof(float);
+  const auto stride = [](const RowsRequest& request) { return (request.cols + line - 1) / line * line; };
+  std::size_t total = 0;
+  for (const RowsRequest& request : requests) total += request.count * stride(request);
+  AlignedVector<float> memory(total);
+  float* next = memory.data();
+  for (const RowsRequest& request : requests) {
+    *request.rows = {next, request.count, request.cols, stride(request)};
+    next += request.count * stride(request);
+  }
+  return memory;
+}
+
+}  // namespace ple

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ple/dtype/dtype.h"
+
+namespace ple {
+
+/// A tensor as a file holds it: type and shape known at run time. `data` is aligned for its type, and readable while
+/// `owner` lives. A reader of files guarantees that shape, dtype and bytes agree.
+struct Tensor {
+  std::string file;  ///< for messages
+  std::string name;  ///< as the file calls it
+  Dtype dtype = Dtype::f32;
+  std::vector<std::uint64_t> shape;
+  const std::byte* data = nullptr;
+  std::size_t bytes = 0;
+  std::shared_ptr<const void> owner;
+};
+
+/// "[262144, 1536]"
+inline std::string shape_text(const std::vector<std::uint64_t>& shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+}  // namespace ple

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/token.h"
+#include "ple/text/pair_map.h"
+#include "ple/text/utf8.h"
+#include "ple/text/vocabulary.h"
+
+namespace ple {
+
+/// A token that is looked for in the text before the model sees it.
+struct AddedToken {
+  Token id = 0;
+  std::string content;
+  bool special = false;     ///< left out by decode() when asked; plain text when specials are not to be parsed
+  bool normalized = false;  ///< looked for after the normalizer, in the form the normalizer gives it
+  bool lstrip = false;      ///< swallows the whitespace on its left
+  bool rstrip = false;      ///< swallows the whitespace on its right
+  std::string piece;        ///< what decodes; filled in by AddedTokens: `content`, as normalized if `normalized`
+};
+
+/// The added tokens of a tokenizer and the search for them: leftmost, then longest.
+class AddedTokens {
+ public:
+  /// Adds a token; `normalized_content` is what the normalizer makes of its content. Throws malformed if its id or
+  /// content is taken or out of range.
+  void add(AddedToken token, std::string_view normalized_content, const std::string& source) {
+    if (token.content.empty()) fail(ErrorCode::malformed, source, ": added token ", token.id, " is empty");
+    names_.add(token.id, token.content, source);
+    token.piece = token.normalized ? std::string(normalized_content) : token.content;
+    // Where two contents normalize to the same text the special one wins, then the first one.
+    insert(token.normalized ? normalized_trie_ : raw_trie_, token);
+    by_id_.emplace(token.id, std::move(token));
+  }
+
+  const AddedToken* find(Token id) const {
+    const auto found = by_id_.find(id);
+    return found == by_id_.end() ? nullptr : &found->second;
+  }
+  std::optional<Token> find(std::string_view content) const { return names_.find(content); }
+
+  /// One past the highest id.
+  std::size_t id_end() const { return names_.id_end(); }
+
+  /// Cuts `text` at the tokens that are looked for before (or, `normalized`, after) the normalizer. Calls, in order,
+  /// `on_token(Token)` for each and `on_text(std::string_view)` for what lies between. Special tokens stay text unless
+  /// `parse_special`.
+  template <class OnToken, class OnText>
+  void split(std::string_view text, bool normalized, bool parse_special, OnToken on_token, OnText on_text) const {
+    const Trie& trie = normalized ? normalized_trie_ : raw_trie_;
+    std::size_t done = 0;
+    for (std::size_t position = 0; position < text.size();) {
+      const auto [length, id] = trie.longest(text.substr(position));
+      if (length == 0) {
+        ++position;
+        continue;
+      }
+      const AddedToken& token = *find(id);
+      std::size_t begin = position;
+      std::size_t end = position + length;
+      position = end;
+      if (token.special && !parse_special) continue;
+      if (token.lstrip && begin > done) begin -= space_suffix(text.substr(done, begin - done), is_whitespace);
+      if (token.rstrip) end += space_prefix(text.substr(end), is_whitespace);
+      if (done < begin) on_text(text.substr(done, begin - done));
+      on_token(id);
+      done = end;
+    }
+    if (done < text.size()) on_text(text.substr(done));
+  }
+
+ private:
+  // Byte-wise: no valid UTF-8 text begins inside a character of another, so character boundaries take care of
+  // themselves.
+  class Trie {
+   public:
+    // The token that ends here, to be set by the caller; -1 if none.
+    Token& operator[](std::string_view content) {
+      std::uint32_t node = 0;
+      for (const char byte : content) {
+        std::uint32_t& child = children_(node, static_cast<unsigned char>(byte));
+        if (child == 0) {
+          child = static_cast<std::uint32_t>(tokens_.size());
+          tokens_.push_back(-1);
+        }
+        node = child;
+      }
+      return tokens_[node];
+    }
+
+    // Length and id of the longest token that `text` begins with; length 0 if there is none.
+    std::pair<std::size_t, Token> longest(std::string_view text) const {
+      std::pair<std::size_t, Token> best{0, -1};
+      std::uint32_t node = 0;
+      for (std::size_t i = 0; i < text.size(); ++i) {
+        const std::uint32_t* child = children_.find(node, static_cast<unsigned char>(text[i]));
+        if (child == nullptr) break;
+        node = *child;
+        if (tokens_[node] >= 0) best = {i + 1, tokens_[node]};
+      }
+      return best;
+    }
+
+   private:
+    PairMap<std::uint32_t> children_;  // (node, byte) -> node; the root is 0
+    std::vector<Token> tokens_ = {-1};
+  };
+
+  void insert(Trie& trie, const AddedToken& token) const {
+    Token& id = trie[token.piece];
+    if (id < 0 || (token.special && !find(id)->special)) id = token.id;
+  }
+
+  Vocabulary names_;
+  std::unordered_map<Token, AddedToken> by_id_;
+  Trie raw_trie_;
+  Trie normalized_trie_;
+};
+
+}  // namespace ple

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gemma 4's chat format: what the checkpoints' chat_template.jinja renders for system, user and model turns of text.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/token.h"
+#include "ple/text/tokenizer.h"
+#include "ple/text/utf8.h"
+
+namespace ple {
+
+enum class Role { system, user, model };
+
+struct Message {
+  Role role = Role::user;
+  std::string content;
+};
+
+/// A piece of a rendered chat: one special token, or the text between two of them.
+struct ChatSegment {
+  std::string text;
+  bool is_special = false;
+};
+
+/// The message without its thought channels and without whitespace around it: how earlier model turns are shown again.
+inline std::string strip_thinking(std::string_view text);
+
+/// How a conversation becomes text. The model's messages are those the reference calls `assistant`.
+struct ChatFormat {
+  bool thinking = false;              ///< ask the model to think in a thought channel before it answers
+  bool empty_thought_channel = true;  ///< when it shall not, open its turn with an empty thought channel
+  std::string bos = "<bos>";          ///< how the text begins
+
+  /// Reads from a checkpoint's own template whether it appends the empty thought channel. Throws not_supported if the
+  /// template does not have Gemma 4's turns.
+  static ChatFormat from_template(std::string_view jinja) {
+    const auto has = [jinja](std::string_view text) { return jinja.find(text) != std::string_view::npos; };
+    if (!has("<|turn>") || !has("<turn|>")) {
+      fail(ErrorCode::not_supported, "the chat template has no '<|turn>' and '<turn|>': it is not Gemma 4's");
+    }
+    // The line break is written as an escape in a Jinja string, or as it is.
+    ChatFormat format;
+    format.empty_thought_channel = has("<|channel>thought\\n<channel|>") || has("<|channel>thought\n<channel|>");
+    return format;
+  }
+
+  /// The whole conversation, `<bos>` included: encode it with add_special = false. With `add_generation_prompt` the
+  /// model's turn is opened at the end. Special tokens that a message spells are tokens to the reader of this text, as
+  /// in the reference; for messages of strangers use segments() and encode_chat(). Throws argument if there is no
+  /// message.
+  std::string render(std::span<const Message> messages, bool add_generation_prompt = true) const {
+    return join(segments(messages, add_generation_prompt));
+  }
+
+  /// The same in segments, so that only the format's own special tokens become tokens.
+  std::vector<ChatSegment> segments(std::span<const Message> messages, bool add_generation_prompt = true) const {
+    if (messages.empty()) fail(ErrorCode::argument, "a chat of 0 messages, expected at least 1");
+    Writer out;
+    out.special(bos);
+    const bool has_system = messages[0].role == Role::system;
+    if (thinking || has_system) {
+      out.special("<|turn>").text("system\n");
+      if (thinking) out.special("<|think|>").text("\n");
+      if (has_system) out.text(trim(messages[0].content));
+      out.special("<turn|>").text("\n");
+    }
+    const auto turns = messages.subspan(has_system ? 1 : 0);
+    for (std::size_t i = 0; i < turns.size(); ++i) {
+      const Message& message = turns[i];
+      const bool is_model = message.role == Role::model;
+      // A second model message in a row continues the turn of the first, though that one was closed.
+      if (!is_model || i == 0 || turns[i - 1].role != Role::model) {
+        out.special("<|turn>").text(is_model ? "model\n" : message.role == Role::user ? "user\n" : "system\n");
+      }
+      if (is_model) {
+        out.text(strip_thinking(message.content));
+      } else {
+        out.text(trim(message.content));
+      }
+      out.special("<turn|>").text("\n");
+    }
+    if (add_generation_prompt) open_model_turn(out);
+    return out.segments;
+  }
+
+  /// What follows in a running conversation, after a model turn that was generated: the user's next message and the
+  /// opening of the model's turn. `turn_closed` says whether the model has written its `<turn|>`, and it was kept; it
+  /// has not where generation was cut off. Unlike a conversation rendered anew this keeps the model's thoughts in the
+  /// context.
+  std::vector<ChatSegment> next_turn(std::string_view user_text, bool turn_closed) const {
+    Writer out;
+    if (!turn_closed) out.special("<turn|>");
+    out.text("\n").special("<|turn>").text("user\n").text(trim(user_text)).special("<turn|>").text("\n");
+    open_model_turn(out);
+    return out.segments;
+  }
+
+  static std::string join(std::span<const ChatSegment> segments) {
+    std::string text;
+    for (const ChatSegment& segment : segments) text += segment.text;
+    return text;
+  }
+
+  /// Without the whitespace at both ends that Python's str.strip() takes away.
+  static std::string_view trim(std::string_view text) {
+    const auto is_space = [](char32_t c) { return is_whitespace(c) || (c >= 0x1C && c <= 0x1F); };
+    text.remove_prefix(space_prefix(text, is_space));
+    text.remove_suffix(space_suffix(text, is_space));
+    return text;
+  }
+
+ private:
+  struct Writer {
+    std::vector<ChatSegment> segments;
+
+    Writer& special(std::string_view token) {
+      segments.push_back({std::string(token), true});
+      return *this;
+    }
+    // Text that meets text is one segment, since it has to be encoded in one go.
+    Writer& text(std::string_view text) {
+      if (segments.empty() || segments.back().is_special) segments.push_back({});
+      segments.back().text += text;
+      return *this;
+    }
+  };
+
+  void open_model_turn(Writer& out) const {
+    out.special("<|turn>").text("model\n");
+    if (!thinking && empty_thought_channel) out.special("<|channel>").text("thought\n").special("<channel|>");
+  }
+};
+
+inline std::string strip_thinking(std::string_view text) {
+  constexpr std::string_view open = "<|channel>";
+  constexpr std::string_view close = "<channel|>";
+  std::string kept;
+  while (true) {
+    const std::size_t end = text.find(close);
+    const std::string_view part = text.substr(0, end);
+    kept += part.substr(0, part.find(open));
+    if (end == std::string_view::npos) return std::string(ChatFormat::trim(kept));
+    text.remove_prefix(end + close.size());
+  }
+}
+
+/// The tokens of a chat in which only the format's own special tokens are tokens: whatever the messages spell stays
+/// plain text. Equal to encoding the rendered text where no message spells a special token. Throws missing if the
+/// tokenizer lacks one of the format's tokens.
+inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<const ChatSegment> segments) {
+  std::vector<Token> tokens;
+  for (const ChatSegment& segment : segments) {
+    if (segment.is_special) {
+      const auto token = tokenizer.token_to_id(segment.text);
+      if (!token) fail(ErrorCode::missing, "the tokenizer has no '", segment.text, "', which the chat format needs");
+      tokens.push_back(*token);
+    } else {
+      const auto part = tokenizer.encode(segment.text, {.add_special = false, .parse_special = false});
+      tokens.insert(tokens.end(), part.begin(), part.end());
+    }
+  }
+  return tokens;
+}
+
+}  // namespace ple

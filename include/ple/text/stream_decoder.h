@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "ple/core/token.h"
+#include "ple/text/pipeline.h"
+#include "ple/text/tokenizer.h"
+
+namespace ple {
+
+/// Text from tokens as they come. All that push() and finish() return, joined, is what decode() gives for all tokens.
+///
+/// Every string returned is whole UTF-8 characters. A run of byte pieces (`<0xNN>`) is held back until it ends, because
+/// the reference decides only then whether it is UTF-8.
+class StreamDecoder {
+ public:
+  /// `tokenizer` must outlive this.
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true)
+      : tokenizer_(&tokenizer), skip_special_(skip_special) {}
+
+  /// The text that `token` makes certain; often empty. Throws argument for ids outside the vocabulary.
+  std::string push(Token token) {
+    std::string text;
+    tokenizer_->decode_next(state_, token, skip_special_, text);
+    return text;
+  }
+
+  /// The rest; the next push() begins a new text.
+  std::string finish() {
+    std::string text;
+    tokenizer_->decoder().finish(state_, text);
+    return text;
+  }
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool skip_special_;
+  PieceDecoder::State state_;
+};
+
+}  // namespace ple

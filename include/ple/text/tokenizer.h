@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/json.h"
+#include "ple/core/system.h"
+#include "ple/core/token.h"
+#include "ple/text/added_tokens.h"
+#include "ple/text/bpe.h"
+#include "ple/text/pipeline.h"
+#include "ple/text/tokenizer_json.h"
+#include "ple/text/tokenizer_parts.h"
+
+namespace ple {
+
+struct EncodeOptions {
+  bool add_special = true;    ///< put the tokens around the text that the file's post-processor asks for (`<bos>`)
+  bool parse_special = true;  ///< text that spells a special token becomes that token; false for text of strangers
+};
+
+/// Text to tokens and back, as the Hugging Face `tokenizers` library does it for BPE models like Gemma's.
+///
+/// Immutable once made: any number of threads may use one at the same time.
+class Tokenizer {
+ public:
+  /// Reads a tokenizer.json. Errors: file, malformed, missing, not_supported. Truncation and padding settings are
+  /// ignored, as transformers does.
+  static Tokenizer open(const std::filesystem::path& tokenizer_json) {
+    const auto file = MappedFile::open(tokenizer_json);
+    return parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, tokenizer_json.string());
+  }
+
+  /// The same from the file's text; `name` stands for the file in errors.
+  static Tokenizer parse(std::string_view json, const std::string& name) {
+    TokenizerJsonHandler handler(name);
+    JsonReader<TokenizerJsonHandler>(json, name, handler).read();
+    return Tokenizer(make_tokenizer_parts(handler.take(), name));
+  }
+
+  explicit Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) {}
+
+  /// The tokens of `text`. Bytes that are not well-formed UTF-8 each become their byte piece `<0xNN>`, or, without byte
+  /// fallback, unk. Time is O(n log n). Throws argument for 2 GiB of text without a break.
+  std::vector<Token> encode(std::string_view text, EncodeOptions options = {}) const {
+    std::vector<Token> tokens;
+    if (options.add_special) tokens = parts_.prefix;
+    Bpe::Scratch scratch;
+    const auto add_token = [&](Token token) { tokens.push_back(token); };
+    const auto add_words = [&](std::string_view part) {
+      for (const std::string_view word : parts_.pre_tokenizer(part)) parts_.model.encode(word, scratch, tokens);
+    };
+    const auto add_text = [&](std::string_view part) {
+      const std::string normalized = parts_.normalizer(part);
+      parts_.added.split(normalized, true, options.parse_special, add_token, add_words);
+    };
+    parts_.added.split(text, false, options.parse_special, add_token, add_text);
+    if (options.add_special) tokens.insert(tokens.end(), parts_.suffix.begin(), parts_.suffix.end());
+    return tokens;
+  }
+
+  /// The text of `tokens`. A run of byte pieces that is not UTF-8 gives one U+FFFD per byte. Ids below vocab_size()
+  /// that no piece has give nothing. Throws argument for ids outside the vocabulary.
+  std::string decode(std::span<const Token> tokens, bool skip_special = true) const {
+    std::string text;
+    PieceDecoder::State state;
+    for (const Token token : tokens) decode_next(state, token, skip_special, text);
+    parts_.decoder.finish(state, text);
+    return text;
+  }
+
+  /// One step of decode(): appends to `text` what `token` makes certain. Most callers want StreamDecoder.
+  void decode_next(PieceDecoder::State& state, Token token, bool skip_special, std::string& text) const {
+    check(token);
+    if (skip_special && is_special(token)) {
+      // The reference asks whether the piece is the text of a special token; normalizing may have made it another text.
+      const AddedToken& special = *parts_.added.find(token);
+      if (special.piece == special.content) return;
+    }
+    if (const auto content = find_piece(token)) parts_.decoder.push(state, *content, text);
+  }
+
+  /// One past the highest id.
+  std::size_t vocab_size() const { return std::max(parts_.added.id_end(), parts_.model.vocabulary().id_end()); }
+
+  std::optional<Token> token_to_id(std::string_view piece) const {
+    if (const auto id = parts_.added.find(piece)) return id;
+    return parts_.model.vocabulary().find(piece);
+  }
+
+  /// The piece as the file writes it (U+2581 for a space); empty for an unused id. Throws argument for ids outside the
+  /// vocabulary.
+  std::string_view piece(Token token) const {
+    check(token);
+    return find_piece(token).value_or(std::string_view());
+  }
+
+  bool is_special(Token token) const {
+    const AddedToken* added = parts_.added.find(token);
+    return added != nullptr && added->special;
+  }
+
+  /// What encode() puts before and after the text: for Gemma `<bos>` and nothing.
+  std::span<const Token> prefix() const { return parts_.prefix; }
+  std::span<const Token> suffix() const { return parts_.suffix; }
+
+  const PieceDecoder& decoder() const { return parts_.decoder; }
+
+ private:
+  void check(Token token) const {
+    if (token < 0 || static_cast<std::size_t>(token) >= vocab_size()) {
+      fail(ErrorCode::argument, "token ", token, " is outside the vocabulary of ", vocab_size());
+    }
+  }
+
+  std::optional<std::string_view> find_piece(Token token) const {
+    if (const AddedToken* added = parts_.added.find(token)) return added->piece;
+    return parts_.model.vocabulary().piece(token);
+  }
+
+  TokenizerParts parts_;
+};
+
+}  // namespace ple

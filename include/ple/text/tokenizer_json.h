@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads a tokenizer.json: the two big arrays straight into flat storage, the rest as a small JSON value.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/json.h"
+#include "ple/text/vocabulary.h"
+
+namespace ple {
+
+/// The merges of a file as text: pairs (left, right), in rank order, in one string.
+class MergeList {
+ public:
+  void add(std::string_view left, std::string_view right, const std::string& source) {
+    if (chars_.size() + left.size() + right.size() > 0xFFFFFFFFu) {
+      fail(ErrorCode::malformed, source, ": the merges exceed 4 GiB");
+    }
+    chars_ += left;
+    ends_.push_back(static_cast<std::uint32_t>(chars_.size()));
+    chars_ += right;
+    ends_.push_back(static_cast<std::uint32_t>(chars_.size()));
+  }
+  std::size_t size() const { return ends_.size() / 2; }
+  std::pair<std::string_view, std::string_view> operator[](std::size_t rank) const {
+    return {part(2 * rank), part(2 * rank + 1)};
+  }
+
+ private:
+  std::string_view part(std::size_t i) const {
+    const std::size_t begin = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(chars_).substr(begin, ends_[i] - begin);
+  }
+
+  std::string chars_;
+  std::vector<std::uint32_t> ends_;
+};
+
+struct TokenizerJson {
+  Json settings;            ///< the file; model.vocab and model.merges are empty in it
+  Vocabulary vocabulary;    ///< model.vocab
+  MergeList merges;         ///< model.merges, written as "a b" or as ["a", "b"]
+};
+
+/// A JSON value that knows where it stands in which file, for errors. Errors: missing, malformed.
+class JsonField {
+ public:
+  JsonField(const Json& value, std::string where) : value_(&value), where_(std::move(where)) {}
+
+  const std::string& where() const { return where_; }
+  const Json& value() const { return *value_; }
+
+  /// Whether this is an object that has `key`, and not as null.
+  bool has(const std::string& key) const {
+    const Json* found = value_->find(key);
+    return found != nullptr && !found->is_null();
+  }
+  JsonField operator[](const std::string& key) const {
+    if (!value_->is_object()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected an object");
+    const Json* found = value_->find(key);
+    if (found == nullptr) fail(ErrorCode::missing, where_, " has no '", key, "'");
+    return {*found, where_ + "." + key};
+  }
+  std::vector<JsonField> items() const {
+    if (!value_->is_array()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected an array");
+    std::vector<JsonField> result;
+    for (const Json& item : value_->items()) result.emplace_back(item, where_ + "[" + std::to_string(result.size()) + "]");
+    return result;
+  }
+  const std::string& text() const {
+    if (!value_->is_string()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected a string");
+    return value_->text();
+  }
+  bool boolean() const {
+    if (!value_->is_boolean()) {
+      fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected true or false");
+    }
+    return value_->boolean();
+  }
+  /// False where the key is missing or null.
+  bool boolean_or_false(const std::string& key) const { return has(key) && (*this)[key].boolean(); }
+  /// A number from 0 to `last`.
+  std::int64_t integer(std::int64_t last) const {
+    if (!value_->is_natural() || value_->natural() > static_cast<std::uint64_t>(last)) {
+      fail(ErrorCode::malformed, where_, " is ", value_->brief(), ", expected a whole number from 0 to ", last);
+    }
+    return static_cast<std::int64_t>(value_->natural());
+  }
+
+ private:
+  const Json* value_;
+  std::string where_;
+};
+
+/// Receives a JsonReader's events: the two big arrays go where they belong, the rest to a JsonBuilder.
+class TokenizerJsonHandler {
+ public:
+  /// `source` names the file in errors, and must outlive this.
+  explicit TokenizerJsonHandler(const std::string& source) : source_(source), settings_(source) {}
+
+  TokenizerJson take() {
+    result_.settings = settings_.take();
+    return std::move(result_);
+  }
+
+  void literal(Json value) {
+    if (part_ != Part::settings) unexpected(std::string(value.type_name()));
+    settings_.literal(std::move(value));
+  }
+  void number(Json value) {
+    if (part_ == Part::vocab && value.is_natural()) {
+      result_.vocabulary.add(static_cast<std::int64_t>(std::min<std::uint64_t>(value.natural(), INT64_MAX)), key_, source_);
+      return;
+    }
+    if (part_ != Part::settings) unexpected(value.brief());
+    settings_.number(std::move(value));
+  }
+  void string(std::string& value) {
+    if (part_ == Part::merges) return add_merge(value);
+    if (part_ == Part::merge_pair) {
+      if (sides_.size() == 2) {
+        fail(ErrorCode::malformed, source_, ": merge ", result_.merges.size(), " has more than two sides");
+      }
+      sides_.push_back(std::move(value));
+      return;
+    }
+    if (part_ != Part::settings) unexpected("a string");
+    settings_.string(value);
+  }
+  void key(std::string& value) {
+    key_ = value;
+    if (part_ == Part::settings) settings_.key(value);
+  }
+  void start_object() {
+    if (part_ != Part::settings) unexpected("an object");
+    open(false);
+    settings_.start_object();
+    if (is_open("vocab")) part_ = Part::vocab;
+  }
+  void end_object() {
+    part_ = Part::settings;
+    open_.pop_back();
+    settings_.end_object();
+  }
+  void start_array() {
+    if (part_ == Part::merges) {
+      part_ = Part::merge_pair;
+      sides_.clear();
+      return;
+    }
+    if (part_ != Part::settings) unexpected("an array");
+    open(true);
+    settings_.start_array();
+    if (is_open("merges")) part_ = Part::merges;
+  }
+  void end_array() {
+    if (part_ != Part::merge_pair) {
+      part_ = Part::settings;
+      open_.pop_back();
+      return settings_.end_array();
+    }
+    if (sides_.size() != 2) {
+      fail(ErrorCode::malformed, source_, ": merge ", result_.merges.size(), " has ", sides_.size(),
+           " sides, expected 2");
+    }
+    result_.merges.add(sides_[0], sides_[1], source_);
+    part_ = Part::merges;
+  }
+
+ private:
+  enum class Part { settings, vocab, merges, merge_pair };
+
+  struct Container {
+    std::string name;  // the key it stands under; empty in an array
+    bool is_array;
+  };
+
+  void open(bool is_array) {
+    const bool named = !open_.empty() && !open_.back().is_array;
+    open_.push_back({named ? key_ : std::string(), is_array});
+  }
+  // Whether what was opened last is the member `name` of the file's "model".
+  bool is_open(std::string_view name) const {
+    return open_.size() == 3 && open_[1].name == "model" && open_[2].name == name;
+  }
+  [[noreturn]] void unexpected(const std::string& kind) const {
+    if (part_ == Part::vocab) {
+      fail(ErrorCode::malformed, source_, ": model.vocab['", key_, "'] is ", kind, ", expected an id");
+    }
+    fail(ErrorCode::malformed, source_, ": merge ", result_.merges.size(), " is or holds ", kind,
+         ", expected \"left right\" or [\"left\", \"right\"]");
+  }
+  void add_merge(std::string_view merge) {
+    if (merge.substr(0, 8) == "#version") return;
+    const std::size_t space = merge.find(' ');
+    if (space == std::string_view::npos || merge.find(' ', space + 1) != std::string_view::npos) {
+      fail(ErrorCode::malformed, source_, ": merge ", result_.merges.size(), " is '", merge,
+           "', expected two pieces and one space");
+    }
+    result_.merges.add(merge.substr(0, space), merge.substr(space + 1), source_);
+  }
+
+  const std::string& source_;
+  JsonBuilder settings_;
+  TokenizerJson result_;
+  Part part_ = Part::settings;
+  std::vector<Container> open_;
+  std::string key_;
+  std::vector<std::string> sides_;
+};
+
+}  // namespace ple

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ple/run/session.h"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <bit>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+#include "../allocations.h"
+#include "../model/random_model.h"
+
+using namespace ple;
+using ple::testing::random_model;
+using ple::testing::small_config;
+
+namespace {
+
+using Model = Gemma4<f32, Simd>;
+
+std::vector<Token> some_tokens(std::size_t n) {
+  std::vector<Token> tokens(n);
+  for (std::size_t i = 0; i < n; ++i) tokens[i] = static_cast<Token>((i * 37 + 11) % 101);
+  return tokens;
+}
+
+std::vector<float> all_logits(const Model& model, std::span<const Token> tokens, const SessionOptions& options) {
+  Session session(model, options);
+  std::vector<float> all;
+  session.evaluate(tokens, [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
+  return all;
+}
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](float x, float y) {
+           return std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(y);
+         });
+}
+
+template <class F>
+std::string error_of(ErrorCode code, F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    CHECK(error.code() == code);
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("logits have the same bits however a text is cut and on however many threads") {
+  const Model model = random_model<Model>(small_config());
+  const auto tokens = some_tokens(50);
+  const auto whole = all_logits(model, tokens, {.chunk = 50, .threads = 1});
+  for (const std::size_t threads : {1u, 2u, 3u}) {
+    for (const std::size_t chunk : {1u, 3u, 7u, 16u, 64u}) {
+      CAPTURE(threads);
+      CAPTURE(chunk);
+      CHECK(same_bits(whole, all_logits(model, tokens, {.chunk = chunk, .threads = threads})));
+    }
+  }
+}
+
+TEST_CASE("reading a prompt gives the logits of its last token, though shared layers skip the others") {
+  const Model model = random_model<Model>(small_config());
+  const auto tokens = some_tokens(41);
+  const auto whole = all_logits(model, tokens, {});
+  for (const std::size_t chunk : {1u, 4u, 20u, 64u}) {
+    Session session(model, {.chunk = chunk});
+    for (const std::size_t cut : {std::size_t{1}, std::size_t{13}, std::size_t{40}, tokens.size()}) {
+      session.reset();
+      session.read(std::span(tokens).first(cut));
+      if (cut < tokens.size()) session.read(std::span(tokens).subspan(cut));
+      CHECK(session.position() == tokens.size());
+      CHECK(same_bits(session.logits(), std::span(whole).last(101)));
+    }
+  }
+}
+
+TEST_CASE("sessions of one model do not disturb each other") {
+  const Model model = random_model<Model>(small_config());
+  const auto tokens = some_tokens(60);
+  const auto expected = all_logits(model, tokens, {.threads = 1});
+  ThreadPool shared(2);
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (std::size_t i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      SessionOptions options{.chunk = 5 + i, .threads = 2};
+      if (i % 2) options.executor = &shared;
+      for (int round = 0; round < 5; ++round) wrong += !same_bits(all_logits(model, tokens, options), expected);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a cancelled prompt leaves a session that goes on from there") {
+  const Model model = random_model<Model>(small_config());
+  const auto tokens = some_tokens(40);
+  const auto whole = all_logits(model, tokens, {});
+  Session session(model, {.chunk = 8});
+  std::vector<std::size_t> seen;
+  const auto message = error_of(ErrorCode::cancelled, [&] {
+    session.read(tokens, [&](std::size_t done, std::size_t total) {
+      CHECK(total == 40);
+      seen.push_back(done);
+      return done < 16;
+    });
+  });
+  CHECK(message == "cancelled after 16 of 40 tokens of the prompt");
+  CHECK(seen == std::vector<std::size_t>{8, 16});
+  CHECK(session.position() == 16);
+  error_of(ErrorCode::argument, [&] { session.logits(); });
+  session.read(std::span(tokens).subspan(16));
+  CHECK(same_bits(session.logits(), std::span(whole).last(101)));
+}
+
+TEST_CASE("what cannot be is refused before anything changes") {
+  const Model model = random_model<Model>(small_config());
+  const auto message = [&](auto&& f) { return error_of(ErrorCode::argument, f); };
+  CHECK(message([&] { Session(model, {.context = 257}); }) == "context is 257, expected 1 to 256, the model's max_position_embeddings");
+  Session session(model, {.context = 20, .chunk = 4});
+  CHECK(message([&] { session.logits(); }).find("no logits") != std::string::npos);
+  const auto tokens = some_tokens(21);
+  CHECK(message([&] { session.read(tokens); }).find("21 tokens at position 0 go past the context of 20") != std::string::npos);
+  const Token outside[] = {1, 2, 3, 4, 5, 101}, negative[] = {-1};
+  CHECK(message([&] { session.read(outside); }) == "Session: token 101, expected 0 to 100");
+  CHECK(message([&] { session.read(negative); }) == "Session: token -1, expected 0 to 100");
+  CHECK(session.position() == 0);
+  session.read(std::span(tokens).first(20));
+  CHECK(session.position() == 20);
+  CHECK(message([&] { session.read(1); }).find("go past the context") != std::string::npos);
+
+  const Model other = random_model<Model>(small_config());
+  InlineExecutor executor;
+  const auto state = model.make_state({.context = 8, .chunk = 8, .parts = 1});
+  CHECK(message([&] { other.forward(*state, executor, some_tokens(1), {}); }).find("another model") != std::string::npos);
+  CHECK(message([&] { model.forward(*state, executor, some_tokens(9), {}); }).find("9 tokens at once, at most 8") != std::string::npos);
+  ThreadPool pool(2);
+  CHECK(message([&] { model.forward(*state, pool, some_tokens(1), {}); }).find("room for 1") != std::string::npos);
+}
+
+TEST_CASE("a sliding layer keeps a ring, a full layer the context, a shared layer nothing") {
+  const Model model = random_model<Model>(small_config());
+  Session session(model, {.context = 100, .chunk = 4});
+  // layers 0 and 2: 2 heads x (5 + 4 - 1) slots x 8; layer 1: 2 heads x 100 slots x 16; K and V in f32
+  CHECK(session.kv_cache_bytes() == (2 * (2 * 8 * 8) + 2 * 100 * 16) * 2 * sizeof(float));
+}
+
+TEST_CASE("reading a prompt or a token allocates nothing") {
+  const Model model = random_model<Model>(small_config());
+  const auto tokens = some_tokens(30);
+  Session session(model, {.context = 200, .chunk = 8, .threads = 2});
+  const std::size_t before = testing::allocations();
+  session.read(tokens);
+  for (int i = 0; i < 50; ++i) session.read(tokens[0]);
+  CHECK(testing::allocations() == before);
+}
