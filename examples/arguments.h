@@ -37,7 +37,8 @@ class Arguments {
       if (words_[i] != name) continue;
       if (i + 1 == words_.size()) throw std::runtime_error(fmt::format("{} needs a value", name));
       const std::string value = words_[i + 1];
-      words_.erase(words_.begin() + static_cast<std::ptrdiff_t>(i), words_.begin() + static_cast<std::ptrdiff_t>(i) + 2);
+      words_.erase(words_.begin() + static_cast<std::ptrdiff_t>(i),
+                   words_.begin() + static_cast<std::ptrdiff_t>(i) + 2);
       return value;
     }
     return std::nullopt;
@@ -57,7 +58,8 @@ class Arguments {
 
   /// The first word, which is no option; removes it.
   std::string first(std::string_view what) {
-    if (words_.empty() || words_[0].starts_with("--")) throw std::runtime_error(fmt::format("{} is missing; it comes first", what));
+    if (words_.empty() || words_[0].starts_with("--"))
+      throw std::runtime_error(fmt::format("{} is missing; it comes first", what));
     const std::string word = words_[0];
     words_.erase(words_.begin());
     return word;

@@ -40,7 +40,8 @@ class Stopwatch {
 ple::PromptProgress show_progress() {
   return [watch = Stopwatch(), shown = false](std::size_t done, std::size_t total) mutable {
     if (done < total && watch.seconds() > 0.5) {
-      fmt::print(stderr, "\rreading the prompt: {} of {} tokens, {:.0f} tok/s ", done, total, static_cast<double>(done) / watch.seconds());
+      fmt::print(stderr, "\rreading the prompt: {} of {} tokens, {:.0f} tok/s ", done, total,
+                 static_cast<double>(done) / watch.seconds());
       shown = true;
     } else if (done == total && shown) {
       fmt::print(stderr, "\r{:60}\r", "");
@@ -94,7 +95,8 @@ void continue_text(ple::Session& session, std::span<const ple::Token> prompt, co
   ple::Generation generation(session, options);
   std::optional<ple::StreamDecoder> decoder;
   if (tokenizer) decoder.emplace(*tokenizer);
-  while (const auto token = generation.next()) print_piece(decoder ? decoder->push(*token) : fmt::format("{} ", *token));
+  while (const auto token = generation.next())
+    print_piece(decoder ? decoder->push(*token) : fmt::format("{} ", *token));
   if (decoder) print_piece(decoder->finish());
   fmt::print("\n");
   speed.tokens = generation.count();
@@ -139,7 +141,8 @@ void run(examples::Arguments& arguments) {
     if (prompt || made_up > 0) {
       std::optional<ple::Tokenizer> tokenizer;
       std::vector<ple::Token> tokens(made_up);
-      for (std::size_t i = 0; i < made_up; ++i) tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
+      for (std::size_t i = 0; i < made_up; ++i)
+        tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
       if (prompt) {
         tokenizer = ple::Tokenizer::open(checkpoint.folder() / "tokenizer.json");
         tokens = tokenizer->encode(*prompt);

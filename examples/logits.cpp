@@ -45,7 +45,8 @@ int main(int argc, char** argv) {
     const auto checkpoint = ple::Checkpoint::open(folder);
     examples::with_backend(backend, [&]<ple::Backend B>() {
       const auto model = ple::Gemma4<ple::Any, B>::load(checkpoint);
-      ple::Session session(model, {.context = tokens.size(), .chunk = chunk ? chunk : tokens.size(), .threads = threads});
+      ple::Session session(model,
+                           {.context = tokens.size(), .chunk = chunk ? chunk : tokens.size(), .threads = threads});
       std::ofstream file(out, std::ios::binary);
       session.evaluate(tokens, [&](std::size_t, std::span<const float> logits) {
         file.write(reinterpret_cast<const char*>(logits.data()), static_cast<std::streamsize>(logits.size_bytes()));

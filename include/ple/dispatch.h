@@ -4,7 +4,8 @@
 #pragma once
 
 #if defined(PLE_SIMD_KERNELS_INL_H_) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_)
-#error "include <ple/dispatch.h> before <ple/ple.h> and before Highway: a target must be chosen before vectors are defined"
+#error \
+    "include <ple/dispatch.h> before <ple/ple.h> and before Highway: a target must be chosen before vectors are defined"
 #endif
 
 // What Highway compiles again per target is ple's own file, never the user's, unless the user drives foreach_target.h.
@@ -38,7 +39,8 @@ inline bool cpu_has_avx3() {
 }
 #endif
 
-// What every machine of the compiler's baseline runs. Where Highway has no vectors for it, plain C++ is as good and simpler.
+// What every machine of the compiler's baseline runs. Where Highway has no vectors for it, plain C++ is as good and
+// simpler.
 #if HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128
 using Baseline = Scalar;
 #else
@@ -74,8 +76,8 @@ void with_best_backend(F&& f) {
   });
 }
 
-/// A backend that is the best one of the CPU: every call asks which that is (a few bit tests) and goes there. A model over it
-/// is compiled once, not once per target; ple/simd/scalar.h says what the kernels mean.
+/// A backend that is the best one of the CPU: every call asks which that is (a few bit tests) and goes there. A model
+/// over it is compiled once, not once per target; ple/simd/scalar.h says what the kernels mean.
 struct BestSimd {
   static const char* name() {
     const char* best = "";
@@ -88,7 +90,8 @@ struct BestSimd {
     with_best_backend([&]<Backend B>() { B::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride); });
   }
   template <StoredType T>
-  static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights, float* y) {
+  static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,
+                           float* y) {
     with_best_backend([&]<Backend B>() { B::weighted_sum(rows, stride, n, cols, weights, y); });
   }
   template <StoredType T>

@@ -47,7 +47,8 @@ TEST_CASE("every f16 has the value of its definition, and survives the way to f3
     if (std::isnan(expected)) {
       wrong += !std::isnan(value) || !std::isnan(to_f32(to_f16(value)));
     } else {
-      wrong += double(value) != expected || std::signbit(value) != std::signbit(expected) || to_f16(value).bits != half.bits;
+      wrong +=
+          double(value) != expected || std::signbit(value) != std::signbit(expected) || to_f16(value).bits != half.bits;
     }
   }
   CHECK(wrong == 0);
@@ -57,7 +58,8 @@ TEST_CASE("every bf16 survives the way to f32 and back") {
   std::size_t wrong = 0;
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
     const bf16 value{static_cast<std::uint16_t>(bits)};
-    wrong += std::isnan(to_f32(value)) ? !std::isnan(to_f32(to_bf16(to_f32(value)))) : to_bf16(to_f32(value)).bits != bits;
+    wrong +=
+        std::isnan(to_f32(value)) ? !std::isnan(to_f32(to_bf16(to_f32(value)))) : to_bf16(to_f32(value)).bits != bits;
   }
   CHECK(wrong == 0);
 }
@@ -70,7 +72,8 @@ TEST_CASE("rounding to 16 bits takes the nearest value, ties to even") {
     if (!std::isfinite(x)) continue;
     wrong += !nearest(x, to_bf16(x));
     wrong += !nearest(x, to_f16(x));
-    const float small = std::ldexp(static_cast<float>(generator()) / 4294967296.0f, -static_cast<int>(generator() % 30));
+    const float small =
+        std::ldexp(static_cast<float>(generator()) / 4294967296.0f, -static_cast<int>(generator() % 30));
     wrong += !nearest(small, to_f16(small));
   }
   CHECK(wrong == 0);
@@ -80,6 +83,6 @@ TEST_CASE("rounding to 16 bits takes the nearest value, ties to even") {
   CHECK(to_f16(0x1p-25f).bits == 0);
   CHECK(to_f16(0x1.1p-25f).bits == 1);
   CHECK(to_bf16(std::numeric_limits<float>::max()).bits == 0x7f80);
-  CHECK(to_bf16(1.00390625f).bits == 0x3f80);   // a tie: 1 + 2^-8 goes down to the even 1
-  CHECK(to_bf16(1.01171875f).bits == 0x3f82);   // a tie: 1 + 3 * 2^-8 goes up
+  CHECK(to_bf16(1.00390625f).bits == 0x3f80);  // a tie: 1 + 2^-8 goes down to the even 1
+  CHECK(to_bf16(1.01171875f).bits == 0x3f82);  // a tie: 1 + 3 * 2^-8 goes up
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gemma 4 against the reference: random models of many shapes, saved by transformers, with the logits, hidden states and
-// per-layer inputs that it computes (tests/reference/make_golden.py). Every backend, chunking and number of threads.
+// Gemma 4 against the reference: random models of many shapes, saved by transformers, with the logits, hidden states
+// and per-layer inputs that it computes (tests/reference/make_golden.py). Every backend, chunking and number of
+// threads.
 #include "ple/dispatch.h"
 
 #include <doctest/doctest.h>
@@ -39,7 +40,10 @@ std::vector<Golden> goldens() {
   for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(PLE_TEST_DATA) / "golden")) {
     if (!entry.is_directory()) continue;
     const auto folder = entry.path();
-    Golden golden{folder.filename().string(), Checkpoint::open(folder), SafetensorsFile::open(folder / "expected.safetensors"), {}};
+    Golden golden{folder.filename().string(),
+                  Checkpoint::open(folder),
+                  SafetensorsFile::open(folder / "expected.safetensors"),
+                  {}};
     for (const float token : values(golden, "tokens")) golden.tokens.push_back(static_cast<Token>(token));
     all.push_back(std::move(golden));
   }
@@ -61,10 +65,12 @@ float largest_difference(std::span<const float> a, std::span<const float> b) {
   return most;
 }
 
-std::vector<float> all_logits(const LanguageModel& model, std::span<const Token> tokens, std::size_t chunk, std::size_t threads) {
+std::vector<float> all_logits(const LanguageModel& model, std::span<const Token> tokens, std::size_t chunk,
+                              std::size_t threads) {
   Session session(model, {.context = tokens.size(), .chunk = chunk, .threads = threads});
   std::vector<float> all;
-  session.evaluate(tokens, [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
+  session.evaluate(
+      tokens, [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
   return all;
 }
 
@@ -155,12 +161,12 @@ TEST_CASE("the embedding, every layer's output and every per-layer input equal t
 }
 
 TEST_CASE("16-bit weights: the reference computing in 16 bits itself is as far away as its roundings explain") {
-  // ple widens 16-bit weights exactly and computes in f32, so the first test holds for them unchanged. The reference, run
-  // in the weights' type, rounds the result of every operation: relative error u (2^-8 for bf16, 2^-11 for f16) each time.
-  // A layer has 27 such results on the way from its input to its output (10 in the attention branch, 8 in the feed-forward,
-  // 6 in the PLE branch, 3 sums), each of which enters the residual stream with a weight of at most about 1. Independent
-  // errors add as squares, so the final hidden state, and the logits before the soft-cap with it, are off by at most
-  // u sqrt(27 layers) of their root mean square. The soft-cap only shrinks differences.
+  // ple widens 16-bit weights exactly and computes in f32, so the first test holds for them unchanged. The reference,
+  // run in the weights' type, rounds the result of every operation: relative error u (2^-8 for bf16, 2^-11 for f16)
+  // each time. A layer has 27 such results on the way from its input to its output (10 in the attention branch, 8 in
+  // the feed-forward, 6 in the PLE branch, 3 sums), each of which enters the residual stream with a weight of at most
+  // about 1. Independent errors add as squares, so the final hidden state, and the logits before the soft-cap with it,
+  // are off by at most u sqrt(27 layers) of their root mean square. The soft-cap only shrinks differences.
   std::size_t checked = 0;
   for (const Golden& golden : goldens()) {
     if (!golden.expected.contains("logits_low")) continue;

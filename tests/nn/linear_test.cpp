@@ -32,7 +32,8 @@ TEST_CASE("a linear layer is Eigen's product, on any number of threads, and any 
       linear(pool, x, y);
       const EigenMatrix expected = as_eigen(x) * as_eigen(linear.weight).transpose();
       // a sum of 130 products of about 1: each side is off by at most 130 u times their absolute sum
-      const EigenMatrix bound = 2 * 130 * 0x1p-24f * as_eigen(x).cwiseAbs() * as_eigen(linear.weight).cwiseAbs().transpose();
+      const EigenMatrix bound =
+          2 * 130 * 0x1p-24f * as_eigen(x).cwiseAbs() * as_eigen(linear.weight).cwiseAbs().transpose();
       CHECK(((as_eigen(y) - expected).array().abs() <= bound.array()).all());
       linear.outputs(pool, 45, x, some);
       CHECK(as_eigen(some) == as_eigen(y).middleCols(45, 77));

@@ -29,7 +29,8 @@ std::vector<Token> some_tokens(std::size_t n) {
 std::vector<float> all_logits(const Model& model, std::span<const Token> tokens, const SessionOptions& options) {
   Session session(model, options);
   std::vector<float> all;
-  session.evaluate(tokens, [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
+  session.evaluate(
+      tokens, [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
   return all;
 }
 
@@ -123,11 +124,13 @@ TEST_CASE("a cancelled prompt leaves a session that goes on from there") {
 TEST_CASE("what cannot be is refused before anything changes") {
   const Model model = random_model<Model>(small_config());
   const auto message = [&](auto&& f) { return error_of(ErrorCode::argument, f); };
-  CHECK(message([&] { Session(model, {.context = 257}); }) == "context is 257, expected 1 to 256, the model's max_position_embeddings");
+  CHECK(message([&] { Session(model, {.context = 257}); }) ==
+        "context is 257, expected 1 to 256, the model's max_position_embeddings");
   Session session(model, {.context = 20, .chunk = 4});
   CHECK(message([&] { session.logits(); }).find("no logits") != std::string::npos);
   const auto tokens = some_tokens(21);
-  CHECK(message([&] { session.read(tokens); }).find("21 tokens at position 0 go past the context of 20") != std::string::npos);
+  CHECK(message([&] { session.read(tokens); }).find("21 tokens at position 0 go past the context of 20") !=
+        std::string::npos);
   const Token outside[] = {1, 2, 3, 4, 5, 101}, negative[] = {-1};
   CHECK(message([&] { session.read(outside); }) == "Session: token 101, expected 0 to 100");
   CHECK(message([&] { session.read(negative); }) == "Session: token -1, expected 0 to 100");
@@ -139,8 +142,10 @@ TEST_CASE("what cannot be is refused before anything changes") {
   const Model other = random_model<Model>(small_config());
   InlineExecutor executor;
   const auto state = model.make_state({.context = 8, .chunk = 8, .parts = 1});
-  CHECK(message([&] { other.forward(*state, executor, some_tokens(1), {}); }).find("another model") != std::string::npos);
-  CHECK(message([&] { model.forward(*state, executor, some_tokens(9), {}); }).find("9 tokens at once, at most 8") != std::string::npos);
+  CHECK(message([&] { other.forward(*state, executor, some_tokens(1), {}); }).find("another model") !=
+        std::string::npos);
+  CHECK(message([&] { model.forward(*state, executor, some_tokens(9), {}); }).find("9 tokens at once, at most 8") !=
+        std::string::npos);
   ThreadPool pool(2);
   CHECK(message([&] { model.forward(*state, pool, some_tokens(1), {}); }).find("room for 1") != std::string::npos);
 }

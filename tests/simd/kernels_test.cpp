@@ -60,8 +60,8 @@ std::vector<float> random_values(std::size_t n, unsigned seed, float deviation =
   return values;
 }
 
-/// Random values with the edges between them: zeros of both signs, denormals of T, the largest value of T whose products
-/// still fit in an f32.
+/// Random values with the edges between them: zeros of both signs, denormals of T, the largest value of T whose
+/// products still fit in an f32.
 template <class T>
 std::vector<T> stored(std::size_t n, unsigned seed) {
   std::vector<float> values = random_values(n, seed);
@@ -91,14 +91,17 @@ TEST_CASE("matmul equals Scalar's within the rounding of a sum") {
             const std::vector<T> w = stored<T>(c.offset + (rows - 1) * stride + c.n, 1);
             const std::vector<float> x = random_values(c.offset + (tokens - 1) * x_stride + c.n, 2);
             std::vector<float> y(tokens * y_stride, -7.0f), expected = y;
-            B::matmul(w.data() + c.offset, stride, rows, c.n, x.data() + c.offset, x_stride, tokens, y.data(), y_stride);
-            Scalar::matmul(w.data() + c.offset, stride, rows, c.n, x.data() + c.offset, x_stride, tokens, expected.data(), y_stride);
+            B::matmul(w.data() + c.offset, stride, rows, c.n, x.data() + c.offset, x_stride, tokens, y.data(),
+                      y_stride);
+            Scalar::matmul(w.data() + c.offset, stride, rows, c.n, x.data() + c.offset, x_stride, tokens,
+                           expected.data(), y_stride);
             bool good = true;
             for (std::size_t t = 0; t < tokens; ++t) {
               for (std::size_t r = 0; r < y_stride; ++r) {
                 double sum = 0;
                 for (std::size_t i = 0; r < rows && i < c.n; ++i) {
-                  sum += std::abs(double(to_f32(w[c.offset + r * stride + i])) * double(x[c.offset + t * x_stride + i]));
+                  sum +=
+                      std::abs(double(to_f32(w[c.offset + r * stride + i])) * double(x[c.offset + t * x_stride + i]));
                 }
                 const double error = std::abs(double(y[t * y_stride + r]) - double(expected[t * y_stride + r]));
                 good &= error <= 2 * double(c.n) * unit_roundoff * sum;
@@ -152,7 +155,8 @@ TEST_CASE("weighted_sum adds to what is there, within the rounding of a sum, and
         bool good = true, same = true;
         for (std::size_t i = 0; i < c.n; ++i) {
           double sum = std::abs(double(start[i]));
-          for (std::size_t r = 0; r < n; ++r) sum += std::abs(double(weights[r]) * double(to_f32(rows[c.offset + r * stride + i])));
+          for (std::size_t r = 0; r < n; ++r)
+            sum += std::abs(double(weights[r]) * double(to_f32(rows[c.offset + r * stride + i])));
           good &= std::abs(double(y[i]) - double(expected[i])) <= 2 * double(n + 1) * unit_roundoff * sum;
           same &= same_bits(y[i], cut[i]);
         }

@@ -36,8 +36,8 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-/// A part of a message: text that lives elsewhere, or a number. Trivial on purpose: errors are thrown from everywhere, and what
-/// a call site compiles to should be a few stores.
+/// A part of a message: text that lives elsewhere, or a number. Trivial on purpose: errors are thrown from everywhere,
+/// and what a call site compiles to should be a few stores.
 struct MessagePart {
   enum class Kind : unsigned char { text, integer, natural, real } kind = Kind::text;
   union {
@@ -48,15 +48,15 @@ struct MessagePart {
   };
   std::size_t size = 0;
 
-  MessagePart(std::string_view part) : text(part.data()), size(part.size()) {}        // NOLINT(google-explicit-constructor)
-  MessagePart(const char* part) : MessagePart(std::string_view(part)) {}              // NOLINT(google-explicit-constructor)
-  MessagePart(const std::string& part) : MessagePart(std::string_view(part)) {}       // NOLINT(google-explicit-constructor)
+  MessagePart(std::string_view part) : text(part.data()), size(part.size()) {}   // NOLINT(google-explicit-constructor)
+  MessagePart(const char* part) : MessagePart(std::string_view(part)) {}         // NOLINT(google-explicit-constructor)
+  MessagePart(const std::string& part) : MessagePart(std::string_view(part)) {}  // NOLINT(google-explicit-constructor)
   template <std::signed_integral T>
-  MessagePart(T part) : kind(Kind::integer), integer(part) {}                         // NOLINT(google-explicit-constructor)
+  MessagePart(T part) : kind(Kind::integer), integer(part) {}  // NOLINT(google-explicit-constructor)
   template <std::unsigned_integral T>
-  MessagePart(T part) : kind(Kind::natural), natural(part) {}                         // NOLINT(google-explicit-constructor)
+  MessagePart(T part) : kind(Kind::natural), natural(part) {}  // NOLINT(google-explicit-constructor)
   template <std::floating_point T>
-  MessagePart(T part) : kind(Kind::real), real(static_cast<double>(part)) {}          // NOLINT(google-explicit-constructor)
+  MessagePart(T part) : kind(Kind::real), real(static_cast<double>(part)) {}  // NOLINT(google-explicit-constructor)
 };
 
 [[noreturn, gnu::noinline, gnu::cold]] inline void fail(ErrorCode code, const MessagePart* parts, std::size_t count) {

@@ -24,8 +24,8 @@ namespace ple {
 class TaskRef {
  public:
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, TaskRef>)
-  TaskRef(F& f)  // NOLINT(google-explicit-constructor): converts as std::function does
+  requires(!std::is_same_v<std::remove_cvref_t<F>, TaskRef>)
+      TaskRef(F& f)  // NOLINT(google-explicit-constructor): converts as std::function does
       : object_(&f), call_([](void* object, std::size_t i) { (*static_cast<F*>(object))(i); }) {}
   void operator()(std::size_t i) const { call_(object_, i); }
 
@@ -58,7 +58,8 @@ class ThreadPool final : public Executor {
   /// `threads` counts the calling thread; 0 means one for every hardware thread.
   explicit ThreadPool(std::size_t threads = 0) {
     if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
-    if (threads > max_threads) fail(ErrorCode::argument, "ThreadPool: ", threads, " threads asked for, at most ", max_threads);
+    if (threads > max_threads)
+      fail(ErrorCode::argument, "ThreadPool: ", threads, " threads asked for, at most ", max_threads);
     try {
       for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
     } catch (...) {
@@ -144,8 +145,8 @@ class ThreadPool final : public Executor {
   std::size_t count_ = 0;
 };
 
-/// Splits [0, n) into contiguous ranges whose size is a multiple of `grain` (but for the last) and calls f(begin, end, part)
-/// for each, with part < parts(executor). What f computes for one index must not depend on the range it is in.
+/// Splits [0, n) into contiguous ranges whose size is a multiple of `grain` (but for the last) and calls f(begin, end,
+/// part) for each, with part < parts(executor). What f computes for one index must not depend on the range it is in.
 template <class F>
 void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f);
 

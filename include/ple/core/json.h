@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON (RFC 8259) of strangers: strict, with bounded nesting, errors with a position. Our own because the compile time of
-// every program that opens a model would double with a general library; it reads only, and only what configurations need.
+// JSON (RFC 8259) of strangers: strict, with bounded nesting, errors with a position. Our own because the compile time
+// of every program that opens a model would double with a general library; it reads only, and only what configurations
+// need.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +45,9 @@ class Json {
   bool boolean() const { return natural_ != 0; }
   std::uint64_t natural() const { return natural_; }
   double number() const {
-    return type_ == Type::real ? real_ : type_ == Type::natural ? static_cast<double>(natural_) : static_cast<double>(integer_);
+    return type_ == Type::real      ? real_
+           : type_ == Type::natural ? static_cast<double>(natural_)
+                                    : static_cast<double>(integer_);
   }
   const std::string& text() const { return text_; }
   const std::vector<Json>& items() const { return items_; }
@@ -96,9 +99,9 @@ class Json {
   std::vector<std::pair<std::string, Json>> members_;
 };
 
-/// Reads one JSON text and tells a handler what stands there, in order: start_object(), key(std::string&), end_object(),
-/// start_array(), end_array(), string(std::string&), number(Json), literal(Json) for true, false and null. Keeps no stack of calls.
-/// Errors: ErrorCode::malformed, with `source`, the position and what was found.
+/// Reads one JSON text and tells a handler what stands there, in order: start_object(), key(std::string&),
+/// end_object(), start_array(), end_array(), string(std::string&), number(Json), literal(Json) for true, false and
+/// null. Keeps no stack of calls. Errors: ErrorCode::malformed, with `source`, the position and what was found.
 template <class Handler>
 class JsonReader {
  public:
@@ -125,12 +128,14 @@ class JsonReader {
   enum class State : std::uint8_t { array, object };
 
   [[noreturn, gnu::noinline, gnu::cold]] void wrong(const char* expected) const {
-    const std::string found = at_ < text_.size() ? "'" + std::string(text_.substr(at_, 1)) + "'" : "the end of the text";
+    const std::string found =
+        at_ < text_.size() ? "'" + std::string(text_.substr(at_, 1)) + "'" : "the end of the text";
     fail(ErrorCode::malformed, source_, ": not valid JSON: at byte ", at_, " stands ", found, ", expected ", expected);
   }
 
   void space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+      ++at_;
   }
   bool take(char c) {
     if (at_ == text_.size() || text_[at_] != c) return false;
@@ -221,7 +226,8 @@ class JsonReader {
   void number() {
     const std::size_t begin = at_;
     const bool negative = take('-');
-    if (at_ < text_.size() && text_[at_] != '-' && (text_[at_] < '0' || text_[at_] > '9')) wrong(negative ? "a digit" : "a value");
+    if (at_ < text_.size() && text_[at_] != '-' && (text_[at_] < '0' || text_[at_] > '9'))
+      wrong(negative ? "a digit" : "a value");
     if (!take('0')) digits();
     bool whole = true;
     if (take('.')) {
@@ -236,9 +242,12 @@ class JsonReader {
     const char *first = text_.data() + begin, *last = text_.data() + at_;
     std::uint64_t natural = 0;
     std::int64_t integer = 0;
-    if (whole && !negative && std::from_chars(first, last, natural).ec == std::errc()) return handler_.number(Json(natural));
-    if (whole && negative && std::from_chars(first, last, integer).ec == std::errc()) return handler_.number(Json(integer));
-    // Not from_chars: libc++ has it for double only since 2025. The grammar above excludes what strtod takes beyond JSON.
+    if (whole && !negative && std::from_chars(first, last, natural).ec == std::errc())
+      return handler_.number(Json(natural));
+    if (whole && negative && std::from_chars(first, last, integer).ec == std::errc())
+      return handler_.number(Json(integer));
+    // Not from_chars: libc++ has it for double only since 2025. The grammar above excludes what strtod takes beyond
+    // JSON.
     handler_.number(Json(std::strtod(std::string(first, last).c_str(), nullptr)));
   }
 
@@ -247,7 +256,9 @@ class JsonReader {
     ++at_;
     while (true) {
       const std::size_t begin = at_;
-      while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' && static_cast<unsigned char>(text_[at_]) >= 0x20) ++at_;
+      while (at_ < text_.size() && text_[at_] != '"' && text_[at_] != '\\' &&
+             static_cast<unsigned char>(text_[at_]) >= 0x20)
+        ++at_;
       buffer_.append(text_, begin, at_ - begin);
       if (at_ == text_.size()) wrong("the end of a string");
       if (text_[at_] == '"') break;
@@ -335,7 +346,8 @@ class JsonBuilder {
   // Pointers into the tree stay valid: only the innermost open container grows.
   Json& place(Json value) {
     if (open_.empty()) return root_ = std::move(value);
-    return open_.back()->is_array() ? open_.back()->push_back(std::move(value)) : open_.back()->add(std::move(key_), std::move(value));
+    return open_.back()->is_array() ? open_.back()->push_back(std::move(value))
+                                    : open_.back()->add(std::move(key_), std::move(value));
   }
 
   const std::string& source_;

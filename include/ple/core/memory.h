@@ -12,7 +12,8 @@ namespace ple {
 /// A cache line, and the widest vector we run.
 inline constexpr std::size_t alignment = 64;
 
-/// Allocates on cache line boundaries and leaves elements uninitialised: a large buffer takes memory only as it is touched.
+/// Allocates on cache line boundaries and leaves elements uninitialised: a large buffer takes memory only as it is
+/// touched.
 template <class T>
 struct AlignedAllocator {
   using value_type = T;
@@ -22,9 +23,9 @@ struct AlignedAllocator {
 
   T* allocate(std::size_t n) {
     if (n > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
-    return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{alignment}));
+    return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{alignment}));
   }
-  void deallocate(T* p, std::size_t) { ::operator delete(p, std::align_val_t{alignment}); }
+  void deallocate(T* p, std::size_t) { ::operator delete (p, std::align_val_t{alignment}); }
   template <class U>
   void construct(U* p) {
     ::new (static_cast<void*>(p)) U;

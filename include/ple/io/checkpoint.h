@@ -25,8 +25,8 @@
 
 namespace ple {
 
-/// Files are mapped and their headers checked when it is opened; weights are read only when they are used, and those of no
-/// use to the text model (vision, audio, K and V of layers that share another's) never.
+/// Files are mapped and their headers checked when it is opened; weights are read only when they are used, and those of
+/// no use to the text model (vision, audio, K and V of layers that share another's) never.
 class Checkpoint {
  public:
   /// Errors: ErrorCode::file, missing, malformed, config, not_supported.
@@ -35,7 +35,9 @@ class Checkpoint {
   const std::filesystem::path& folder() const { return folder_; }
   const Gemma4Config& config() const { return config_; }
 
-  bool has(Parameter parameter, std::size_t layer = 0) const { return find(hf_name(prefix_, parameter, layer)) != nullptr; }
+  bool has(Parameter parameter, std::size_t layer = 0) const {
+    return find(hf_name(prefix_, parameter, layer)) != nullptr;
+  }
 
   /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
@@ -65,9 +67,11 @@ class Checkpoint {
  private:
   explicit Checkpoint(const std::filesystem::path& folder) : folder_(folder) {
     std::error_code error;
-    if (folder.extension() == ".gguf") fail(ErrorCode::not_supported, folder.string(), ": GGUF files are not supported yet");
+    if (folder.extension() == ".gguf")
+      fail(ErrorCode::not_supported, folder.string(), ": GGUF files are not supported yet");
     if (!std::filesystem::is_directory(folder, error)) {
-      fail(ErrorCode::file, folder.string(), ": no such folder: expected a Hugging Face folder with config.json and safetensors");
+      fail(ErrorCode::file, folder.string(),
+           ": no such folder: expected a Hugging Face folder with config.json and safetensors");
     }
     if (!exists("config.json")) fail(ErrorCode::missing, folder.string(), ": config.json is missing");
     const std::filesystem::path path = folder / "config.json";
@@ -81,7 +85,8 @@ class Checkpoint {
     }
     prefix_ = hf_prefixes[0];
     fail(ErrorCode::missing, folder.string(), ": no token embedding under any of its names (",
-         hf_name(hf_prefixes[0], Parameter::token_embedding, 0), ", ", hf_name(hf_prefixes[1], Parameter::token_embedding, 0), ", ",
+         hf_name(hf_prefixes[0], Parameter::token_embedding, 0), ", ",
+         hf_name(hf_prefixes[1], Parameter::token_embedding, 0), ", ",
          hf_name(hf_prefixes[2], Parameter::token_embedding, 0), ")");
   }
 
@@ -97,7 +102,8 @@ class Checkpoint {
       const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(folder_ / "model.safetensors"));
       for (const std::string& name : file->names()) files_.emplace(name, file);
     } else {
-      fail(ErrorCode::missing, folder_.string(), ": neither model.safetensors nor model.safetensors.index.json is there");
+      fail(ErrorCode::missing, folder_.string(),
+           ": neither model.safetensors nor model.safetensors.index.json is there");
     }
   }
 
@@ -116,7 +122,9 @@ class Checkpoint {
       }
       auto& file = shards[shard];
       if (!file) file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(folder_ / shard));
-      if (!file->contains(name)) fail(ErrorCode::missing, (folder_ / shard).string(), ": ", name, ": the index says this file has it, but it has not");
+      if (!file->contains(name))
+        fail(ErrorCode::missing, (folder_ / shard).string(), ": ", name,
+             ": the index says this file has it, but it has not");
       files_.emplace(name, file);
     }
   }

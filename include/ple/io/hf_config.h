@@ -41,11 +41,13 @@ inline std::vector<AttentionType> layer_types(const JsonFields& text, std::size_
     }
     for (const Json& entry : list->items()) {
       const bool full = entry.text() == "full_attention";
-      if (!full && entry.text() != "sliding_attention") text.wrong("layer_types", entry, "'sliding_attention' or 'full_attention'");
+      if (!full && entry.text() != "sliding_attention")
+        text.wrong("layer_types", entry, "'sliding_attention' or 'full_attention'");
       types.push_back(full ? AttentionType::full : AttentionType::sliding);
     }
   } else {
-    for (std::size_t l = 0; l < layers; ++l) types.push_back((l + 1) % 6 ? AttentionType::sliding : AttentionType::full);
+    for (std::size_t l = 0; l < layers; ++l)
+      types.push_back((l + 1) % 6 ? AttentionType::sliding : AttentionType::full);
   }
   types.back() = AttentionType::full;
   return types;
@@ -59,7 +61,8 @@ inline void override_layers(const JsonFields& text, Gemma4Config& config) {
     for (Gemma4LayerConfig& layer : config.layers) {
       if (layer.attention != AttentionType::full) continue;
       layer.head_dim = head_dim;
-      if (config.attention_k_eq_v) layer.num_key_value_heads = text.count("num_global_key_value_heads", layer.num_key_value_heads);
+      if (config.attention_k_eq_v)
+        layer.num_key_value_heads = text.count("num_global_key_value_heads", layer.num_key_value_heads);
     }
     return;
   }
@@ -80,10 +83,12 @@ inline void refuse_what_is_not_supported(const JsonFields& text) {
   const auto refuse = [&](const char* field, const std::string& found, const char* why) {
     fail(ErrorCode::not_supported, text.source(), ": ", text.full_name(field), " is ", found, ": ", why);
   };
-  if (text.boolean("enable_moe_block", false)) refuse("enable_moe_block", "true", "mixture-of-experts models are not supported yet");
+  if (text.boolean("enable_moe_block", false))
+    refuse("enable_moe_block", "true", "mixture-of-experts models are not supported yet");
   if (text.boolean("attention_bias", false)) refuse("attention_bias", "true", "no Gemma 4 model has biases");
   const std::string activation = text.text("hidden_activation", "gelu_pytorch_tanh");
-  if (activation != "gelu_pytorch_tanh") refuse("hidden_activation", "'" + activation + "'", "only 'gelu_pytorch_tanh' is supported");
+  if (activation != "gelu_pytorch_tanh")
+    refuse("hidden_activation", "'" + activation + "'", "only 'gelu_pytorch_tanh' is supported");
   if (text.text("use_bidirectional_attention", "") == "all") {
     refuse("use_bidirectional_attention", "'all'", "only causal models are supported");
   }
@@ -97,7 +102,8 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   const JsonFields top(config_json, source);
   const JsonFields text = top.object("text_config").value_or(top);
   const std::string type = text.text("model_type", top.text("model_type", ""));
-  if (type.starts_with("gemma3n")) fail(ErrorCode::not_supported, source, ": model_type is '", type, "': Gemma 3n is not supported yet");
+  if (type.starts_with("gemma3n"))
+    fail(ErrorCode::not_supported, source, ": model_type is '", type, "': Gemma 3n is not supported yet");
   if (type != "gemma4" && type != "gemma4_text") {
     fail(ErrorCode::not_supported, source, ": model_type is '", type, "', expected 'gemma4' or 'gemma4_text'");
   }
@@ -120,14 +126,15 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   config.full_rope = detail::rope_config(text, "full_attention", config.full_rope);
 
   const std::size_t layers = text.count("num_hidden_layers", 30, detail::most_layers);
-  if (layers == 0) fail(ErrorCode::config, source, ": ", text.full_name("num_hidden_layers"), " is 0, expected at least 1");
+  if (layers == 0)
+    fail(ErrorCode::config, source, ": ", text.full_name("num_hidden_layers"), " is 0, expected at least 1");
   if (config.num_kv_shared_layers >= layers) {
     fail(ErrorCode::config, source, ": ", text.full_name("num_kv_shared_layers"), " is ", config.num_kv_shared_layers,
          ", expected less than num_hidden_layers, which is ", layers);
   }
   const bool double_wide = text.boolean("use_double_wide_mlp", false);
-  const Gemma4LayerConfig common{AttentionType::sliding, text.count("head_dim", 256), text.count("num_key_value_heads", 4),
-                                 text.count("intermediate_size", 9216)};
+  const Gemma4LayerConfig common{AttentionType::sliding, text.count("head_dim", 256),
+                                 text.count("num_key_value_heads", 4), text.count("intermediate_size", 9216)};
   config.layers.assign(layers, common);
   const auto types = detail::layer_types(text, layers);
   for (std::size_t l = 0; l < layers; ++l) {

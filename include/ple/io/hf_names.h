@@ -40,8 +40,8 @@ inline std::string_view hf_suffix(Parameter parameter) {
   return "";
 }
 
-/// What stands before the text model's names: Gemma4ForCausalLM, Gemma4ForConditionalGeneration, and the latter as older
-/// releases of transformers saved it.
+/// What stands before the text model's names: Gemma4ForCausalLM, Gemma4ForConditionalGeneration, and the latter as
+/// older releases of transformers saved it.
 inline constexpr std::string_view hf_prefixes[] = {"model.", "model.language_model.", "language_model.model."};
 
 /// The full name. The head stands outside the text model.

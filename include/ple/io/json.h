@@ -32,14 +32,18 @@ inline std::string read_text_file(const std::filesystem::path& path) {
   return text;
 }
 
-inline Json read_json_file(const std::filesystem::path& path) { return parse_json(read_text_file(path), path.string()); }
+inline Json read_json_file(const std::filesystem::path& path) {
+  return parse_json(read_text_file(path), path.string());
+}
 
-/// An object's fields. A field that is null counts as absent. Errors: ErrorCode::config, naming source, field and values.
+/// An object's fields. A field that is null counts as absent. Errors: ErrorCode::config, naming source, field and
+/// values.
 class JsonFields {
  public:
   JsonFields(const Json& object, std::string source, std::string prefix = "")
       : object_(&object), source_(std::move(source)), prefix_(std::move(prefix)) {
-    if (!object.is_object()) fail(ErrorCode::config, source_, ": ", prefix_, " is ", object.brief(), ", expected an object");
+    if (!object.is_object())
+      fail(ErrorCode::config, source_, ": ", prefix_, " is ", object.brief(), ", expected an object");
   }
 
   const std::string& source() const { return source_; }

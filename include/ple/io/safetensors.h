@@ -39,14 +39,19 @@ class SafetensorsFile {
     return all;
   }
 
-  /// A tensor, without a copy unless its bytes are not aligned for its type. Errors: ErrorCode::missing; ErrorCode::dtype for
-  /// a type that ple does not compute with.
+  /// A tensor, without a copy unless its bytes are not aligned for its type. Errors: ErrorCode::missing;
+  /// ErrorCode::dtype for a type that ple does not compute with.
   Tensor tensor(const std::string& name) const {
     const auto found = entries_.find(name);
     if (found == entries_.end()) fail(ErrorCode::missing, file_name_, ": ", name, ": no such tensor");
     const Entry& entry = found->second;
-    Tensor tensor{file_name_, name, dtype_of(entry.dtype, name), entry.shape, map_->bytes().data() + entry.begin,
-                  static_cast<std::size_t>(entry.end - entry.begin), map_};
+    Tensor tensor{file_name_,
+                  name,
+                  dtype_of(entry.dtype, name),
+                  entry.shape,
+                  map_->bytes().data() + entry.begin,
+                  static_cast<std::size_t>(entry.end - entry.begin),
+                  map_};
     if (reinterpret_cast<std::uintptr_t>(tensor.data) % bytes_per_value(tensor.dtype) != 0) {
       auto copy = std::make_shared<AlignedVector<std::byte>>(tensor.bytes);
       std::memcpy(copy->data(), tensor.data, tensor.bytes);
@@ -63,15 +68,18 @@ class SafetensorsFile {
     std::uint64_t begin = 0, end = 0;  // bytes from the start of the file
   };
 
-  explicit SafetensorsFile(const std::filesystem::path& path) : file_name_(path.string()), map_(MappedFile::open(path)) {
+  explicit SafetensorsFile(const std::filesystem::path& path)
+      : file_name_(path.string()), map_(MappedFile::open(path)) {
     const auto bytes = map_->bytes();
     std::uint64_t length = 0;
     if (bytes.size() < sizeof length) malformed("", "the file has ", bytes.size(), " bytes, expected at least 8");
     std::memcpy(&length, bytes.data(), sizeof length);
     const std::uint64_t behind = bytes.size() - sizeof length;
     if (length > behind) malformed("", "the header's length is ", length, ", but only ", behind, " bytes follow");
-    if (length > longest_header) malformed("", "the header's length is ", length, ", expected at most ", longest_header);
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof length, static_cast<std::size_t>(length));
+    if (length > longest_header)
+      malformed("", "the header's length is ", length, ", expected at most ", longest_header);
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof length,
+                                static_cast<std::size_t>(length));
     const Json header = parse_json(text, file_name_);
     if (!header.is_object()) malformed("", "the header is ", header.brief(), ", expected an object");
     for (const auto& [name, value] : header.members()) {
@@ -108,19 +116,23 @@ class SafetensorsFile {
     entry.shape = numbers("shape");
     const auto offsets = numbers("data_offsets");
     if (offsets.size() != 2) malformed(name, "data_offsets has ", offsets.size(), " numbers, expected 2");
-    if (offsets[0] > offsets[1]) malformed(name, "data_offsets begin at ", offsets[0], ", behind their end at ", offsets[1]);
+    if (offsets[0] > offsets[1])
+      malformed(name, "data_offsets begin at ", offsets[0], ", behind their end at ", offsets[1]);
     if (offsets[1] > data_size) {
-      malformed(name, "its data end at byte ", offsets[1], " of the data section, but the file has ", data_size, ": is it truncated?");
+      malformed(name, "its data end at byte ", offsets[1], " of the data section, but the file has ", data_size,
+                ": is it truncated?");
     }
     if (const auto bits = bits_per_value(entry.dtype)) {
       std::uint64_t count = 1;
       for (const std::uint64_t n : entry.shape) {
-        if (n != 0 && count > (std::uint64_t{1} << 59) / n) malformed(name, "shape ", shape_text(entry.shape), " has more than 2^59 values");
+        if (n != 0 && count > (std::uint64_t{1} << 59) / n)
+          malformed(name, "shape ", shape_text(entry.shape), " has more than 2^59 values");
         count *= n;
       }
       const std::uint64_t expected = count * *bits / 8;
       if (offsets[1] - offsets[0] != expected) {
-        malformed(name, "has ", offsets[1] - offsets[0], " bytes, but shape ", shape_text(entry.shape), " of ", entry.dtype, " takes ", expected);
+        malformed(name, "has ", offsets[1] - offsets[0], " bytes, but shape ", shape_text(entry.shape), " of ",
+                  entry.dtype, " takes ", expected);
       }
     }
     entry.begin = data_begin + offsets[0];
@@ -138,8 +150,12 @@ class SafetensorsFile {
     std::uint64_t at = begin;
     for (const auto* item : order) {
       const auto& [name, entry] = *item;
-      if (entry.begin < at) malformed(name, "its data begin at byte ", entry.begin, " of the file, inside another tensor's, which end at ", at);
-      if (entry.begin > at) malformed(name, "its data begin at byte ", entry.begin, " of the file, expected ", at, ": no tensor owns the bytes between");
+      if (entry.begin < at)
+        malformed(name, "its data begin at byte ", entry.begin, " of the file, inside another tensor's, which end at ",
+                  at);
+      if (entry.begin > at)
+        malformed(name, "its data begin at byte ", entry.begin, " of the file, expected ", at,
+                  ": no tensor owns the bytes between");
       at = entry.end;
     }
     if (at != end) malformed("", "the tensors' data end at byte ", at, ", but the file has ", end);
@@ -147,9 +163,21 @@ class SafetensorsFile {
 
   /// Nothing for a type we do not know: such a tensor is an error only for who asks for it.
   static std::optional<std::uint64_t> bits_per_value(std::string_view dtype) {
-    for (const auto& [name, bits] : {std::pair<std::string_view, std::uint64_t>{"BOOL", 8}, {"U8", 8}, {"I8", 8}, {"F8_E4M3", 8},
-                                     {"F8_E5M2", 8}, {"U16", 16}, {"I16", 16}, {"F16", 16}, {"BF16", 16}, {"U32", 32}, {"I32", 32},
-                                     {"F32", 32}, {"U64", 64}, {"I64", 64}, {"F64", 64}}) {
+    for (const auto& [name, bits] : {std::pair<std::string_view, std::uint64_t>{"BOOL", 8},
+                                     {"U8", 8},
+                                     {"I8", 8},
+                                     {"F8_E4M3", 8},
+                                     {"F8_E5M2", 8},
+                                     {"U16", 16},
+                                     {"I16", 16},
+                                     {"F16", 16},
+                                     {"BF16", 16},
+                                     {"U32", 32},
+                                     {"I32", 32},
+                                     {"F32", 32},
+                                     {"U64", 64},
+                                     {"I64", 64},
+                                     {"F64", 64}}) {
       if (name == dtype) return bits;
     }
     return std::nullopt;

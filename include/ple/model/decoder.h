@@ -27,15 +27,14 @@ namespace ple {
 /// One layer of a decoder. Its Config describes the whole model; its Workspace is the room it computes in, and holds
 /// what all layers share for one chunk (the angles of its positions, say).
 template <class Block>
-concept DecoderBlock =
-    std::constructible_from<Block, const typename Block::Config&, std::size_t> &&
+concept DecoderBlock = std::constructible_from<Block, const typename Block::Config&, std::size_t> &&
     std::constructible_from<typename Block::Workspace, const typename Block::Config&, const StateOptions&> &&
-    requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace, Executor& executor,
-             KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
-      { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
-      workspace.start(n, n);
-      block.forward(executor, workspace, n, rows, rows, cache);
-    };
+    requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
+             Executor& executor, KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
+  { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
+  workspace.start(n, n);
+  block.forward(executor, workspace, n, rows, rows, cache);
+};
 
 /// Choices made when a model is opened.
 struct LoadOptions {
@@ -76,7 +75,8 @@ class Decoder final : public LanguageModel {
     final_norm = RmsNorm<B>(d, config.rms_norm_eps);
   }
 
-  /// Calls f(Parameter, layer, values) for every parameter; values is a Matrix or, for norms and scalars, a vector<float>.
+  /// Calls f(Parameter, layer, values) for every parameter; values is a Matrix or, for norms and scalars, a
+  /// vector<float>.
   template <class F>
   void parameters(F&& f) {
     f(Parameter::token_embedding, std::size_t{0}, embedding);
@@ -97,8 +97,8 @@ class Decoder final : public LanguageModel {
     if (config.tie_word_embeddings) head = embedding;
   }
 
-  /// Takes configuration and tensors from a checkpoint: anything with config() and tensor(Parameter, layer). Weights are
-  /// used where they lie, and stay valid without the checkpoint. Errors: what the checkpoint throws; shape; dtype.
+  /// Takes configuration and tensors from a checkpoint: anything with config() and tensor(Parameter, layer). Weights
+  /// are used where they lie, and stay valid without the checkpoint. Errors: what the checkpoint throws; shape; dtype.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
     Decoder model(checkpoint.config());
@@ -120,7 +120,8 @@ class Decoder final : public LanguageModel {
   std::size_t max_position_embeddings() const override { return config.max_position_embeddings; }
 
   std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
-    if (options.chunk == 0 || options.parts == 0) fail(ErrorCode::argument, "a state needs a chunk and parts of at least 1");
+    if (options.chunk == 0 || options.parts == 0)
+      fail(ErrorCode::argument, "a state needs a chunk and parts of at least 1");
     if (options.context == 0 || options.context > config.max_position_embeddings) {
       fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", config.max_position_embeddings,
            ", the model's max_position_embeddings");
@@ -143,20 +144,23 @@ class Decoder final : public LanguageModel {
     const Rows h = state.hidden.slice(0, tokens.size());
     embed(executor, tokens, h);
     observe("embedding", 0, h);
-    // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows there.
+    // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows
+    // there.
     copy_rows(h.slice(T0, wanted), state.wanted_embedding);
     state.workspace.start(state.position, tokens.size());
     run_layers(state, executor, 0, first_shared, tokens, 0, h, h, observe);
     if (wanted > 0) {
       const Rows last = h.slice(T0, wanted);
-      run_layers(state, executor, first_shared, blocks.size(), tokens.subspan(T0), T0, state.wanted_embedding, last, observe);
+      run_layers(state, executor, first_shared, blocks.size(), tokens.subspan(T0), T0, state.wanted_embedding, last,
+                 observe);
       final_norm(executor, last, last);
       visit(head, [&](const auto& w) {
         parallel_for(executor, w.rows(), 16, [&](std::size_t begin, std::size_t end, std::size_t) {
           B::matmul(w.row(begin), w.cols(), end - begin, w.cols(), last.data, last.stride, wanted, logits.data + begin,
                     logits.stride);
           if (config.final_logit_softcapping == 0) return;
-          for (std::size_t t = 0; t < wanted; ++t) B::softcap(config.final_logit_softcapping, end - begin, logits.row(t) + begin);
+          for (std::size_t t = 0; t < wanted; ++t)
+            B::softcap(config.final_logit_softcapping, end - begin, logits.row(t) + begin);
         });
       });
     }
@@ -175,8 +179,10 @@ class Decoder final : public LanguageModel {
       const Config& c = m.config;
       for (std::size_t l = 0; l < c.num_layers(); ++l) caches.push_back(Block::make_cache(c, l, o));
       const std::size_t d = c.hidden_size, packed = c.num_layers() * c.hidden_size_per_layer_input;
-      const RowsRequest all[] = {
-          {&hidden, o.chunk, d}, {&wanted_embedding, o.chunk, d}, {&per_layer, o.chunk, packed}, {&context, o.chunk, packed}};
+      const RowsRequest all[] = {{&hidden, o.chunk, d},
+                                 {&wanted_embedding, o.chunk, d},
+                                 {&per_layer, o.chunk, packed},
+                                 {&context, o.chunk, packed}};
       memory = allocate_rows(all);
     }
     std::size_t kv_cache_bytes() const override {
@@ -204,17 +210,21 @@ class Decoder final : public LanguageModel {
     auto* own = dynamic_cast<State*>(&model_state);
     if (own == nullptr || own->model != this) refuse("the state was made by another model");
     State& state = *own;
-    if (state.position > state.options.context) refuse("position ", state.position, " is past the context of ", state.options.context);
+    if (state.position > state.options.context)
+      refuse("position ", state.position, " is past the context of ", state.options.context);
     if (tokens.size() > state.options.chunk) refuse(tokens.size(), " tokens at once, at most ", state.options.chunk);
     if (tokens.size() > state.options.context - state.position) {
       refuse(tokens.size(), " tokens at position ", state.position, " go past the context of ", state.options.context);
     }
-    if (logits.rows > tokens.size()) refuse("logits of ", logits.rows, " positions wanted from ", tokens.size(), " tokens");
-    if (logits.rows > 0 && logits.cols != config.vocab_size) refuse(logits.cols, " logits, expected ", config.vocab_size);
+    if (logits.rows > tokens.size())
+      refuse("logits of ", logits.rows, " positions wanted from ", tokens.size(), " tokens");
+    if (logits.rows > 0 && logits.cols != config.vocab_size)
+      refuse(logits.cols, " logits, expected ", config.vocab_size);
     if (parts(executor) > state.options.parts) {
       refuse("the executor makes ", parts(executor), " parts, the state has room for ", state.options.parts);
     }
-    const std::size_t limit = has_ple() ? std::min(config.vocab_size, config.vocab_size_per_layer_input) : config.vocab_size;
+    const std::size_t limit =
+        has_ple() ? std::min(config.vocab_size, config.vocab_size_per_layer_input) : config.vocab_size;
     for (const Token token : tokens) {
       if (token < 0 || static_cast<std::size_t>(token) >= limit) refuse("token ", token, ", expected 0 to ", limit - 1);
     }

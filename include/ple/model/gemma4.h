@@ -30,7 +30,7 @@ class Gemma4Workspace {
   std::size_t first() const { return first_; }
   const Angles& angles(AttentionType type) const { return angles_[static_cast<std::size_t>(type)]; }
 
-  Rows x, y;  ///< [T, d]
+  Rows x, y;      ///< [T, d]
   Rows ple_gate;  ///< [T, p]
   AttentionWorkspace attention;
   MlpWorkspace mlp;
@@ -117,7 +117,8 @@ struct Gemma4Block {
     if (config.kv_layer(l) != l) return {};
     const Gemma4LayerConfig& layer = config.layers[l];
     const std::size_t ring = config.sliding_window + options.chunk - 1;
-    const std::size_t slots = layer.attention == AttentionType::full ? options.context : std::min(options.context, ring);
+    const std::size_t slots =
+        layer.attention == AttentionType::full ? options.context : std::min(options.context, ring);
     return {layer.num_key_value_heads, layer.head_dim, slots};
   }
 };
@@ -134,7 +135,8 @@ Gemma4Block<T, B>::Gemma4Block(const Gemma4Config& config, std::size_t l) {
   type = layer.attention;
   input_norm = post_attention_norm = pre_feed_forward_norm = post_feed_forward_norm = RmsNorm<B>(d, epsilon);
 
-  const std::size_t q_width = config.num_attention_heads * layer.head_dim, kv_width = layer.num_key_value_heads * layer.head_dim;
+  const std::size_t q_width = config.num_attention_heads * layer.head_dim,
+                    kv_width = layer.num_key_value_heads * layer.head_dim;
   attention.head_dim = layer.head_dim;
   attention.heads = config.num_attention_heads;
   attention.kv_heads = layer.num_key_value_heads;

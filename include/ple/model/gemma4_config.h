@@ -33,15 +33,15 @@ struct Gemma4Config {
   std::size_t vocab_size = 262144;
   std::size_t hidden_size = 1536;
   std::size_t num_attention_heads = 8;
-  std::size_t num_kv_shared_layers = 0;         ///< the last layers, which attend over an earlier layer's K and V
-  std::size_t sliding_window = 512;             ///< positions a sliding layer sees, the token itself included
+  std::size_t num_kv_shared_layers = 0;  ///< the last layers, which attend over an earlier layer's K and V
+  std::size_t sliding_window = 512;      ///< positions a sliding layer sees, the token itself included
   std::size_t max_position_embeddings = 131072;
   std::size_t vocab_size_per_layer_input = 262144;
   std::size_t hidden_size_per_layer_input = 256;  ///< p; 0 for a model without PLE
   bool attention_k_eq_v = false;                  ///< full layers use the key projection's output as V
   bool tie_word_embeddings = true;
   float rms_norm_eps = 1e-6f;
-  float final_logit_softcapping = 30;             ///< 0 for none
+  float final_logit_softcapping = 30;  ///< 0 for none
   RopeConfig sliding_rope{10000, 1, 1};
   RopeConfig full_rope{1000000, 0.25, 1};
   std::vector<Gemma4LayerConfig> layers = {};
@@ -76,7 +76,8 @@ inline std::vector<Gemma4LayerConfig> gemma4_layers(std::size_t layers, std::siz
 inline Gemma4Config gemma4_e2b() {
   Gemma4Config config{.hidden_size = 1536, .num_attention_heads = 8, .num_kv_shared_layers = 20, .layers = {}};
   config.layers = gemma4_layers(35, 5, {.num_key_value_heads = 1, .intermediate_size = 6144}, 1);
-  for (std::size_t l = config.first_shared_layer(); l < config.num_layers(); ++l) config.layers[l].intermediate_size *= 2;
+  for (std::size_t l = config.first_shared_layer(); l < config.num_layers(); ++l)
+    config.layers[l].intermediate_size *= 2;
   return config;
 }
 
@@ -136,7 +137,8 @@ inline void validate(const Gemma4Config& config, const std::string& source) {
     const Gemma4LayerConfig& layer = config.layers[l];
     const std::string at = "layer " + std::to_string(l) + ": ";
     count(at + "head_dim", layer.head_dim, 2, 65536);
-    if (layer.head_dim % 2 != 0) fail(ErrorCode::config, source, ": ", at, "head_dim is ", layer.head_dim, ", expected an even number");
+    if (layer.head_dim % 2 != 0)
+      fail(ErrorCode::config, source, ": ", at, "head_dim is ", layer.head_dim, ", expected an even number");
     count(at + "num_key_value_heads", layer.num_key_value_heads, 1, config.num_attention_heads);
     if (config.num_attention_heads % layer.num_key_value_heads != 0) {
       fail(ErrorCode::config, source, ": ", at, "num_key_value_heads is ", layer.num_key_value_heads,
@@ -145,19 +147,21 @@ inline void validate(const Gemma4Config& config, const std::string& source) {
     count(at + "intermediate_size", layer.intermediate_size, 1, most_width * 16);
     for (std::size_t i = 0; i < l; ++i) {
       if (config.layers[i].attention == layer.attention && config.layers[i].head_dim != layer.head_dim) {
-        fail(ErrorCode::config, source, ": ", at, "head_dim is ", layer.head_dim, ", expected ", config.layers[i].head_dim,
-             " as in layer ", i, ", which has the same attention type");
+        fail(ErrorCode::config, source, ": ", at, "head_dim is ", layer.head_dim, ", expected ",
+             config.layers[i].head_dim, " as in layer ", i, ", which has the same attention type");
       }
     }
     const std::optional<std::size_t> donor = config.kv_layer(l);
     if (!donor) {
-      fail(ErrorCode::config, source, ": ", at, "shares the K and V of an earlier layer of its attention type, but none of the ",
+      fail(ErrorCode::config, source, ": ", at,
+           "shares the K and V of an earlier layer of its attention type, but none of the ",
            config.first_shared_layer(), " layers before the shared ones has that type");
     }
     const Gemma4LayerConfig& kv = config.layers[*donor];
     if (kv.head_dim != layer.head_dim || kv.num_key_value_heads != layer.num_key_value_heads) {
-      fail(ErrorCode::config, source, ": ", at, "head_dim ", layer.head_dim, " and num_key_value_heads ", layer.num_key_value_heads,
-           " differ from those of layer ", *donor, ", whose K and V it shares: ", kv.head_dim, " and ", kv.num_key_value_heads);
+      fail(ErrorCode::config, source, ": ", at, "head_dim ", layer.head_dim, " and num_key_value_heads ",
+           layer.num_key_value_heads, " differ from those of layer ", *donor,
+           ", whose K and V it shares: ", kv.head_dim, " and ", kv.num_key_value_heads);
     }
   }
 }

@@ -6,8 +6,8 @@
 
 namespace ple {
 
-/// How the next token is drawn, with the meaning these words have in Hugging Face's transformers. The steps apply in this
-/// order: repetition penalty, temperature, top-k, top-p, min-p.
+/// How the next token is drawn, with the meaning these words have in Hugging Face's transformers. The steps apply in
+/// this order: repetition penalty, temperature, top-k, top-p, min-p.
 struct SamplingOptions {
   float temperature = 0;         ///< logits are divided by it; 0 takes the likeliest token
   std::size_t top_k = 0;         ///< keep the k likeliest; 0: all

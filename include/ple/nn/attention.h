@@ -14,15 +14,15 @@ namespace ple {
 
 /// Room for the attention of one chunk of tokens.
 struct AttentionWorkspace {
-  Rows queries;     ///< [T, heads * head_dim]
-  Rows keys;        ///< [T, kv_heads * head_dim]
-  Rows values;      ///< [T, kv_heads * head_dim]
-  Rows attended;    ///< [T, heads * head_dim]
-  Rows scores;      ///< [parts(executor), positions]
+  Rows queries;   ///< [T, heads * head_dim]
+  Rows keys;      ///< [T, kv_heads * head_dim]
+  Rows values;    ///< [T, kv_heads * head_dim]
+  Rows attended;  ///< [T, heads * head_dim]
+  Rows scores;    ///< [parts(executor), positions]
 };
 
-/// y = Wo softmax(q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x); norms are per head.
-/// Without a key projection the layer attends over another layer's K and V; without a value projection V is Wk x.
+/// y = Wo softmax(q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x); norms are per
+/// head. Without a key projection the layer attends over another layer's K and V; without a value projection V is Wk x.
 template <class T, Backend B>
 struct Attention {
   std::size_t head_dim = 0, heads = 0, kv_heads = 0;
@@ -33,8 +33,8 @@ struct Attention {
   RmsNorm<B> query_norm, key_norm;
 
   /// x: [T, d], the tokens at positions first, first + 1, ...; angles: theirs. y: [T, d].
-  void operator()(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache, const AttentionWorkspace& all,
-                  Rows x, Rows y) const {
+  void operator()(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache,
+                  const AttentionWorkspace& all, Rows x, Rows y) const {
     const Rows q = all.queries.slice(0, x.rows).columns(0, heads * head_dim);
     const Rows attended = all.attended.slice(0, x.rows).columns(0, heads * head_dim);
     query(executor, x, q);
@@ -49,8 +49,8 @@ struct Attention {
 
  private:
   /// Writes K and V of x to the cache.
-  void append(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache, const AttentionWorkspace& all,
-              Rows x) const {
+  void append(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache,
+              const AttentionWorkspace& all, Rows x) const {
     const Rows k = all.keys.slice(0, x.rows).columns(0, kv_heads * head_dim);
     const Rows v = all.values.slice(0, x.rows).columns(0, kv_heads * head_dim);
     key(executor, x, k);
@@ -77,7 +77,8 @@ struct Attention {
         const auto [older, newer] = cache.runs(position + 1 - seen, seen);
         const float* query_row = q.row(t) + h * head_dim;
         B::matmul(cache.key(kv, older.slot), head_dim, older.count, head_dim, query_row, head_dim, 1, p, 0);
-        B::matmul(cache.key(kv, newer.slot), head_dim, newer.count, head_dim, query_row, head_dim, 1, p + older.count, 0);
+        B::matmul(cache.key(kv, newer.slot), head_dim, newer.count, head_dim, query_row, head_dim, 1, p + older.count,
+                  0);
         B::softmax(seen, p);
         float* attended = out.row(t) + h * head_dim;
         std::fill_n(attended, head_dim, 0.0f);

@@ -24,8 +24,12 @@ class KvCache {
   std::size_t slots() const { return slots_; }
   std::size_t bytes() const { return (keys_.size() + values_.size()) * sizeof(float); }
 
-  const float* key(std::size_t head, std::size_t slot) const { return keys_.data() + (head * slots_ + slot) * head_dim_; }
-  const float* value(std::size_t head, std::size_t slot) const { return values_.data() + (head * slots_ + slot) * head_dim_; }
+  const float* key(std::size_t head, std::size_t slot) const {
+    return keys_.data() + (head * slots_ + slot) * head_dim_;
+  }
+  const float* value(std::size_t head, std::size_t slot) const {
+    return values_.data() + (head * slots_ + slot) * head_dim_;
+  }
 
   void write(std::size_t head, std::size_t position, const float* key, const float* value) {
     const std::size_t at = (head * slots_ + position % slots_) * head_dim_;
@@ -33,7 +37,8 @@ class KvCache {
     std::copy_n(value, head_dim_, values_.data() + at);
   }
 
-  /// Where positions [first, first + count) lie, oldest first: the second run is empty unless the ring wraps between them.
+  /// Where positions [first, first + count) lie, oldest first: the second run is empty unless the ring wraps between
+  /// them.
   struct Runs {
     CacheRun older, newer;
   };

@@ -39,7 +39,8 @@ struct Linear {
   void outputs(Executor& executor, std::size_t first, Rows x, Rows y) const {
     visit(weight, [&](const auto& w) {
       const auto some = [&](std::size_t begin, std::size_t end, std::size_t) {
-        B::matmul(w.row(first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, y.data + begin, y.stride);
+        B::matmul(w.row(first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, y.data + begin,
+                  y.stride);
       };
       if (y.cols * w.cols() * x.rows < parallel_threshold) {
         some(0, y.cols, 0);

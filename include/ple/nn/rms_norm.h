@@ -23,7 +23,8 @@ struct RmsNorm {
     for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { row(x.row(t), x.cols, y.row(t)); });
   }
   void row(const float* x, std::size_t cols, float* y) const {
-    for (std::size_t i = 0; i < cols; i += weight.size()) B::rms_norm(x + i, weight.data(), weight.size(), epsilon, y + i);
+    for (std::size_t i = 0; i < cols; i += weight.size())
+      B::rms_norm(x + i, weight.data(), weight.size(), epsilon, y + i);
   }
 };
 

@@ -14,7 +14,9 @@ namespace ple {
 /// Cosine and sine of every pair's angle, one row for each position: [positions, head_dim / 2] each.
 struct Angles {
   Rows cosine, sine;
-  Angles slice(std::size_t first, std::size_t count) const { return {cosine.slice(first, count), sine.slice(first, count)}; }
+  Angles slice(std::size_t first, std::size_t count) const {
+    return {cosine.slice(first, count), sine.slice(first, count)};
+  }
 };
 
 /// Turns the first `fraction` of the pairs, with wavelengths that follow from the whole head's width; the others keep
@@ -49,7 +51,8 @@ class Rope {
 /// Turns every head of one row.
 template <Backend B>
 void rope(const Angles& angles, std::size_t t, std::size_t head_dim, float* x, std::size_t cols) {
-  for (std::size_t i = 0; i < cols; i += head_dim) B::rope(angles.cosine.row(t), angles.sine.row(t), head_dim / 2, x + i);
+  for (std::size_t i = 0; i < cols; i += head_dim)
+    B::rope(angles.cosine.row(t), angles.sine.row(t), head_dim / 2, x + i);
 }
 
 }  // namespace ple

@@ -25,11 +25,11 @@
 namespace ple {
 
 struct ChatOptions {
-  std::string system = {};                  ///< what the model is told before the first turn
-  bool thinking = false;                    ///< let the model think before it answers
-  bool show_thinking = false;               ///< the answer's text includes the thoughts
+  std::string system = {};                       ///< what the model is told before the first turn
+  bool thinking = false;                         ///< let the model think before it answers
+  bool show_thinking = false;                    ///< the answer's text includes the thoughts
   std::optional<SamplingOptions> sampling = {};  ///< nothing: what the checkpoint recommends
-  std::size_t max_tokens = 0;               ///< of one answer; 0: until the context is full
+  std::size_t max_tokens = 0;                    ///< of one answer; 0: until the context is full
   SessionOptions session = {};
 };
 
@@ -54,9 +54,9 @@ class Chat {
     thought_end_ = tokenizer_.token_to_id("<channel|>");
   }
 
-  /// An answer, as a range of pieces of text: `for (std::string_view piece : chat.say(...))`. A piece is computed when the
-  /// loop comes to it, holds whole characters, and is valid until the next one. It may be iterated once; leaving the loop
-  /// early ends the answer there.
+  /// An answer, as a range of pieces of text: `for (std::string_view piece : chat.say(...))`. A piece is computed when
+  /// the loop comes to it, holds whole characters, and is valid until the next one. It may be iterated once; leaving
+  /// the loop early ends the answer there.
   class Answer {
    public:
     class Iterator {

@@ -17,7 +17,7 @@ namespace ple {
 struct GenerationOptions {
   SamplingOptions sampling = {};
   std::vector<Token> stop_tokens = {};  ///< end the text; Checkpoint::stop_tokens() has the model's own
-  std::size_t max_tokens = 0;      ///< 0: until the context is full
+  std::size_t max_tokens = 0;           ///< 0: until the context is full
 };
 
 /// Why a generation ended.

@@ -24,20 +24,22 @@ class Sampler {
     const auto check = [](const char* name, float value, bool good, const char* expected) {
       if (!good) fail(ErrorCode::argument, "SamplingOptions::", name, " is ", value, ", expected ", expected);
     };
-    check("temperature", options.temperature, options.temperature >= 0 && std::isfinite(options.temperature), "0 or more");
+    check("temperature", options.temperature, options.temperature >= 0 && std::isfinite(options.temperature),
+          "0 or more");
     check("top_p", options.top_p, options.top_p > 0 && options.top_p <= 1, "more than 0, at most 1");
     check("min_p", options.min_p, options.min_p >= 0 && options.min_p <= 1, "0 to 1");
-    check("repetition_penalty", options.repetition_penalty, options.repetition_penalty > 0 && std::isfinite(options.repetition_penalty),
-          "more than 0");
+    check("repetition_penalty", options.repetition_penalty,
+          options.repetition_penalty > 0 && std::isfinite(options.repetition_penalty), "more than 0");
     scores_.resize(vocab_size);
     candidates_.reserve(vocab_size);
     sorted_.reserve(vocab_size);
   }
 
-  /// logits: [vocab_size]. history: the tokens that the repetition penalty looks at. Errors: ErrorCode::argument for logits
-  /// of another size, or with a NaN, which only broken weights give.
+  /// logits: [vocab_size]. history: the tokens that the repetition penalty looks at. Errors: ErrorCode::argument for
+  /// logits of another size, or with a NaN, which only broken weights give.
   Token sample(std::span<const float> logits, std::span<const Token> history = {}) {
-    if (logits.size() != scores_.size()) fail(ErrorCode::argument, "Sampler: ", logits.size(), " logits, expected ", scores_.size());
+    if (logits.size() != scores_.size())
+      fail(ErrorCode::argument, "Sampler: ", logits.size(), " logits, expected ", scores_.size());
     penalize(logits, history);
     const std::size_t best = likeliest();
     if (options_.temperature == 0) return static_cast<Token>(best);
@@ -62,7 +64,8 @@ class Sampler {
     if (options_.repetition_penalty == 1) return;
     for (const Token token : history) {
       const auto i = static_cast<std::size_t>(token);
-      if (token < 0 || i >= scores_.size()) fail(ErrorCode::argument, "Sampler: token ", token, " in the history, expected 0 to ", scores_.size() - 1);
+      if (token < 0 || i >= scores_.size())
+        fail(ErrorCode::argument, "Sampler: token ", token, " in the history, expected 0 to ", scores_.size() - 1);
       scores_[i] = logits[i] > 0 ? logits[i] / options_.repetition_penalty : logits[i] * options_.repetition_penalty;
     }
   }

@@ -52,10 +52,11 @@ class Session {
   /// Everything read so far.
   std::span<const Token> tokens() const { return tokens_; }
 
-  /// Scores of every token of the vocabulary to come next. Errors: ErrorCode::argument if the last read was not finished,
-  /// or nothing was read yet.
+  /// Scores of every token of the vocabulary to come next. Errors: ErrorCode::argument if the last read was not
+  /// finished, or nothing was read yet.
   std::span<const float> logits() const {
-    if (!has_logits_) fail(ErrorCode::argument, "Session: no logits: nothing was read yet, or the last prompt was not finished");
+    if (!has_logits_)
+      fail(ErrorCode::argument, "Session: no logits: nothing was read yet, or the last prompt was not finished");
     return logits_;
   }
 
@@ -101,8 +102,8 @@ class Session {
  private:
   void check(std::span<const Token> tokens) const {
     if (tokens.size() > context_ - position()) {
-      fail(ErrorCode::argument, "Session: ", tokens.size(), " tokens at position ", position(), " go past the context of ",
-           context_, "; SessionOptions::context makes it longer");
+      fail(ErrorCode::argument, "Session: ", tokens.size(), " tokens at position ", position(),
+           " go past the context of ", context_, "; SessionOptions::context makes it longer");
     }
     for (const Token token : tokens) {
       if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {

@@ -40,7 +40,8 @@ struct Simd {
                                      y_stride);
       }
       for (; t < tokens; ++t) {
-        tile<tile_rows, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
+        tile<tile_rows, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
+                           y_stride);
       }
     }
     for (; r < rows; ++r) {
@@ -244,7 +245,8 @@ struct Simd {
     if constexpr (T > 1) multiply_add(w, xs.rest, sums.rest);
   }
   template <std::size_t R, std::size_t T, class W>
-  static HWY_INLINE void multiply_add(const W* w, std::size_t stride, std::size_t count, const Vectors<T>& xs, Sums<R, T>& sums) {
+  static HWY_INLINE void multiply_add(const W* w, std::size_t stride, std::size_t count, const Vectors<T>& xs,
+                                      Sums<R, T>& sums) {
     multiply_add(load_some(w, count), xs, sums.first);
     if constexpr (R > 1) multiply_add(w + stride, stride, count, xs, sums.rest);
   }
@@ -297,8 +299,8 @@ struct Simd {
     const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
     const V value = hn::Mul(hn::BitCast(D(), hn::ShiftLeft<13>(magnitude)), hn::Set(D(), 0x1p112f));
     const auto special = hn::BitCast(D(), hn::Or(hn::ShiftLeft<13>(magnitude), hn::Set(du, 0x7f800000u)));
-    const auto is_special = hn::RebindMask(D(), hn::Gt(hn::BitCast(hn::RebindToSigned<D>(), magnitude),
-                                                       hn::Set(hn::RebindToSigned<D>(), 0x7bff)));
+    const auto is_special = hn::RebindMask(
+        D(), hn::Gt(hn::BitCast(hn::RebindToSigned<D>(), magnitude), hn::Set(hn::RebindToSigned<D>(), 0x7bff)));
     return hn::Or(hn::IfThenElse(is_special, special, value), hn::BitCast(D(), sign));
   }
 

@@ -30,7 +30,8 @@ struct PleTable {
   std::size_t p = 0;  ///< values per layer
 
   PleTable() = default;
-  PleTable(std::size_t vocabulary, std::size_t layers, std::size_t width) : rows(vocabulary, layers * width), p(width) {}
+  PleTable(std::size_t vocabulary, std::size_t layers, std::size_t width)
+      : rows(vocabulary, layers * width), p(width) {}
 
   /// out[t] = columns [first, first + out.cols) of tokens[t]'s row, times sqrt(p) rounded to the table's dtype, as the
   /// reference has it. Every token must be a row of the table.

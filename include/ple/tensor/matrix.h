@@ -19,11 +19,13 @@
 namespace ple {
 
 /// A row-major [rows, cols] matrix of weights. A fresh one has its shape, given by a configuration, but no values yet:
-/// `load` takes them from a file's tensor without a copy, `allocate` makes room for a caller's own. Copies share values.
+/// `load` takes them from a file's tensor without a copy, `allocate` makes room for a caller's own. Copies share
+/// values.
 template <class T>
 class Matrix {
  public:
-  static_assert(StoredType<T>, "Matrix<T>: T must be a stored type (ple::f32, bf16, f16, or one with DtypeTraits) or OneOf");
+  static_assert(StoredType<T>,
+                "Matrix<T>: T must be a stored type (ple::f32, bf16, f16, or one with DtypeTraits) or OneOf");
 
   Matrix() = default;
   Matrix(std::size_t rows, std::size_t cols) : rows_(rows), cols_(cols) {}
@@ -102,7 +104,8 @@ class Matrix<OneOf<Ts...>> {
     if (!known) {
       std::string types;
       ((types += (types.empty() ? "" : ", ") + std::string(DtypeTraits<Ts>::name)), ...);
-      fail(ErrorCode::dtype, tensor.file, ": ", tensor.name, ": dtype is ", name_of(tensor.dtype), ", expected one of ", types);
+      fail(ErrorCode::dtype, tensor.file, ": ", tensor.name, ": dtype is ", name_of(tensor.dtype), ", expected one of ",
+           types);
     }
   }
 

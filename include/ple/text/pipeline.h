@@ -79,14 +79,9 @@ struct PreTokenizer {
         case SplitBehavior::removed:
           if (delimiter) return;
           break;
-        case SplitBehavior::isolated:
-          break;
-        case SplitBehavior::contiguous:
-          join = delimiter == after_delimiter;
-          break;
-        case SplitBehavior::merged_with_previous:
-          join = delimiter && !after_delimiter;
-          break;
+        case SplitBehavior::isolated: break;
+        case SplitBehavior::contiguous: join = delimiter == after_delimiter; break;
+        case SplitBehavior::merged_with_previous: join = delimiter && !after_delimiter; break;
         case SplitBehavior::merged_with_next:  // a word takes the delimiter before it, a further delimiter does not
           join = !delimiter && after_delimiter;
           break;

@@ -44,9 +44,9 @@ class MergeList {
 };
 
 struct TokenizerJson {
-  Json settings;            ///< the file; model.vocab and model.merges are empty in it
-  Vocabulary vocabulary;    ///< model.vocab
-  MergeList merges;         ///< model.merges, written as "a b" or as ["a", "b"]
+  Json settings;          ///< the file; model.vocab and model.merges are empty in it
+  Vocabulary vocabulary;  ///< model.vocab
+  MergeList merges;       ///< model.merges, written as "a b" or as ["a", "b"]
 };
 
 /// A JSON value that knows where it stands in which file, for errors. Errors: missing, malformed.
@@ -71,7 +71,8 @@ class JsonField {
   std::vector<JsonField> items() const {
     if (!value_->is_array()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected an array");
     std::vector<JsonField> result;
-    for (const Json& item : value_->items()) result.emplace_back(item, where_ + "[" + std::to_string(result.size()) + "]");
+    for (const Json& item : value_->items())
+      result.emplace_back(item, where_ + "[" + std::to_string(result.size()) + "]");
     return result;
   }
   const std::string& text() const {
@@ -116,7 +117,8 @@ class TokenizerJsonHandler {
   }
   void number(Json value) {
     if (part_ == Part::vocab && value.is_natural()) {
-      result_.vocabulary.add(static_cast<std::int64_t>(std::min<std::uint64_t>(value.natural(), INT64_MAX)), key_, source_);
+      result_.vocabulary.add(static_cast<std::int64_t>(std::min<std::uint64_t>(value.natural(), INT64_MAX)), key_,
+                             source_);
       return;
     }
     if (part_ != Part::settings) unexpected(value.brief());

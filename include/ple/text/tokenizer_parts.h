@@ -172,7 +172,8 @@ inline void read_added_tokens(const JsonField& file, const std::string& source, 
 inline Bpe read_model(TokenizerJson json, const JsonField& model, const std::string& source) {
   const std::string& type = model["type"].text();
   if (type != "BPE") component_not_supported(model, "model " + type);
-  if (model.has("dropout") && !(model["dropout"].value().is_number() && model["dropout"].value().number() == 0)) component_not_supported(model["dropout"], "dropout");
+  if (model.has("dropout") && !(model["dropout"].value().is_number() && model["dropout"].value().number() == 0))
+    component_not_supported(model["dropout"], "dropout");
   for (const char* const affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (model.has(affix) && !model[affix].text().empty()) component_not_supported(model[affix], "an affix");
   }

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ple/core/json.h"
+
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+
+using namespace ple;
+
+namespace {
+
+/// As another library has it, to compare with.
+nlohmann::json converted(const Json& value) {
+  if (value.is_null()) return nullptr;
+  if (value.is_boolean()) return value.boolean();
+  if (value.is_natural()) return value.natural();
+  if (value.is_number()) return value.number();
+  if (value.is_string()) return value.text();
+  nlohmann::json all = value.is_array() ? nlohmann::json::array() : nlohmann::json::object();
+  for (const Json& item : value.items()) all.push_back(converted(item));
+  for (const auto& [name, member] : value.members()) all[name] = converted(member);
+  return all;
+}
+
+std::string error_of(const std::string& text) {
+  try {
+    parse_json(text, "config.json");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::malformed);
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("what JSON allows is read as another library reads it") {
+  for (const char* text : {"null",
+                           " true ",
+                           "false",
+                           "0",
+                           "-0",
+                           "18446744073709551615",
+                           "18446744073709551616",
+                           "-9223372036854775808",
+                           "-9223372036854775809",
+                           "1.5e3",
+                           "1E+2",
+                           "-2.5e-3",
+                           "\"\"",
+                           "\"a\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+                           "\"\\u0041\\u00e9\\u4e2d\\ud83d\\ude00\"",
+                           "\"\\u0000\"",
+                           "[]",
+                           "[ ]",
+                           "{}",
+                           "{ }",
+                           "[1,[2,[3]],{}]",
+                           "{\"a\":{\"b\":[true,null]},\"c\":\"d\"}",
+                           "\t[\r\n1 , 2 ]\n"}) {
+    CAPTURE(text);
+    CHECK(converted(parse_json(text, "config.json")) == nlohmann::json::parse(text));
+  }
+}
+
+TEST_CASE("what JSON forbids is refused, with the position") {
+  for (const char* text : {"",
+                           " ",
+                           "nul",
+                           "truex",
+                           "+1",
+                           "01",
+                           "1.",
+                           ".5",
+                           "1e",
+                           "-",
+                           "--1",
+                           "0x10",
+                           "NaN",
+                           "Infinity",
+                           "\"",
+                           "\"a",
+                           "\"\n\"",
+                           "\"\\x\"",
+                           "\"\\u12\"",
+                           "\"\\ud800\"",
+                           "\"\\ud800\\u0041\"",
+                           "\"\\udc00\"",
+                           "[",
+                           "[1",
+                           "[1,",
+                           "[1,]",
+                           "[,1]",
+                           "[1 2]",
+                           "]",
+                           "{",
+                           "{\"a\"",
+                           "{\"a\":",
+                           "{\"a\":1",
+                           "{\"a\":1,",
+                           "{\"a\":1,}",
+                           "{a:1}",
+                           "{1:2}",
+                           "{\"a\" 1}",
+                           "[1}",
+                           "{\"a\":1]",
+                           "1 2",
+                           "{}{}",
+                           "// x\n1",
+                           "'a'"}) {
+    CAPTURE(text);
+    CHECK(!nlohmann::json::accept(text));
+    CHECK(error_of(text).starts_with("config.json: not valid JSON: at byte "));
+  }
+  CHECK(error_of("{\"a\": tru}") == "config.json: not valid JSON: at byte 6 stands 't', expected a value");
+}
+
+TEST_CASE("a key that stands twice, and nesting without end, are refused") {
+  CHECK(error_of("{\"a\":1,\"b\":2,\"a\":3}") == "config.json: 'a' stands twice in one object");
+  CHECK(error_of(std::string(1'000'000, '[')) == "config.json: nested deeper than 64 levels");
+  CHECK(error_of(std::string(64, '[') + std::string(64, ']')) == "no error");
+}
+
+TEST_CASE("a text damaged anywhere is read as another library reads it, or refused") {
+  const std::string good = R"({"model_type":"gemma4","n":[1,2.5e3,-7],"deep":{"x":null,"y":[true,{"z":"\u00e9\n"}]}})";
+  std::mt19937 generator(1);
+  for (int i = 0; i < 20000; ++i) {
+    std::string text = good;
+    for (unsigned k = 0; k <= generator() % 3; ++k) {
+      const char alphabet[] = "{}[]\",:0123456789eE+-.\\untf a";
+      text[generator() % text.size()] = alphabet[generator() % (sizeof alphabet - 1)];
+    }
+    const auto expected = nlohmann::json::parse(text, nullptr, false);
+    CAPTURE(text);
+    try {
+      const Json value = parse_json(text, "x");
+      if (!expected.is_discarded() && converted(value) == expected) continue;
+      CHECK(converted(value) == expected);
+    } catch (const Error& error) {
+      const bool twice = std::string(error.what()).find("twice") != std::string::npos;
+      if (!expected.is_discarded() && !twice) CHECK(expected.is_discarded());
+    }
+  }
+}
