@@ -58,6 +58,7 @@ class JsonFields {
   std::optional<JsonFields> object(std::string_view name) const {
     const Json* field = find(name);
     if (!field) return std::nullopt;
+    if (!field->is_object()) wrong(name, *field, "an object");
     return JsonFields(*field, source_, full_name(name) + ".");
   }
 
