@@ -20,7 +20,7 @@ void with_backend(const std::string& name, F&& f) {
   } else if (name == "native") {
     f.template operator()<ple::Simd>();
   } else if (name == "auto") {
-    ple::with_best_backend(f);
+    f.template operator()<ple::BestSimd>();
   } else {
     throw std::runtime_error(fmt::format("--backend is '{}', expected scalar, native or auto", name));
   }

@@ -96,6 +96,15 @@ def build(shape, generator):
     return model.eval(), keys, options
 
 
+def round_to(model, dtype):
+    """Weights and embedding scales in 16 bits; the rotary frequencies stay f32, as when the reference opens a 16-bit file."""
+    rotary = {n: b.clone() for n, b in model.named_buffers() if "inv_freq" in n}
+    model.to(getattr(torch, dtype))
+    for n, b in rotary.items():
+        module, _, leaf = n.rpartition(".")
+        setattr(model.get_submodule(module), leaf, b)
+
+
 def text_model(model):
     return model.model.language_model if hasattr(model.model, "language_model") else model.model
 
@@ -180,12 +189,7 @@ def main():
         folder = OUT / name
         low = None
         if options["dtype"]:
-            # Rounds weights and embedding scales; the reference's rotary frequencies stay f32 when it opens a 16-bit file.
-            rotary = {n: b.clone() for n, b in model.named_buffers() if "inv_freq" in n}
-            model = model.to(getattr(torch, options["dtype"]))
-            for n, b in rotary.items():
-                module, _, leaf = n.rpartition(".")
-                setattr(model.get_submodule(module), leaf, b)
+            round_to(model, options["dtype"])
             low = run(model, tokens)[0].float()
         model.save_pretrained(folder, **({"max_shard_size": "60KB"} if options["shards"] else {}))
         model = model.float()

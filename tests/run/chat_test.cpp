@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// A conversation with the shipped model.
+#include "ple/run/chat.h"
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "ple/io/checkpoint.h"
+#include "ple/model/gemma4.h"
+
+using namespace ple;
+
+namespace {
+
+const std::filesystem::path folder = std::filesystem::path(PLE_MODEL_DIR) / "storyteller";
+constexpr const char* question = "Tell me a story about a fox named Pip.";
+
+ChatOptions greedy() { return {.sampling = SamplingOptions{}, .session = {.threads = 1}}; }
+
+std::string say(Chat& chat, std::string_view text) {
+  std::string answer;
+  for (std::string_view piece : chat.say(text)) answer += piece;
+  return answer;
+}
+
+/// The answer to a conversation that is rendered and read from its start.
+std::string answer_anew(const LanguageModel& model, const Checkpoint& checkpoint, const std::vector<Message>& messages) {
+  const Tokenizer tokenizer = Tokenizer::open(folder / "tokenizer.json");
+  const ChatFormat format = ChatFormat::from_template(*checkpoint.chat_template());
+  Session session(model, {.threads = 1});
+  session.read(tokenizer.encode(format.render(messages), {.add_special = false}));
+  Generation generation(session, {.stop_tokens = checkpoint.stop_tokens()});
+  std::vector<Token> tokens;
+  while (const auto token = generation.next()) tokens.push_back(*token);
+  CHECK(generation.reason() == StopReason::stop_token);
+  return tokenizer.decode(tokens);
+}
+
+}  // namespace
+
+TEST_CASE("the shipped model answers in its world, and a running conversation is the one rendered anew") {
+  const auto checkpoint = Checkpoint::open(folder);
+  const auto model = Gemma4<Any, Simd>::load(checkpoint);
+  Chat chat(model, checkpoint, greedy());
+  const std::string story = say(chat, question);
+  CAPTURE(story);
+  CHECK(story.find("fox") != std::string::npos);
+  CHECK(story.find("Pip") != std::string::npos);
+  CHECK(story.find("<") == std::string::npos);
+  CHECK(story == answer_anew(model, checkpoint, {{Role::user, question}}));
+  const std::string where = say(chat, "Where did Pip live?");
+  CHECK(where == answer_anew(model, checkpoint, {{Role::user, question}, {Role::model, story}, {Role::user, "Where did Pip live?"}}));
+  chat.reset();
+  CHECK(say(chat, question) == story);
+}
+
+TEST_CASE("an answer can be left early or be limited, and the conversation goes on") {
+  const auto checkpoint = Checkpoint::open(folder);
+  const auto model = Gemma4<Any, Simd>::load(checkpoint);
+  Chat chat(model, checkpoint, greedy());
+  std::string start;
+  for (std::string_view piece : chat.say(question)) {
+    start += piece;
+    if (start.size() > 20) break;
+  }
+  CHECK(say(chat, "Who are you?") == answer_anew(model, checkpoint, {{Role::user, question}, {Role::model, start}, {Role::user, "Who are you?"}}));
+
+  ChatOptions options = greedy();
+  options.max_tokens = 3;
+  Chat brief(model, checkpoint, options);
+  CHECK(say(brief, question).size() < 40);
+  CHECK(brief.generation()->count() == 3);
+  CHECK(brief.generation()->reason() == StopReason::max_tokens);
+}
+
+TEST_CASE("a context that is too short ends an answer, and refuses a longer prompt") {
+  const auto checkpoint = Checkpoint::open(folder);
+  const auto model = Gemma4<Any, Simd>::load(checkpoint);
+  ChatOptions options = greedy();
+  options.session.context = 40;
+  Chat chat(model, checkpoint, options);
+  CHECK(say(chat, question).size() > 10);
+  CHECK(chat.generation()->reason() == StopReason::context_full);
+  try {
+    say(chat, question);
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::argument);
+    CHECK(std::string(error.what()).find("context of 40") != std::string::npos);
+  }
+  chat.reset();
+  CHECK(say(chat, question).size() > 10);
+}
+
+TEST_CASE("equal seeds give equal stories, the table's place changes nothing") {
+  const auto checkpoint = Checkpoint::open(folder);
+  const auto mapped = Gemma4<Any, Simd>::load(checkpoint), resident = Gemma4<Any, Simd>::load(checkpoint, {.table = Resident{}});
+  const auto tell = [&](const LanguageModel& model, std::uint64_t seed) {
+    ChatOptions options = greedy();
+    options.sampling = SamplingOptions{.temperature = 1, .seed = seed};
+    Chat chat(model, checkpoint, options);
+    return say(chat, question);
+  };
+  CHECK(tell(mapped, 1) == tell(resident, 1));
+  CHECK(tell(mapped, 1) != tell(mapped, 2));
+}
