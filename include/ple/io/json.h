@@ -85,7 +85,7 @@ class JsonFields {
     return field->boolean();
   }
 
-  std::string text(std::string_view name, std::optional<std::string> otherwise = std::nullopt) const {
+  std::string text(std::string_view name, const std::optional<std::string>& otherwise = std::nullopt) const {
     const Json* field = find(name);
     if (!field) return required(name, otherwise);
     if (!field->is_string()) wrong(name, *field, "a string");

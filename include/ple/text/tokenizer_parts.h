@@ -38,7 +38,7 @@ namespace detail {
 inline std::string literal_pattern(const JsonField& component) {
   const JsonField pattern = component["pattern"];
   if (!pattern.has("String")) component_not_supported(pattern, "a pattern other than String");
-  const std::string text = pattern["String"].text();
+  std::string text = pattern["String"].text();
   if (text.empty()) component_not_supported(pattern, "an empty String");
   return text;
 }
