@@ -39,7 +39,7 @@ built() {
 }
 
 # Parallel compilers: one per processor, and at most one per 1.5 GB of memory.
-jobs() {
+job_count() {
   local cpus memory
   cpus=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
   memory=$(awk '/^MemAvailable:/ { print int($2 / 1500000) }' /proc/meminfo 2>/dev/null || true)

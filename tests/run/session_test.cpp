@@ -6,6 +6,8 @@
 #include <atomic>
 #include <bit>
 #include <numeric>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -165,4 +167,21 @@ TEST_CASE("reading a prompt or a token allocates nothing") {
   session.read(tokens);
   for (int i = 0; i < 50; ++i) session.read(tokens[0]);
   CHECK(testing::allocations() == before);
+}
+
+TEST_CASE("layers that share K and V see only the positions whose logits are wanted") {
+  const Model model = random_model<Model>(small_config());
+  InlineExecutor executor;
+  const auto state = model.make_state({.context = 64, .chunk = 16, .parts = 1});
+  const auto tokens = some_tokens(16);
+  for (const std::size_t wanted : {0u, 1u, 5u, 16u}) {
+    std::vector<std::size_t> rows(model.blocks.size());
+    std::vector<float> logits(wanted * 101);
+    state->position = 0;
+    model.forward(*state, executor, tokens, {logits.data(), wanted, 101, 101},
+                  [&](std::string_view what, std::size_t l, Rows r) {
+                    if (what == "layer") rows[l] = r.rows;
+                  });
+    CHECK(rows == std::vector<std::size_t>{16, 16, 16, wanted, wanted});
+  }
 }
