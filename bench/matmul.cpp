@@ -61,6 +61,5 @@ int main() {
     measure<ple::f32, B>();
     measure<ple::bf16, B>();
     measure<ple::f16, B>();
-    return false;
   });
 }

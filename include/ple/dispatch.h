@@ -49,31 +49,38 @@ using Baseline = Simd;
 
 }  // namespace detail
 
-/// Calls f.template operator()<B>() for every backend B that was compiled in and that this CPU runs, best first, until
-/// one call returns true.
+/// Calls f.template operator()<B>() with the best backend B that was compiled in and that this CPU runs.
+template <class F>
+decltype(auto) with_best_backend(F&& f) {
+#if HWY_ARCH_X86
+#if HWY_TARGETS & HWY_AVX3
+  if (detail::cpu_has_avx3()) return f.template operator()<N_AVX3::Simd>();
+#endif
+#if HWY_TARGETS & HWY_AVX2
+  if (detail::cpu_has_avx2()) return f.template operator()<N_AVX2::Simd>();
+#endif
+#if HWY_TARGETS & HWY_SSE4
+  if (detail::cpu_has_sse4()) return f.template operator()<N_SSE4::Simd>();
+#endif
+#endif
+  return f.template operator()<detail::Baseline>();
+}
+
+/// Calls f.template operator()<B>() with each of them in turn, best first: for tests and benchmarks.
 template <class F>
 void for_each_backend(F&& f) {
 #if HWY_ARCH_X86
 #if HWY_TARGETS & HWY_AVX3
-  if (detail::cpu_has_avx3() && f.template operator()<N_AVX3::Simd>()) return;
+  if (detail::cpu_has_avx3()) f.template operator()<N_AVX3::Simd>();
 #endif
 #if HWY_TARGETS & HWY_AVX2
-  if (detail::cpu_has_avx2() && f.template operator()<N_AVX2::Simd>()) return;
+  if (detail::cpu_has_avx2()) f.template operator()<N_AVX2::Simd>();
 #endif
 #if HWY_TARGETS & HWY_SSE4
-  if (detail::cpu_has_sse4() && f.template operator()<N_SSE4::Simd>()) return;
+  if (detail::cpu_has_sse4()) f.template operator()<N_SSE4::Simd>();
 #endif
 #endif
-  f.template operator()<detail::Baseline>();
-}
-
-/// Calls f.template operator()<B>() with the best backend B that was compiled in and that this CPU runs.
-template <class F>
-void with_best_backend(F&& f) {
-  for_each_backend([&]<Backend B>() {
-    f.template operator()<B>();
-    return true;
-  });
+  f.template operator()<Simd>();
 }
 
 /// A backend that is the best one of the CPU: every call asks which that is (a few bit tests) and goes there. A model

@@ -114,7 +114,7 @@ TEST_CASE("what JSON forbids is refused, with the position") {
     CHECK(!nlohmann::json::accept(text));
     CHECK(error_of(text).starts_with("config.json: not valid JSON: at byte "));
   }
-  CHECK(error_of("{\"a\": tru}") == "config.json: not valid JSON: at byte 6 stands 't', expected a value");
+  CHECK(error_of("{\"a\": tru}") == "config.json: not valid JSON: at byte 6 stands t, expected a value");
 }
 
 TEST_CASE("a key that stands twice, and nesting without end, are refused") {

@@ -26,7 +26,8 @@ std::string say(Chat& chat, std::string_view text) {
 }
 
 /// The answer to a conversation that is rendered and read from its start.
-std::string answer_anew(const LanguageModel& model, const Checkpoint& checkpoint, const std::vector<Message>& messages) {
+std::string answer_anew(const LanguageModel& model, const Checkpoint& checkpoint,
+                        const std::vector<Message>& messages) {
   const Tokenizer tokenizer = Tokenizer::open(folder / "tokenizer.json");
   const ChatFormat format = ChatFormat::from_template(*checkpoint.chat_template());
   Session session(model, {.threads = 1});
@@ -51,7 +52,8 @@ TEST_CASE("the shipped model answers in its world, and a running conversation is
   CHECK(story.find("<") == std::string::npos);
   CHECK(story == answer_anew(model, checkpoint, {{Role::user, question}}));
   const std::string where = say(chat, "Where did Pip live?");
-  CHECK(where == answer_anew(model, checkpoint, {{Role::user, question}, {Role::model, story}, {Role::user, "Where did Pip live?"}}));
+  CHECK(where == answer_anew(model, checkpoint,
+                             {{Role::user, question}, {Role::model, story}, {Role::user, "Where did Pip live?"}}));
   chat.reset();
   CHECK(say(chat, question) == story);
 }
@@ -65,7 +67,8 @@ TEST_CASE("an answer can be left early or be limited, and the conversation goes 
     start += piece;
     if (start.size() > 20) break;
   }
-  CHECK(say(chat, "Who are you?") == answer_anew(model, checkpoint, {{Role::user, question}, {Role::model, start}, {Role::user, "Who are you?"}}));
+  CHECK(say(chat, "Who are you?") ==
+        answer_anew(model, checkpoint, {{Role::user, question}, {Role::model, start}, {Role::user, "Who are you?"}}));
 
   ChatOptions options = greedy();
   options.max_tokens = 3;
@@ -96,7 +99,8 @@ TEST_CASE("a context that is too short ends an answer, and refuses a longer prom
 
 TEST_CASE("equal seeds give equal stories, the table's place changes nothing") {
   const auto checkpoint = Checkpoint::open(folder);
-  const auto mapped = Gemma4<Any, Simd>::load(checkpoint), resident = Gemma4<Any, Simd>::load(checkpoint, {.table = Resident{}});
+  const auto mapped = Gemma4<Any, Simd>::load(checkpoint),
+             resident = Gemma4<Any, Simd>::load(checkpoint, {.table = Resident{}});
   const auto tell = [&](const LanguageModel& model, std::uint64_t seed) {
     ChatOptions options = greedy();
     options.sampling = SamplingOptions{.temperature = 1, .seed = seed};

@@ -74,7 +74,7 @@ class Json {
       case Type::integer: return std::to_string(integer_);
       case Type::natural: return std::to_string(natural_);
       case Type::real: std::snprintf(number, sizeof number, "%.17g", real_); return number;
-      case Type::string: return "\"" + (text_.size() > 60 ? text_.substr(0, 57) + "..." : text_) + "\"";
+      case Type::string: return std::string(1, '"').append(text_, 0, 60).append(text_.size() > 60 ? "...\"" : "\"");
       case Type::array: return "an array";
       case Type::object: return "an object";
     }
@@ -99,13 +99,24 @@ class Json {
   std::vector<std::pair<std::string, Json>> members_;
 };
 
-/// Reads one JSON text and tells a handler what stands there, in order: start_object(), key(std::string&),
-/// end_object(), start_array(), end_array(), string(std::string&), number(Json), literal(Json) for true, false and
-/// null. Keeps no stack of calls. Errors: ErrorCode::malformed, with `source`, the position and what was found.
-template <class Handler>
+/// Is told what stands in a JSON text, in order. Strings may be moved from.
+class JsonHandler {
+ public:
+  virtual ~JsonHandler() = default;
+  virtual void start_object() = 0;
+  virtual void key(std::string& name) = 0;
+  virtual void end_object() = 0;
+  virtual void start_array() = 0;
+  virtual void end_array() = 0;
+  virtual void string(std::string& text) = 0;
+  virtual void scalar(Json value) = 0;  ///< a number, true, false or null
+};
+
+/// Reads one JSON text. Keeps no stack of calls. Errors: ErrorCode::malformed, with `source`, the position and what was
+/// found.
 class JsonReader {
  public:
-  JsonReader(std::string_view text, const std::string& source, Handler& handler)
+  JsonReader(std::string_view text, const std::string& source, JsonHandler& handler)
       : text_(text), source_(source), handler_(handler) {}
 
   void read() {
@@ -128,8 +139,7 @@ class JsonReader {
   enum class State : std::uint8_t { array, object };
 
   [[noreturn, gnu::noinline, gnu::cold]] void wrong(const char* expected) const {
-    const std::string found =
-        at_ < text_.size() ? "'" + std::string(text_.substr(at_, 1)) + "'" : "the end of the text";
+    const std::string_view found = at_ < text_.size() ? text_.substr(at_, 1) : "the end";
     fail(ErrorCode::malformed, source_, ": not valid JSON: at byte ", at_, " stands ", found, ", expected ", expected);
   }
 
@@ -214,7 +224,7 @@ class JsonReader {
   bool literal(std::string_view word, Json value) {
     if (text_.substr(at_, word.size()) != word) wrong("a value");
     at_ += word.size();
-    handler_.literal(std::move(value));
+    handler_.scalar(std::move(value));
     return false;
   }
 
@@ -243,12 +253,12 @@ class JsonReader {
     std::uint64_t natural = 0;
     std::int64_t integer = 0;
     if (whole && !negative && std::from_chars(first, last, natural).ec == std::errc())
-      return handler_.number(Json(natural));
+      return handler_.scalar(Json(natural));
     if (whole && negative && std::from_chars(first, last, integer).ec == std::errc())
-      return handler_.number(Json(integer));
+      return handler_.scalar(Json(integer));
     // Not from_chars: libc++ has it for double only since 2025. The grammar above excludes what strtod takes beyond
     // JSON.
-    handler_.number(Json(std::strtod(std::string(first, last).c_str(), nullptr)));
+    handler_.scalar(Json(std::strtod(std::string(first, last).c_str(), nullptr)));
   }
 
   void string() {
@@ -314,21 +324,21 @@ class JsonReader {
 
   std::string_view text_;
   const std::string& source_;
-  Handler& handler_;
+  JsonHandler& handler_;
   std::size_t at_ = 0;
   std::vector<State> open_;
   std::string buffer_;
 };
 
 /// Builds a Json from a reader's events.
-class JsonBuilder {
+class JsonBuilder final : public JsonHandler {
  public:
   explicit JsonBuilder(const std::string& source) : source_(source) {}
   Json take() { return std::move(root_); }
 
-  void start_object() { open_.push_back(&place(Json::object())); }
-  void key(std::string& name) { key_.swap(name); }
-  void end_object() {
+  void start_object() override { open_.push_back(&place(Json::object())); }
+  void key(std::string& name) override { key_.swap(name); }
+  void end_object() override {
     std::vector<std::string_view> names;
     for (const auto& [name, value] : open_.back()->members()) names.push_back(name);
     std::sort(names.begin(), names.end());
@@ -336,11 +346,10 @@ class JsonBuilder {
     if (twice != names.end()) fail(ErrorCode::malformed, source_, ": '", *twice, "' stands twice in one object");
     open_.pop_back();
   }
-  void start_array() { open_.push_back(&place(Json::array())); }
-  void end_array() { open_.pop_back(); }
-  void string(std::string& text) { place(Json(std::move(text))); }
-  void number(Json value) { place(std::move(value)); }
-  void literal(Json value) { place(std::move(value)); }
+  void start_array() override { open_.push_back(&place(Json::array())); }
+  void end_array() override { open_.pop_back(); }
+  void string(std::string& text) override { place(Json(std::move(text))); }
+  void scalar(Json value) override { place(std::move(value)); }
 
  private:
   // Pointers into the tree stay valid: only the innermost open container grows.
@@ -359,7 +368,7 @@ class JsonBuilder {
 /// Errors: ErrorCode::malformed for what is not JSON, nests deeper than 64, or has a key twice in one object.
 inline Json parse_json(std::string_view text, const std::string& source) {
   JsonBuilder builder(source);
-  JsonReader<JsonBuilder>(text, source, builder).read();
+  JsonReader(text, source, builder).read();
   return builder.take();
 }
 

@@ -201,7 +201,7 @@ class Decoder final : public LanguageModel {
            shape_text({values.size()}));
     }
     row.load(as_row);
-    row.visit([&](const auto& stored) { B::decode(stored.data(), values.size(), values.data()); });
+    row.visit([&](const auto& stored) { B::decode(stored.row(0), values.size(), values.data()); });
   }
 
   /// The state as our own, if it and the arguments are valid.

@@ -8,12 +8,6 @@
 #include "ple/simd/kernels-inl.h"
 #include "ple/simd/scalar.h"
 
-// clang has no note that is not a warning, and this must not break a build with -Werror.
-#if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && \
-    defined(__OPTIMIZE__) && !defined(__clang__)
-#pragma message("ple::Simd is one lane wide here: compile with -march=native, or use BestSimd of <ple/dispatch.h>")
-#endif
-
 namespace ple {
 
 /// The vectors of the target this translation unit is compiled for. Without -march that is the oldest machine the

@@ -32,19 +32,18 @@ struct Simd {
   template <StoredType T>
   static HWY_NOINLINE void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
                                   std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
-    std::size_t r = 0;
-    for (; r + tile_rows <= rows; r += tile_rows) {
-      std::size_t t = 0;
-      for (; t + tile_tokens <= tokens; t += tile_tokens) {
+    const std::size_t whole_rows = rows - rows % tile_rows, whole_tokens = tokens - tokens % tile_tokens;
+    for (std::size_t r = 0; r < whole_rows; r += tile_rows) {
+      for (std::size_t t = 0; t < whole_tokens; t += tile_tokens) {
         tile<tile_rows, tile_tokens>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
                                      y_stride);
       }
-      for (; t < tokens; ++t) {
+      for (std::size_t t = whole_tokens; t < tokens; ++t) {
         tile<tile_rows, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
                            y_stride);
       }
     }
-    for (; r < rows; ++r) {
+    for (std::size_t r = whole_rows; r < rows; ++r) {
       for (std::size_t t = 0; t < tokens; ++t) {
         tile<1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
       }
@@ -233,11 +232,10 @@ struct Simd {
     if constexpr (R > 1) set_zero(sums.rest);
   }
 
-  // `count` values from each token's x.
   template <std::size_t T>
-  static HWY_INLINE void load_tokens(const float* x, std::size_t stride, std::size_t count, Vectors<T>& xs) {
-    xs.first = load_some(x, count);
-    if constexpr (T > 1) load_tokens(x + stride, stride, count, xs.rest);
+  static HWY_INLINE void load_tokens(const float* x, std::size_t stride, Vectors<T>& xs) {
+    xs.first = load(x);
+    if constexpr (T > 1) load_tokens(x + stride, stride, xs.rest);
   }
   template <std::size_t T>
   static HWY_INLINE void multiply_add(V w, const Vectors<T>& xs, Vectors<T>& sums) {
@@ -245,10 +243,9 @@ struct Simd {
     if constexpr (T > 1) multiply_add(w, xs.rest, sums.rest);
   }
   template <std::size_t R, std::size_t T, class W>
-  static HWY_INLINE void multiply_add(const W* w, std::size_t stride, std::size_t count, const Vectors<T>& xs,
-                                      Sums<R, T>& sums) {
-    multiply_add(load_some(w, count), xs, sums.first);
-    if constexpr (R > 1) multiply_add(w + stride, stride, count, xs, sums.rest);
+  static HWY_INLINE void multiply_add(const W* w, std::size_t stride, const Vectors<T>& xs, Sums<R, T>& sums) {
+    multiply_add(load(w), xs, sums.first);
+    if constexpr (R > 1) multiply_add(w + stride, stride, xs, sums.rest);
   }
 
   template <std::size_t T>
@@ -269,16 +266,26 @@ struct Simd {
     Sums<R, T> sums;
     Vectors<T> xs;
     set_zero(sums);
-    std::size_t c = 0;
-    for (; c + lanes <= cols; c += lanes) {
-      load_tokens(x + c, x_stride, lanes, xs);
-      multiply_add(w + c, w_stride, lanes, xs, sums);
-    }
-    if (c < cols) {
-      load_tokens(x + c, x_stride, cols - c, xs);
-      multiply_add(w + c, w_stride, cols - c, xs, sums);
+    const std::size_t rest = cols % lanes, whole = cols - rest;
+    for (const W* const end = w + whole; w != end; w += lanes, x += lanes) {
+      load_tokens(x, x_stride, xs);
+      multiply_add(w, w_stride, xs, sums);
     }
     store_sums(sums, y, y_stride);
+    if (rest > 0) add_rest(w, w_stride, R, rest, x, x_stride, T, y, y_stride);
+  }
+
+  /// What is left of the rows when they are no whole number of vectors; not inlined, because models have none left.
+  template <class W>
+  static HWY_NOINLINE void add_rest(const W* w, std::size_t w_stride, std::size_t rows, std::size_t count,
+                                    const float* x, std::size_t x_stride, std::size_t tokens, float* y,
+                                    std::size_t y_stride) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      const V ws = load_some(w + r * w_stride, count);
+      for (std::size_t t = 0; t < tokens; ++t) {
+        y[t * y_stride + r] += sum_of(hn::Mul(ws, load_some(x + t * x_stride, count)));
+      }
+    }
   }
 
   static HWY_INLINE float sum_of(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }

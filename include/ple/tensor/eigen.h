@@ -20,7 +20,7 @@ inline EigenRows as_eigen(Rows rows) {
 
 /// Weights stored as f32. Valid as long as the matrix's values are.
 inline EigenWeights as_eigen(const Matrix<f32>& matrix) {
-  return {matrix.data(), static_cast<Eigen::Index>(matrix.rows()), static_cast<Eigen::Index>(matrix.cols())};
+  return {matrix.view().row(0), static_cast<Eigen::Index>(matrix.rows()), static_cast<Eigen::Index>(matrix.cols())};
 }
 
 }  // namespace ple

@@ -43,7 +43,7 @@ class Tokenizer {
   /// The same from the file's text; `name` stands for the file in errors.
   static Tokenizer parse(std::string_view json, const std::string& name) {
     TokenizerJsonHandler handler(name);
-    JsonReader<TokenizerJsonHandler>(json, name, handler).read();
+    JsonReader(json, name, handler).read();
     return Tokenizer(make_tokenizer_parts(handler.take(), name));
   }
 

@@ -101,7 +101,7 @@ class JsonField {
 };
 
 /// Receives a JsonReader's events: the two big arrays go where they belong, the rest to a JsonBuilder.
-class TokenizerJsonHandler {
+class TokenizerJsonHandler final : public JsonHandler {
  public:
   /// `source` names the file in errors, and must outlive this.
   explicit TokenizerJsonHandler(const std::string& source) : source_(source), settings_(source) {}
@@ -111,20 +111,18 @@ class TokenizerJsonHandler {
     return std::move(result_);
   }
 
-  void literal(Json value) {
-    if (part_ != Part::settings) unexpected(std::string(value.type_name()));
-    settings_.literal(std::move(value));
-  }
-  void number(Json value) {
+  void scalar(Json value) override {
     if (part_ == Part::vocab && value.is_natural()) {
-      result_.vocabulary.add(static_cast<std::int64_t>(std::min<std::uint64_t>(value.natural(), INT64_MAX)), key_,
-                             source_);
-      return;
+      if (value.natural() > max_token_id) {
+        fail(ErrorCode::malformed, source_, ": piece '", key_, "' has id ", value.natural(), ", expected 0 to ",
+             max_token_id);
+      }
+      return result_.vocabulary.add(static_cast<std::int64_t>(value.natural()), key_, source_);
     }
     if (part_ != Part::settings) unexpected(value.brief());
-    settings_.number(std::move(value));
+    settings_.scalar(std::move(value));
   }
-  void string(std::string& value) {
+  void string(std::string& value) override {
     if (part_ == Part::merges) return add_merge(value);
     if (part_ == Part::merge_pair) {
       if (sides_.size() == 2) {
@@ -136,22 +134,22 @@ class TokenizerJsonHandler {
     if (part_ != Part::settings) unexpected("a string");
     settings_.string(value);
   }
-  void key(std::string& value) {
+  void key(std::string& value) override {
     key_ = value;
     if (part_ == Part::settings) settings_.key(value);
   }
-  void start_object() {
+  void start_object() override {
     if (part_ != Part::settings) unexpected("an object");
     open(false);
     settings_.start_object();
     if (is_open("vocab")) part_ = Part::vocab;
   }
-  void end_object() {
+  void end_object() override {
     part_ = Part::settings;
     open_.pop_back();
     settings_.end_object();
   }
-  void start_array() {
+  void start_array() override {
     if (part_ == Part::merges) {
       part_ = Part::merge_pair;
       sides_.clear();
@@ -162,7 +160,7 @@ class TokenizerJsonHandler {
     settings_.start_array();
     if (is_open("merges")) part_ = Part::merges;
   }
-  void end_array() {
+  void end_array() override {
     if (part_ != Part::merge_pair) {
       part_ = Part::settings;
       open_.pop_back();
