@@ -100,7 +100,7 @@ class Story:
         meet = rng.choice([
             f"Then {friend_article} {self.friend_kind} named {self.friend} came by.",
             f"Just then {self.name} met {friend_article} {self.friend_kind} whose name was {self.friend}.",
-            f"Luckily {friend_article} kind {self.friend_kind} named {self.friend} was not far away."])
+            f"Luckily a kind {self.friend_kind} named {self.friend} was not far away."])
         found = rng.choice([
             f"And there, {where}, they found the {self.thing}.",
             f"Soon they came to the place, and {where} they saw it: the {self.thing}!",

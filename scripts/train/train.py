@@ -98,7 +98,7 @@ def held_out_loss(model, ids):
     return total / count
 
 
-def train(name, p, train_ids, held_out_ids, steps, rate=4e-3):
+def train(name, p, train_ids, held_out_ids, steps, rate=2.5e-3):
     torch.manual_seed(SEED)
     model = Gemma4ForCausalLM(config(p))
     count = sum(w.numel() for w in model.parameters())
@@ -146,7 +146,7 @@ def save(model, tokenizer, out):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--out", type=pathlib.Path, required=True)
-    arguments.add_argument("--steps", type=int, default=1000)
+    arguments.add_argument("--steps", type=int, default=2000)
     arguments.add_argument("--threads", type=int, default=1)
     a = arguments.parse_args()
     torch.set_num_threads(a.threads)
