@@ -5,6 +5,7 @@
 #include <ple/ple.h>
 
 #include "arguments.h"
+#include "table.h"
 
 #include <chrono>
 #include <iostream>
@@ -22,7 +23,12 @@ constexpr const char* usage =
     "  --context N              most positions (default: 4096 or the model's limit)\n"
     "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
     "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
-    "  --table mapped|resident  where the PLE table lives (default: mapped)\n"
+    "  --table mapped|resident|streamed|none\n"
+    "                           where the PLE table lives (default: mapped); none: leave it away\n"
+    "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no "
+    "limit)\n"
+    "  --direct                 a streamed table is read past the system's page cache\n"
+    "  --table-file FILE        take the PLE table from a file that `pack` wrote\n"
     "  --threads N              (default: all)\n"
     "  --backend scalar|native|auto\n";
 
@@ -116,16 +122,12 @@ ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptio
 
 void run(examples::Arguments& arguments) {
   const Stopwatch opening;
-  const auto checkpoint = ple::Checkpoint::open(arguments.first("MODEL"));
+  const std::string folder = arguments.first("MODEL");
+  const auto checkpoint = ple::Checkpoint::open(folder, {.table = arguments.text("--table-file").value_or("")});
   const auto chat_text = arguments.text("--chat"), prompt = arguments.text("--prompt");
   const auto made_up = arguments.number<std::size_t>("--prompt-tokens", 0);
   const std::string backend = arguments.text("--backend").value_or("auto");
-  const std::string table = arguments.text("--table").value_or("mapped");
-  if (table != "mapped" && table != "resident") {
-    throw std::runtime_error(fmt::format("--table is '{}', expected mapped or resident", table));
-  }
-  ple::LoadOptions load;
-  if (table == "resident") load.table = ple::Resident{};
+  const ple::LoadOptions load{.table = examples::table_storage(arguments)};
   ple::ChatOptions options;
   options.system = arguments.text("--system").value_or("");
   options.thinking = options.show_thinking = arguments.flag("--thinking");
@@ -153,6 +155,7 @@ void run(examples::Arguments& arguments) {
       if (prompt) print_piece(*prompt);
       continue_text(session, tokens, tokenizer ? &*tokenizer : nullptr, generation, speed);
       speed.print(open_seconds);
+      examples::print_counters(model.table.counters());
       return;
     }
     ple::Chat chat(model, checkpoint, options);
@@ -166,6 +169,7 @@ void run(examples::Arguments& arguments) {
       }
     }
     speed.print(open_seconds);
+    examples::print_counters(model.table.counters());
   });
 }
 

@@ -6,8 +6,13 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <random>
+#include <string>
+#include <vector>
 
 using namespace ple;
 
@@ -85,4 +90,59 @@ TEST_CASE("rounding to 16 bits takes the nearest value, ties to even") {
   CHECK(to_bf16(std::numeric_limits<float>::max()).bits == 0x7f80);
   CHECK(to_bf16(1.00390625f).bits == 0x3f80);  // a tie: 1 + 2^-8 goes down to the even 1
   CHECK(to_bf16(1.01171875f).bits == 0x3f82);  // a tie: 1 + 3 * 2^-8 goes up
+}
+
+// The files come from tests/reference/make_dtype_golden.py.
+template <class T>
+void check_against_gguf(const char* name) {
+  std::ifstream file(std::string(PLE_TEST_DATA) + "/dtype/" + name + ".bin", std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  std::uint32_t blocks = 0;
+  REQUIRE(bytes.size() > sizeof blocks);
+  std::memcpy(&blocks, bytes.data(), sizeof blocks);
+  constexpr std::size_t n = DtypeTraits<T>::values_per_block;
+  std::vector<float> values(blocks * n), decoded(blocks * n);
+  std::vector<T> stored(blocks);
+  REQUIRE(bytes.size() == sizeof blocks + 2 * values.size() * sizeof(float) + blocks * sizeof(T));
+  const char* at = bytes.data() + sizeof blocks;
+  const auto take = [&](auto& list) {
+    std::memcpy(list.data(), at, list.size() * sizeof list[0]);
+    at += list.size() * sizeof list[0];
+  };
+  take(values);
+  take(stored);
+  take(decoded);
+  std::size_t wrong_blocks = 0, wrong_values = 0;
+  for (std::size_t b = 0; b < blocks; ++b) {
+    T block;
+    DtypeTraits<T>::encode(values.data() + b * n, block);
+    wrong_blocks += std::memcmp(&block, &stored[b], sizeof block) != 0;
+    float out[n];
+    DtypeTraits<T>::decode(stored[b], out);
+    wrong_values += std::memcmp(out, decoded.data() + b * n, sizeof out) != 0;
+  }
+  CHECK(wrong_blocks == 0);
+  CHECK(wrong_values == 0);
+}
+
+TEST_CASE("blocks are encoded and decoded bit for bit as the package gguf does it") {
+  check_against_gguf<q8_0>("q8_0");
+  check_against_gguf<q4_0>("q4_0");
+}
+
+TEST_CASE("what is no number becomes a finite integer") {
+  float values[32] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1};
+  q8_0 eight;
+  q4_0 four;
+  DtypeTraits<q8_0>::encode(values, eight);  // the sanitizers watch the conversions
+  DtypeTraits<q4_0>::encode(values, four);
+  CHECK(to_f32(eight.scale) == std::numeric_limits<float>::infinity());
+}
+
+TEST_CASE("every type is found by its name") {
+  for (const Dtype type : {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::q8_0, Dtype::q4_0}) {
+    CHECK(dtype_of_name(name_of(type)) == type);
+  }
+  CHECK(dtype_of_name("q4_k_xxl") == std::nullopt);
+  CHECK(bytes_of(Dtype::q4_0, 256) == 8 * 18);
 }

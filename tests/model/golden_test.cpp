@@ -137,7 +137,7 @@ TEST_CASE("the embedding, every layer's output and every per-layer input equal t
     const auto state = model.make_state({.context = T, .chunk = T, .parts = parts(pool)});
     std::vector<float> logits(T * model.vocab_size());
     std::size_t observed = 0;
-    model.forward(*state, pool, golden.tokens, {logits.data(), T, model.vocab_size(), model.vocab_size()},
+    model.forward(*state, pool, golden.tokens, {logits.data(), T, model.vocab_size(), model.vocab_size()}, {},
                   [&](std::string_view what, std::size_t l, Rows rows) {
                     REQUIRE(rows.rows == T);
                     float difference = 0, most = 0;

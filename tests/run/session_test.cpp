@@ -133,9 +133,10 @@ TEST_CASE("what cannot be is refused before anything changes") {
   const auto tokens = some_tokens(21);
   CHECK(message([&] { session.read(tokens); }).find("21 tokens at position 0 go past the context of 20") !=
         std::string::npos);
-  const Token outside[] = {1, 2, 3, 4, 5, 101}, negative[] = {-1};
+  const Token outside[] = {1, 2, 3, 4, 5, 101}, negative[] = {-2}, soft[] = {soft_token};
   CHECK(message([&] { session.read(outside); }) == "Session: token 101, expected 0 to 100");
-  CHECK(message([&] { session.read(negative); }) == "Session: token -1, expected 0 to 100");
+  CHECK(message([&] { session.read(negative); }) == "Session: token -2, expected 0 to 100");
+  CHECK(message([&] { session.read(soft); }) == "Session: 1 soft tokens (token -1), but 0 embeddings for them");
   CHECK(session.position() == 0);
   session.read(std::span(tokens).first(20));
   CHECK(session.position() == 20);
@@ -178,7 +179,7 @@ TEST_CASE("layers that share K and V see only the positions whose logits are wan
     std::vector<std::size_t> rows(model.blocks.size());
     std::vector<float> logits(wanted * 101);
     state->position = 0;
-    model.forward(*state, executor, tokens, {logits.data(), wanted, 101, 101},
+    model.forward(*state, executor, tokens, {logits.data(), wanted, 101, 101}, {},
                   [&](std::string_view what, std::size_t l, Rows r) {
                     if (what == "layer") rows[l] = r.rows;
                   });

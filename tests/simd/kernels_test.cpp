@@ -334,3 +334,21 @@ TEST_CASE("gelu, softcap and softmax equal the formula in f64") {
     }
   });
 }
+
+TEST_CASE("blocks decode as Scalar decodes them") {
+  for_each_checked_backend([]<Backend B>() {
+    const auto check = []<class T>() {
+      for (const std::size_t blocks : {1u, 2u, 3u, 8u}) {
+        const std::vector<float> values = random_values(blocks * 32, 5);
+        std::vector<T> stored(blocks + 1);  // the first one only moves the others
+        for (std::size_t b = 0; b < blocks; ++b) DtypeTraits<T>::encode(values.data() + b * 32, stored[b + 1]);
+        std::vector<float> expected(blocks * 32), actual(blocks * 32);
+        Scalar::decode(stored.data() + 1, blocks * 32, expected.data());
+        B::decode(stored.data() + 1, blocks * 32, actual.data());
+        CHECK(actual == expected);
+      }
+    };
+    check.template operator()<q8_0>();
+    check.template operator()<q4_0>();
+  });
+}

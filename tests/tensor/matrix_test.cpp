@@ -69,10 +69,10 @@ TEST_CASE("a matrix refuses another shape or type, and says both") {
 TEST_CASE("Any becomes the type of what it is given") {
   for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16}) {
     Matrix<Any> matrix(2, 8);
-    matrix.load(tensor(dtype, {2, 8}, 16 * bytes_per_value(dtype)));
+    matrix.load(tensor(dtype, {2, 8}, 16 * bytes_of(dtype, 1)));
     CHECK(matrix.dtype() == dtype);
     CHECK(matrix.loaded());
-    CHECK(matrix.bytes() == 16 * bytes_per_value(dtype));
+    CHECK(matrix.bytes() == 16 * bytes_of(dtype, 1));
     visit(matrix, [&](const auto& stored) { CHECK(stored.rows() == 2); });
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything the library asks of the operating system. A port to another system replaces this file.
+// Everything the library asks of the operating system, but for io_uring (core/io_uring.h). A port to another system
+// replaces this file.
 #pragma once
 
 #if !defined(__unix__) && !defined(__APPLE__)
@@ -11,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstddef>
@@ -29,12 +31,124 @@ namespace ple {
 
 static_assert(std::endian::native == std::endian::little, "model files are little-endian, and so must the machine be");
 
+/// What a positioned read did: bytes read, or the system's error number. Fewer bytes than asked for: the file's end.
+struct ReadResult {
+  std::size_t bytes = 0;
+  int error = 0;
+};
+
+/// A file open for reading at any position, by any number of threads at once. It stays readable if it is renamed or
+/// deleted.
+class File {
+ public:
+  /// Errors: ErrorCode::file if it cannot be opened or is not a regular file.
+  static std::shared_ptr<const File> open(const std::filesystem::path& path) {
+    return std::shared_ptr<const File>(new File(path, path.string(), O_RDONLY | O_CLOEXEC));
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File() { ::close(descriptor_); }
+
+  const std::string& name() const { return name_; }
+  std::uint64_t size() const { return size_; }  ///< when it was opened
+  int descriptor() const { return descriptor_; }
+
+  /// Its size now; 0 if the system does not tell.
+  std::uint64_t size_now() const {
+    struct stat status = {};
+    return ::fstat(descriptor_, &status) == 0 ? static_cast<std::uint64_t>(status.st_size) : 0;
+  }
+
+  /// Reads into.size() bytes from `offset` on.
+  ReadResult read(std::uint64_t offset, std::span<std::byte> into) const {
+    std::size_t done = 0;
+    while (done < into.size()) {
+      const ssize_t n = ::pread(descriptor_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return {done, errno};
+      if (n == 0) break;
+      done += static_cast<std::size_t>(n);
+      if (direct_) break;  // where a direct read stops, its next offset need not be aligned
+    }
+    return {done, 0};
+  }
+
+  /// As read, for callers to whom less is an error: ErrorCode::file naming the file and `what`.
+  void read_all(std::uint64_t offset, std::span<std::byte> into, const std::string& what) const {
+    const ReadResult result = read(offset, into);
+    if (result.error != 0) fail(ErrorCode::file, name_, ": ", what, ": cannot read: ", std::strerror(result.error));
+    if (result.bytes < into.size()) {
+      fail(ErrorCode::file, name_, ": ", what, ": the file ends at byte ", offset + result.bytes, ", expected ",
+           offset + into.size(), ": did it shrink while it was open?");
+    }
+  }
+
+  /// The same file read past the operating system's page cache. Offsets, sizes and memory must then be multiples of
+  /// direct_alignment. Errors: ErrorCode::not_supported where system or file system cannot.
+  std::shared_ptr<const File> direct() const {
+#if defined(__linux__)
+    // Through /proc it is the same file even if its name is gone.
+    const std::string self = "/proc/self/fd/" + std::to_string(descriptor_);
+    const int descriptor = ::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (descriptor < 0) {
+      fail(ErrorCode::not_supported, name_, ": its file system has no direct reads: ", std::strerror(errno));
+    }
+    std::shared_ptr<File> file(new File(name_, descriptor));
+    file->direct_ = true;
+    return file;
+#else
+    fail(ErrorCode::not_supported, name_, ": direct reads are not supported on this system");
+#endif
+  }
+  static constexpr std::size_t direct_alignment = 4096;
+
+  /// Tells the system that reads will jump around, so that it reads nothing ahead.
+  void expect_random_reads() const {
+#if defined(POSIX_FADV_RANDOM)
+    ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_RANDOM);
+#endif
+  }
+
+  /// Asks the system to forget what it keeps of the file in its page cache: for measuring a cold start.
+  void drop_cache() const {
+#if defined(POSIX_FADV_DONTNEED)
+    ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED);
+#endif
+  }
+
+ private:
+  File(const std::filesystem::path& path, std::string name, int flags) : name_(std::move(name)) {
+    descriptor_ = ::open(path.c_str(), flags);
+    if (descriptor_ < 0) fail(ErrorCode::file, name_, ": cannot open: ", std::strerror(errno));
+    check();
+  }
+  File(std::string name, int descriptor) : name_(std::move(name)), descriptor_(descriptor) { check(); }
+
+  void check() {
+    struct stat status = {};
+    const bool known = ::fstat(descriptor_, &status) == 0;
+    const int error = errno;
+    if (known && S_ISREG(status.st_mode)) {
+      size_ = static_cast<std::uint64_t>(status.st_size);
+      return;
+    }
+    ::close(descriptor_);
+    if (!known) fail(ErrorCode::file, name_, ": cannot read its size: ", std::strerror(error));
+    fail(ErrorCode::file, name_, ": is not a regular file");
+  }
+
+  std::string name_;
+  int descriptor_ = -1;
+  std::uint64_t size_ = 0;
+  bool direct_ = false;
+};
+
 /// A whole file, mapped read-only: pages come in when they are touched and may leave again at any time.
 class MappedFile {
  public:
   /// Errors: ErrorCode::file if the file cannot be opened, is not a regular file, or cannot be mapped.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path) {
-    return std::shared_ptr<const MappedFile>(new MappedFile(path));
+    return std::shared_ptr<const MappedFile>(new MappedFile(File::open(path)));
   }
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -43,28 +157,55 @@ class MappedFile {
   }
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  const std::shared_ptr<const File>& file() const { return file_; }
 
- private:
-  explicit MappedFile(const std::filesystem::path& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) fail(ErrorCode::file, path.string(), ": cannot open: ", std::strerror(errno));
-    const auto give_up = [&](const std::string& what) {
-      ::close(descriptor);
-      fail(ErrorCode::file, path.string(), ": ", what);
-    };
-    struct stat status = {};
-    if (::fstat(descriptor, &status) != 0) give_up(std::string("cannot read its size: ") + std::strerror(errno));
-    if (!S_ISREG(status.st_mode)) give_up("is not a regular file");
-    const auto size = static_cast<std::uint64_t>(status.st_size);
-    if (size > std::numeric_limits<std::size_t>::max()) give_up("is too large for this machine's addresses");
-    if (size > 0) {
-      void* address = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_SHARED, descriptor, 0);
-      if (address == MAP_FAILED) give_up(std::string("cannot map: ") + std::strerror(errno));
-      bytes_ = {static_cast<const std::byte*>(address), static_cast<std::size_t>(size)};
+  /// Touching a page of a file that has become shorter ends the process, so who uses one asks first.
+  /// Errors: ErrorCode::file, naming both sizes.
+  void check_size() const {
+    const std::uint64_t now = file_->size_now();
+    if (now < bytes_.size()) {
+      fail(ErrorCode::file, file_->name(), ": has ", now, " bytes, but had ", bytes_.size(),
+           " when it was opened: it shrank while in use");
     }
-    ::close(descriptor);
   }
 
+  /// Hints, for `size` bytes from `offset` on: they will be needed soon; the process need not keep them in memory.
+  void will_need(std::uint64_t offset, std::uint64_t size) const { advise(offset, size, MADV_WILLNEED, false); }
+  void drop(std::uint64_t offset, std::uint64_t size) const { advise(offset, size, MADV_DONTNEED, true); }
+
+  /// Brings the bytes into memory; an error number where they cannot be read (touching them would end the process).
+  int populate(std::uint64_t offset, std::uint64_t size) const {
+#if defined(MADV_POPULATE_READ)
+    const int error = advise(offset, size, MADV_POPULATE_READ, false);
+    return error == EINVAL ? 0 : error;  // older kernels do not know it
+#else
+    static_cast<void>(offset), static_cast<void>(size);
+    return 0;
+#endif
+  }
+
+ private:
+  explicit MappedFile(std::shared_ptr<const File> file) : file_(std::move(file)) {
+    const std::uint64_t size = file_->size();
+    if (size > std::numeric_limits<std::size_t>::max()) {
+      fail(ErrorCode::file, file_->name(), ": is too large for this machine's addresses");
+    }
+    if (size == 0) return;
+    void* address = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ, MAP_SHARED, file_->descriptor(), 0);
+    if (address == MAP_FAILED) fail(ErrorCode::file, file_->name(), ": cannot map: ", std::strerror(errno));
+    bytes_ = {static_cast<const std::byte*>(address), static_cast<std::size_t>(size)};
+  }
+
+  /// The pages that hold the range; only those that lie in it whole if `inside`.
+  int advise(std::uint64_t offset, std::uint64_t size, int advice, bool inside) const {
+    const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+    const std::uint64_t begin = (inside ? offset + page - 1 : offset) / page * page;
+    const std::uint64_t end = inside ? (offset + size) / page * page : offset + size;
+    if (begin >= end) return 0;
+    return ::madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, advice) == 0 ? 0 : errno;
+  }
+
+  std::shared_ptr<const File> file_;
   std::span<const std::byte> bytes_;
 };
 

@@ -8,4 +8,7 @@ namespace ple {
 /// A row of the vocabulary.
 using Token = std::int32_t;
 
+/// Stands where a position is no text but, say, part of an image: its embedding comes from elsewhere.
+inline constexpr Token soft_token = -1;
+
 }  // namespace ple

@@ -2,16 +2,19 @@
 // The number types weights are stored in. A type is the block it is stored as; DtypeTraits says what is in the block.
 #pragma once
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace ple {
 
 /// The types a file may name.
-enum class Dtype : std::uint8_t { f32, bf16, f16 };
+enum class Dtype : std::uint8_t { f32, bf16, f16, q8_0, q4_0 };
 
 using f32 = float;
 
@@ -24,6 +27,21 @@ struct bf16 {
 struct f16 {
   std::uint16_t bits = 0;
 };
+
+/// 32 values as 8-bit integers with a common scale, as in GGUF: value[i] = scale * values[i].
+struct q8_0 {
+  f16 scale;
+  std::int8_t values[32] = {};
+};
+
+/// 32 values as 4-bit integers with a common scale, as in GGUF: byte i holds value i in its lower half and value i + 16
+/// in its upper half; value = scale * (integer - 8).
+struct q4_0 {
+  f16 scale;
+  std::uint8_t pairs[16] = {};
+};
+
+static_assert(sizeof(q8_0) == 34 && sizeof(q4_0) == 18, "blocks lie in files without gaps");
 
 inline float to_f32(float x) { return x; }
 
@@ -92,6 +110,69 @@ struct DtypeTraits<f16> {
   static void encode(const float* values, f16& block) { block = to_f16(*values); }
 };
 
+namespace detail {
+
+/// x as an integer, halves away from zero; whatever is no number becomes 0.
+inline int rounded(float x, int least, int most) {
+  if (!(x == x)) return 0;
+  if (x <= static_cast<float>(least)) return least;
+  if (x >= static_cast<float>(most)) return most;
+  return static_cast<int>(std::round(x));
+}
+
+}  // namespace detail
+
+template <>
+struct DtypeTraits<q8_0> {
+  static constexpr Dtype id = Dtype::q8_0;
+  static constexpr std::string_view name = "q8_0";
+  static constexpr std::size_t values_per_block = 32;
+  static void decode(const q8_0& block, float* values) {
+    const float scale = to_f32(block.scale);
+    for (std::size_t i = 0; i < 32; ++i) values[i] = scale * static_cast<float>(block.values[i]);
+  }
+  /// The largest magnitude becomes 127.
+  static void encode(const float* values, q8_0& block) {
+    float largest = 0;
+    for (std::size_t i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(values[i]));
+    const float scale = largest / 127, inverse = scale > 0 ? 1 / scale : 0;
+    block.scale = to_f16(scale);
+    for (std::size_t i = 0; i < 32; ++i) {
+      block.values[i] = static_cast<std::int8_t>(detail::rounded(values[i] * inverse, -127, 127));
+    }
+  }
+};
+
+template <>
+struct DtypeTraits<q4_0> {
+  static constexpr Dtype id = Dtype::q4_0;
+  static constexpr std::string_view name = "q4_0";
+  static constexpr std::size_t values_per_block = 32;
+  static void decode(const q4_0& block, float* values) {
+    const float scale = to_f32(block.scale);
+    for (std::size_t i = 0; i < 16; ++i) {
+      values[i] = scale * static_cast<float>((block.pairs[i] & 15) - 8);
+      values[i + 16] = scale * static_cast<float>((block.pairs[i] >> 4) - 8);
+    }
+  }
+  /// The value of largest magnitude becomes -8, whatever its sign: the scale takes it.
+  static void encode(const float* values, q4_0& block) {
+    float extreme = 0;
+    for (std::size_t i = 0; i < 32; ++i) {
+      if (std::fabs(values[i]) > std::fabs(extreme)) extreme = values[i];
+    }
+    const float scale = extreme / -8, inverse = scale != 0 ? 1 / scale : 0;
+    block.scale = to_f16(scale);
+    const auto integer = [&](float value) {
+      const float shifted = value * inverse + 8.5f;  // truncated below, so halves go up
+      return shifted >= 0 ? std::min(static_cast<unsigned>(std::min(shifted, 15.0f)), 15u) : 0u;
+    };
+    for (std::size_t i = 0; i < 16; ++i) {
+      block.pairs[i] = static_cast<std::uint8_t>(integer(values[i]) | integer(values[i + 16]) << 4);
+    }
+  }
+};
+
 /// A type that weights can be stored in.
 template <class T>
 concept StoredType = requires(const T& block, T& out, float* values, const float* in) {
@@ -101,24 +182,48 @@ concept StoredType = requires(const T& block, T& out, float* values, const float
   DtypeTraits<T>::encode(in, out);
 };
 
-inline std::string_view name_of(Dtype type) {
+/// Calls f.template operator()<T>() with the type that `type` stands for.
+template <class F>
+decltype(auto) with_dtype(Dtype type, F&& f) {
   switch (type) {
-    case Dtype::f32: return DtypeTraits<f32>::name;
-    case Dtype::bf16: return DtypeTraits<bf16>::name;
-    case Dtype::f16: return DtypeTraits<f16>::name;
-  }
-  return "?";
-}
-
-inline std::size_t bytes_per_value(Dtype type) { return type == Dtype::f32 ? 4 : 2; }
-
-/// `value` after it was stored as `type` and read back.
-inline float rounded_to(Dtype type, float value) {
-  switch (type) {
-    case Dtype::bf16: return to_f32(to_bf16(value));
-    case Dtype::f16: return to_f32(to_f16(value));
+    case Dtype::bf16: return f.template operator()<bf16>();
+    case Dtype::f16: return f.template operator()<f16>();
+    case Dtype::q8_0: return f.template operator()<q8_0>();
+    case Dtype::q4_0: return f.template operator()<q4_0>();
     case Dtype::f32: break;
   }
+  return f.template operator()<f32>();
+}
+
+inline std::string_view name_of(Dtype type) {
+  return with_dtype(type, []<class T>() { return DtypeTraits<T>::name; });
+}
+
+inline std::optional<Dtype> dtype_of_name(std::string_view name) {
+  for (const Dtype type : {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::q8_0, Dtype::q4_0}) {
+    if (name_of(type) == name) return type;
+  }
+  return std::nullopt;
+}
+
+inline std::size_t values_per_block(Dtype type) {
+  return with_dtype(type, []<class T>() { return DtypeTraits<T>::values_per_block; });
+}
+
+/// Where a value of the type may begin in memory.
+inline std::size_t alignment_of(Dtype type) {
+  return with_dtype(type, []<class T>() { return alignof(T); });
+}
+
+/// What `count` values take, a whole number of blocks.
+inline std::size_t bytes_of(Dtype type, std::size_t count) {
+  return with_dtype(type, [&]<class T>() { return count / DtypeTraits<T>::values_per_block * sizeof(T); });
+}
+
+/// `value` after it was stored as `type` and read back. A single value has no block: it stays what it is there.
+inline float rounded_to(Dtype type, float value) {
+  if (type == Dtype::bf16) return to_f32(to_bf16(value));
+  if (type == Dtype::f16) return to_f32(to_f16(value));
   return value;
 }
 

@@ -17,6 +17,7 @@
 #include "ple/io/hf_config.h"
 #include "ple/io/hf_names.h"
 #include "ple/io/json.h"
+#include "ple/io/packed_table.h"
 #include "ple/io/safetensors.h"
 #include "ple/model/gemma4_config.h"
 #include "ple/model/parameter.h"
@@ -25,12 +26,21 @@
 
 namespace ple {
 
+struct CheckpointOptions {
+  /// A file that `examples/pack` wrote: its PLE table takes the place of the folder's.
+  std::filesystem::path table = {};
+};
+
 /// Files are mapped and their headers checked when it is opened; weights are read only when they are used, and those of
 /// no use to the text model (vision, audio, K and V of layers that share another's) never.
 class Checkpoint {
  public:
   /// Errors: ErrorCode::file, missing, malformed, config, not_supported.
-  static Checkpoint open(const std::filesystem::path& folder) { return Checkpoint(folder); }
+  static Checkpoint open(const std::filesystem::path& folder, const CheckpointOptions& options = {}) {
+    Checkpoint checkpoint(folder);
+    if (!options.table.empty()) checkpoint.ple_table_ = read_packed_table(options.table);
+    return checkpoint;
+  }
 
   const std::filesystem::path& folder() const { return folder_; }
   const Gemma4Config& config() const { return config_; }
@@ -39,12 +49,16 @@ class Checkpoint {
     return find(hf_name(prefix_, parameter, layer)) != nullptr;
   }
 
+  /// The packed table, if one takes the folder's place.
+  const std::optional<TableSource>& ple_table() const { return ple_table_; }
+
   /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
     const std::string name = hf_name(prefix_, parameter, layer);
     const SafetensorsFile* file = find(name);
     if (!file) fail(ErrorCode::missing, folder_.string(), ": ", name, ": no file of the folder has this tensor");
-    return file->tensor(name);
+    // The table may be read rather than mapped, and then it may lie anywhere.
+    return parameter == Parameter::ple_table ? file->unaligned_tensor(name) : file->tensor(name);
   }
 
   /// The tokens that end a text: generation_config.json's, or else config.json's.
@@ -172,6 +186,7 @@ class Checkpoint {
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> files_;  // by tensor name
   std::vector<Token> stop_tokens_;
   SamplingOptions sampling_;
+  std::optional<TableSource> ple_table_;
 };
 
 }  // namespace ple

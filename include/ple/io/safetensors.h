@@ -24,6 +24,15 @@
 
 namespace ple {
 
+/// A tensor as a file's header describes it.
+struct TensorInfo {
+  std::string name;
+  std::string dtype;  ///< as the format spells it: "BF16"
+  std::vector<std::uint64_t> shape;
+  std::uint64_t offset = 0;  ///< bytes from the start of the file
+  std::uint64_t bytes = 0;
+};
+
 /// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
 class SafetensorsFile {
  public:
@@ -39,20 +48,22 @@ class SafetensorsFile {
     return all;
   }
 
+  /// All tensors, by name; types that ple does not compute with too.
+  std::vector<TensorInfo> list() const {
+    std::vector<TensorInfo> all;
+    for (const auto& [name, entry] : entries_)
+      all.push_back({name, entry.dtype, entry.shape, entry.begin, entry.end - entry.begin});
+    return all;
+  }
+
+  /// The header's "__metadata__": texts by name.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
   /// A tensor, without a copy unless its bytes are not aligned for its type. Errors: ErrorCode::missing;
   /// ErrorCode::dtype for a type that ple does not compute with.
   Tensor tensor(const std::string& name) const {
-    const auto found = entries_.find(name);
-    if (found == entries_.end()) fail(ErrorCode::missing, file_name_, ": ", name, ": no such tensor");
-    const Entry& entry = found->second;
-    Tensor tensor{file_name_,
-                  name,
-                  dtype_of(entry.dtype, name),
-                  entry.shape,
-                  map_->bytes().data() + entry.begin,
-                  static_cast<std::size_t>(entry.end - entry.begin),
-                  map_};
-    if (reinterpret_cast<std::uintptr_t>(tensor.data) % bytes_per_value(tensor.dtype) != 0) {
+    Tensor tensor = unaligned_tensor(name);
+    if (reinterpret_cast<std::uintptr_t>(tensor.data) % alignment_of(tensor.dtype) != 0) {
       auto copy = std::make_shared<AlignedVector<std::byte>>(tensor.bytes);
       std::memcpy(copy->data(), tensor.data, tensor.bytes);
       tensor.data = copy->data();
@@ -60,6 +71,15 @@ class SafetensorsFile {
     }
     return tensor;
   }
+
+  /// As above, but always where it lies in the file, even where its values cannot be used there.
+  Tensor unaligned_tensor(const std::string& name) const {
+    const Entry& entry = entry_of(name);
+    return at(name, dtype_of(entry.dtype, name), entry);
+  }
+
+  /// A tensor's bytes as they lie in the file, whatever its type: the dtype of the result means nothing.
+  Tensor raw(const std::string& name) const { return at(name, Dtype::f32, entry_of(name)); }
 
  private:
   struct Entry {
@@ -83,9 +103,31 @@ class SafetensorsFile {
     const Json header = parse_json(text, file_name_);
     if (!header.is_object()) malformed("", "the header is ", header.brief(), ", expected an object");
     for (const auto& [name, value] : header.members()) {
-      if (name != "__metadata__") entries_.emplace(name, entry(name, value, sizeof length + length, behind - length));
+      if (name == "__metadata__") {
+        read_metadata(value);
+      } else {
+        entries_.emplace(name, entry(name, value, sizeof length + length, behind - length));
+      }
     }
     check_coverage(sizeof length + length, bytes.size());
+  }
+
+  const Entry& entry_of(const std::string& name) const {
+    const auto found = entries_.find(name);
+    if (found == entries_.end()) fail(ErrorCode::missing, file_name_, ": ", name, ": no such tensor");
+    return found->second;
+  }
+
+  Tensor at(const std::string& name, Dtype dtype, const Entry& entry) const {
+    return {file_name_,
+            name,
+            dtype,
+            entry.shape,
+            map_->bytes().data() + entry.begin,
+            static_cast<std::size_t>(entry.end - entry.begin),
+            map_,
+            map_,
+            entry.begin};
   }
 
   template <class... Parts>
@@ -138,6 +180,14 @@ class SafetensorsFile {
     entry.begin = data_begin + offsets[0];
     entry.end = data_begin + offsets[1];
     return entry;
+  }
+
+  void read_metadata(const Json& value) {
+    if (!value.is_object()) malformed("__metadata__", "is ", value.brief(), ", expected an object");
+    for (const auto& [name, text] : value.members()) {
+      if (!text.is_string()) malformed("__metadata__", name, " is ", text.brief(), ", expected a string");
+      metadata_.emplace(name, text.text());
+    }
   }
 
   /// The format wants every byte of the data to belong to exactly one tensor.
@@ -195,6 +245,7 @@ class SafetensorsFile {
   std::string file_name_;
   std::shared_ptr<const MappedFile> map_;
   std::map<std::string, Entry> entries_;
+  std::map<std::string, std::string> metadata_;
 };
 
 }  // namespace ple

@@ -6,7 +6,9 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -33,12 +35,13 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
              Executor& executor, KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
   { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
   workspace.start(n, n);
-  block.forward(executor, workspace, n, rows, rows, cache);
+  block.forward(
+      executor, workspace, n, rows, [] { return Rows{}; }, cache);
 };
 
 /// Choices made when a model is opened.
 struct LoadOptions {
-  TableStorage table = Mapped{};
+  TableStorage table = Mapped{};  ///< where the PLE table's rows live
 };
 
 /// Nobody watches.
@@ -75,14 +78,14 @@ class Decoder final : public LanguageModel {
     final_norm = RmsNorm<B>(d, config.rms_norm_eps);
   }
 
-  /// Calls f(Parameter, layer, values) for every parameter; values is a Matrix or, for norms and scalars, a
+  /// Calls f(Parameter, layer, values) for every parameter; values is a Matrix, the Table or, for norms and scalars, a
   /// vector<float>.
   template <class F>
   void parameters(F&& f) {
     f(Parameter::token_embedding, std::size_t{0}, embedding);
     if (!config.tie_word_embeddings) f(Parameter::head, std::size_t{0}, head);
     if (has_ple()) {
-      f(Parameter::ple_table, std::size_t{0}, table.rows);
+      f(Parameter::ple_table, std::size_t{0}, table);
       f(Parameter::ple_context_projection, std::size_t{0}, per_layer_input.context_projection.weight);
       f(Parameter::ple_context_norm, std::size_t{0}, per_layer_input.context_norm.weight);
     }
@@ -97,27 +100,44 @@ class Decoder final : public LanguageModel {
     if (config.tie_word_embeddings) head = embedding;
   }
 
-  /// Takes configuration and tensors from a checkpoint: anything with config() and tensor(Parameter, layer). Weights
-  /// are used where they lie, and stay valid without the checkpoint. Errors: what the checkpoint throws; shape; dtype.
+  /// Takes configuration and tensors from a checkpoint: anything with config() and tensor(Parameter, layer), and
+  /// perhaps ple_table(), an optional TableSource. Weights are used where they lie, and stay valid without the
+  /// checkpoint. Errors: what the checkpoint throws; shape; dtype; those of PleTable::load.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
     Decoder model(checkpoint.config());
+    std::optional<TableSource> source;
+    if constexpr (requires { checkpoint.ple_table(); }) source = checkpoint.ple_table();
+    const auto tensor_of = [&](Parameter parameter, std::size_t layer) {
+      Tensor tensor = checkpoint.tensor(parameter, layer);
+      model.watch(tensor.map);
+      return tensor;
+    };
     model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
-      const Tensor tensor = checkpoint.tensor(parameter, layer);
       if constexpr (std::same_as<V, std::vector<float>>) {
-        load_vector(tensor, values);
+        load_vector(tensor_of(parameter, layer), values);
+      } else if constexpr (std::same_as<V, Table>) {
+        if (source) {
+          values.load(*source, options.table);
+        } else if (!std::holds_alternative<Pruned>(options.table)) {
+          values.load(tensor_of(parameter, layer), options.table);
+        }
+      } else if (parameter == Parameter::token_embedding && source && source->token_embedding) {
+        model.watch(source->token_embedding->map);
+        values = V(source->vocabulary->rows(), values.cols());
+        values.load(*source->token_embedding);
       } else {
-        values.load(tensor);
+        values.load(tensor_of(parameter, layer));
       }
     });
     model.tie();
-    if (model.has_ple() && std::holds_alternative<Resident>(options.table)) model.table.rows.make_resident();
     return model;
   }
 
   bool has_ple() const { return config.hidden_size_per_layer_input > 0; }
   std::size_t vocab_size() const override { return config.vocab_size; }
   std::size_t max_position_embeddings() const override { return config.max_position_embeddings; }
+  std::size_t hidden_size() const override { return config.hidden_size; }
 
   std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
     if (options.chunk == 0 || options.parts == 0)
@@ -129,20 +149,24 @@ class Decoder final : public LanguageModel {
     return std::make_unique<State>(*this, options);
   }
 
-  void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits) const override {
-    forward(state, executor, tokens, logits, NoObserver{});
+  void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
+               Rows soft = {}) const override {
+    forward(state, executor, tokens, logits, soft, NoObserver{});
   }
 
   /// As above; calls observe(name, layer, values) with the scaled embedding ("embedding"), each layer's per-layer input
   /// ("per_layer_input") and output ("layer"), for the positions that are computed there.
   template <class Observer>
-  void forward(ModelState& model_state, Executor& executor, std::span<const Token> tokens, Rows logits,
+  void forward(ModelState& model_state, Executor& executor, std::span<const Token> tokens, Rows logits, Rows soft,
                const Observer& observe) const {
-    State& state = check(model_state, executor, tokens, logits);
+    State& state = check(model_state, executor, tokens, logits, soft);
     if (tokens.empty()) return;
+    for (const auto& file : files_) file->check_size();
     const std::size_t first_shared = config.first_shared_layer(), wanted = logits.rows, T0 = tokens.size() - wanted;
     const Rows h = state.hidden.slice(0, tokens.size());
-    embed(executor, tokens, h);
+    table.select(state.with_history(tokens), tokens.size(), config.pad_token_id, state.rows);
+    table.request(state.rows);
+    embed(executor, tokens, soft, h);
     observe("embedding", 0, h);
     // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows
     // there.
@@ -154,17 +178,34 @@ class Decoder final : public LanguageModel {
       run_layers(state, executor, first_shared, blocks.size(), tokens.subspan(T0), T0, state.wanted_embedding, last,
                  observe);
       final_norm(executor, last, last);
-      visit(head, [&](const auto& w) {
-        parallel_for(executor, w.rows(), 16, [&](std::size_t begin, std::size_t end, std::size_t) {
-          B::matmul(w.row(begin), w.cols(), end - begin, w.cols(), last.data, last.stride, wanted, logits.data + begin,
-                    logits.stride);
-          if (config.final_logit_softcapping == 0) return;
-          for (std::size_t t = 0; t < wanted; ++t)
-            B::softcap(config.final_logit_softcapping, end - begin, logits.row(t) + begin);
-        });
-      });
+      write_logits(state, executor, last, logits);
     }
     state.position += tokens.size();
+    state.remember(tokens);
+  }
+
+  void will_read(ModelState& model_state, std::span<const Token> tokens) const override {
+    auto* state = dynamic_cast<State*>(&model_state);
+    if (state == nullptr || state->model != this || !has_ple()) return;
+    tokens = tokens.first(std::min(tokens.size(), state->ahead));
+    for (const Token token : tokens) {
+      if (token != soft_token && (token < 0 || static_cast<std::size_t>(token) >= token_limit())) return;
+      if (table.vocabulary() && token != soft_token && !table.vocabulary()->row(token)) return;
+    }
+    table.select(state->with_history(tokens), tokens.size(), config.pad_token_id, state->rows_ahead);
+    table.request(state->rows_ahead);
+  }
+
+  /// The per-layer inputs of tokens that are text, [T, layers * p], as the layers get them: what folding writes down.
+  /// h0 and context are room for [T, d] and [T, layers * p]. Errors: those of PleTable.
+  void per_layer_inputs(Executor& executor, std::span<const Token> tokens, RowSelection& rows, Rows h0, Rows context,
+                        Rows out) const {
+    embed(executor, tokens, {}, h0);
+    table.select(tokens, tokens.size(), config.pad_token_id, rows);
+    table.gather(executor, rows, 0, 0, blocks.size(), out);
+    if (table.folded()) return;
+    per_layer_input.project(executor, 0, h0, context);
+    per_layer_input.combine(executor, context, out);
   }
 
  private:
@@ -173,7 +214,11 @@ class Decoder final : public LanguageModel {
     std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
     typename Block::Workspace workspace;
     AlignedVector<float> memory;
-    Rows hidden, wanted_embedding, per_layer, context;
+    Rows hidden, wanted_embedding, per_layer, context, kept_logits;
+    std::size_t ahead;              // tokens whose rows are asked for before their turn
+    RowSelection rows, rows_ahead;  // of this chunk, and of those
+    std::vector<Token> recent;      // the last tokens read, as many as the table's keys look back to
+    std::vector<Token> text;        // those, and the chunk
 
     State(const Decoder& m, const StateOptions& o) : ModelState(o), model(&m), workspace(m.config, o) {
       const Config& c = m.config;
@@ -182,8 +227,30 @@ class Decoder final : public LanguageModel {
       const RowsRequest all[] = {{&hidden, o.chunk, d},
                                  {&wanted_embedding, o.chunk, d},
                                  {&per_layer, o.chunk, packed},
-                                 {&context, o.chunk, packed}};
+                                 {&context, o.chunk, packed},
+                                 {&kept_logits, o.chunk, m.table.vocabulary() ? m.head.rows() : 0}};
       memory = allocate_rows(all);
+      ahead = std::max<std::size_t>(o.chunk, 1024);
+      if (m.has_ple()) {
+        rows = m.table.make_selection(o.chunk);
+        rows_ahead = m.table.make_selection(ahead);
+      }
+      recent.reserve(m.table.history());
+      text.reserve(m.table.history() + ahead);
+    }
+    /// The tokens, after those before them that the table's keys look at.
+    std::span<const Token> with_history(std::span<const Token> tokens) {
+      if (position == 0) recent.clear();
+      text.assign(recent.begin(), recent.end());
+      text.insert(text.end(), tokens.begin(), tokens.end());
+      return text;
+    }
+    void remember(std::span<const Token> tokens) {
+      const std::size_t history = model->table.history();
+      if (history == 0) return;
+      text.assign(recent.begin(), recent.end());
+      text.insert(text.end(), tokens.begin(), tokens.end());
+      recent.assign(text.end() - static_cast<std::ptrdiff_t>(std::min(history, text.size())), text.end());
     }
     std::size_t kv_cache_bytes() const override {
       std::size_t bytes = 0;
@@ -205,7 +272,8 @@ class Decoder final : public LanguageModel {
   }
 
   /// The state as our own, if it and the arguments are valid.
-  State& check(ModelState& model_state, const Executor& executor, std::span<const Token> tokens, Rows logits) const {
+  State& check(ModelState& model_state, const Executor& executor, std::span<const Token> tokens, Rows logits,
+               Rows soft) const {
     const auto refuse = [](const auto&... parts) { fail(ErrorCode::argument, "forward: ", parts...); };
     auto* own = dynamic_cast<State*>(&model_state);
     if (own == nullptr || own->model != this) refuse("the state was made by another model");
@@ -223,23 +291,56 @@ class Decoder final : public LanguageModel {
     if (parts(executor) > state.options.parts) {
       refuse("the executor makes ", parts(executor), " parts, the state has room for ", state.options.parts);
     }
-    const std::size_t limit =
-        has_ple() ? std::min(config.vocab_size, config.vocab_size_per_layer_input) : config.vocab_size;
+    std::size_t soft_tokens = 0;
     for (const Token token : tokens) {
-      if (token < 0 || static_cast<std::size_t>(token) >= limit) refuse("token ", token, ", expected 0 to ", limit - 1);
+      soft_tokens += token == soft_token;
+      if (token == soft_token) continue;
+      if (token < 0 || static_cast<std::size_t>(token) >= token_limit()) {
+        refuse("token ", token, ", expected 0 to ", token_limit() - 1);
+      }
+    }
+    if (soft_tokens != soft.rows || (soft.rows > 0 && soft.cols != config.hidden_size)) {
+      refuse("embeddings [", soft.rows, ", ", soft.cols, "] for ", soft_tokens, " soft tokens, expected [", soft_tokens,
+             ", ", config.hidden_size, "]");
     }
     return state;
   }
 
-  /// h0 = embedding[token] * sqrt(d), the factor rounded to the embedding's dtype as the reference has it.
-  void embed(Executor& executor, std::span<const Token> tokens, Rows h0) const {
+  /// Tokens below it have an embedding and a row.
+  std::size_t token_limit() const {
+    return has_ple() ? std::min(config.vocab_size, config.vocab_size_per_layer_input) : config.vocab_size;
+  }
+
+  /// Remembers to ask, before its pages are touched, whether a mapped file is still whole.
+  void watch(const std::shared_ptr<const MappedFile>& file) {
+    if (file && std::find(files_.begin(), files_.end(), file) == files_.end()) files_.push_back(file);
+  }
+
+  /// h0 = embedding[token] * sqrt(d), the factor rounded to the embedding's dtype as the reference has it; a soft
+  /// token's is given.
+  void embed(Executor& executor, std::span<const Token> tokens, Rows soft, Rows h0) const {
     visit(embedding, [&](const auto& rows) {
       const float scale = rounded_to(rows.dtype(), std::sqrt(static_cast<float>(config.hidden_size)));
       for_each_row(executor, tokens.size(), h0.cols, [&](std::size_t t) {
-        B::decode(rows.row(static_cast<std::size_t>(tokens[t])), h0.cols, h0.row(t));
+        if (tokens[t] == soft_token) return;
+        B::decode(rows.row(table.row_of(tokens[t])), h0.cols, h0.row(t));
         B::scale(scale, h0.cols, h0.row(t));
       });
     });
+    for (std::size_t t = 0, i = 0; t < tokens.size(); ++t) {
+      if (tokens[t] == soft_token) std::copy_n(soft.row(i++), h0.cols, h0.row(t));
+    }
+  }
+
+  /// Calls f(first, count) for every run of layers in [begin, end) that have a PLE step.
+  template <class F>
+  void for_each_run(std::size_t begin, std::size_t end, F&& f) const {
+    for (std::size_t l = begin; l < end;) {
+      std::size_t stop = l;
+      while (stop < end && table.has(stop)) ++stop;
+      if (stop > l) f(l, stop - l);
+      l = std::max(stop, l + 1);
+    }
   }
 
   /// Layers [begin, end) for `tokens`, which are the chunk's from its row `row` on. h0 and h may be the same rows.
@@ -249,22 +350,96 @@ class Decoder final : public LanguageModel {
     if (begin == end) return;
     const std::size_t p = config.hidden_size_per_layer_input;
     const Rows e = state.per_layer.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
-    if (has_ple()) {
-      const Rows context = state.context.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
-      table.gather(executor, tokens, begin * p, e);
-      per_layer_input(executor, begin * p, h0.slice(0, tokens.size()), e, context);
-    }
+    const Rows context = state.context.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
+    project(executor, begin, end, tokens, h0, context);
+    bool gathered = false;
     for (std::size_t l = begin; l < end; ++l) {
-      const Rows layer_e = e.columns((l - begin) * p, p);
-      if (has_ple()) observe("per_layer_input", l, layer_e);
-      blocks[l].forward(executor, state.workspace, row, h, layer_e, state.caches[*config.kv_layer(l)]);
+      // The rows are fetched when the first layer asks for them: until then they had time to arrive.
+      const auto per_layer_rows = [&]() -> Rows {
+        if (!table.has(l)) return {};
+        if (!std::exchange(gathered, true)) {
+          table.gather(executor, state.rows, row, begin, end - begin, e);
+          combine(executor, begin, end, tokens, context, e);
+        }
+        const Rows layer_e = e.columns((l - begin) * p, p);
+        observe("per_layer_input", l, layer_e);
+        return layer_e;
+      };
+      blocks[l].forward(executor, state.workspace, row, h, per_layer_rows, state.caches[*config.kv_layer(l)]);
       observe("layer", l, h);
+    }
+  }
+
+  /// The context part of the per-layer inputs of layers [begin, end). A folded table has it in its rows, but for the
+  /// positions that are no text.
+  void project(Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens, Rows h0,
+               Rows context) const {
+    const std::size_t p = config.hidden_size_per_layer_input;
+    for_each_run(begin, end, [&](std::size_t first, std::size_t count) {
+      const Rows columns = context.columns((first - begin) * p, count * p);
+      for_each_computed(tokens, [&](std::size_t t, std::size_t n) {
+        per_layer_input.project(executor, first * p, h0.slice(t, n), columns.slice(t, n));
+      });
+    });
+  }
+
+  void combine(Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens, Rows context,
+               Rows e) const {
+    const std::size_t p = config.hidden_size_per_layer_input;
+    for_each_computed(tokens, [&](std::size_t t, std::size_t n) {
+      if (table.folded()) {  // the identity of a position without text
+        for (std::size_t i = t; i < t + n; ++i) {
+          std::copy_n(table.pad_identity().data() + begin * p, (end - begin) * p, e.row(i));
+        }
+      }
+      per_layer_input.combine(executor, context.slice(t, n), e.slice(t, n));
+    });
+  }
+
+  /// Calls f(t, count) for the runs of positions whose per-layer input is computed: all, or those that are no text.
+  template <class F>
+  void for_each_computed(std::span<const Token> tokens, F&& f) const {
+    if (!table.folded()) return f(std::size_t{0}, tokens.size());
+    for (std::size_t t = 0; t < tokens.size();) {
+      std::size_t stop = t;
+      while (stop < tokens.size() && tokens[stop] == soft_token) ++stop;
+      if (stop > t) f(t, stop - t);
+      t = std::max(stop, t + 1);
+    }
+  }
+
+  /// logits = softcap(head x). Tokens that a cut-down vocabulary left out cannot come next.
+  void write_logits(const State& state, Executor& executor, Rows x, Rows logits) const {
+    const VocabularyMap* vocabulary = table.vocabulary().get();
+    const bool few = head.rows() < config.vocab_size;
+    const Rows y = few ? state.kept_logits.slice(0, x.rows) : logits;
+    visit(head, [&](const auto& w) {
+      parallel_for(executor, w.rows(), 16, [&](std::size_t begin, std::size_t end, std::size_t) {
+        B::matmul(w.row(begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, y.data + begin, y.stride);
+        if (config.final_logit_softcapping == 0) return;
+        for (std::size_t t = 0; t < x.rows; ++t)
+          B::softcap(config.final_logit_softcapping, end - begin, y.row(t) + begin);
+      });
+    });
+    if (vocabulary == nullptr) return;
+    for (std::size_t t = 0; t < x.rows; ++t) {
+      for (std::size_t i = logits.cols; i-- > 0;) {
+        const auto token = static_cast<Token>(i);
+        float& logit = logits.row(t)[i];
+        if (!vocabulary->has(token)) {
+          logit = -std::numeric_limits<float>::infinity();
+        } else if (few) {
+          logit = y.row(t)[*vocabulary->row(token)];
+        }
+      }
     }
   }
 
   static void copy_rows(Rows from, Rows to) {
     for (std::size_t t = 0; t < from.rows; ++t) std::copy_n(from.row(t), from.cols, to.row(t));
   }
+
+  std::vector<std::shared_ptr<const MappedFile>> files_;
 };
 
 }  // namespace ple

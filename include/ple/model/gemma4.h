@@ -61,8 +61,11 @@ struct Gemma4Block {
 
   Gemma4Block(const Gemma4Config& config, std::size_t l);
 
-  /// h: [T, d], the chunk's rows from row `row` on, becomes the layer's output. e: [T, p], its slice of the PLE rows.
-  void forward(Executor& executor, const Gemma4Workspace& w, std::size_t row, Rows h, Rows e, KvCache& cache) const {
+  /// h: [T, d], the chunk's rows from row `row` on, becomes the layer's output. per_layer_rows() gives its slice of the
+  /// PLE rows, [T, p], or none if it was pruned; it is called when they are needed, for they may come from a disk.
+  template <class PerLayerRows>
+  void forward(Executor& executor, const Gemma4Workspace& w, std::size_t row, Rows h, PerLayerRows&& per_layer_rows,
+               KvCache& cache) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows);
 
     // h = h + post_attention_norm(attention(input_norm(h)))
@@ -78,7 +81,7 @@ struct Gemma4Block {
     add<B>(executor, y, h);
 
     // h = h + post_ple_norm(Wout (gelu(Wgate h) * e))
-    if (has_ple) {
+    if (const Rows e = per_layer_rows(); e.cols > 0) {
       per_layer(executor, h, e, w.ple_gate.slice(0, h.rows), y);
       add<B>(executor, y, h);
     }

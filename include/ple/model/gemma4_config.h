@@ -38,6 +38,7 @@ struct Gemma4Config {
   std::size_t max_position_embeddings = 131072;
   std::size_t vocab_size_per_layer_input = 262144;
   std::size_t hidden_size_per_layer_input = 256;  ///< p; 0 for a model without PLE
+  std::int32_t pad_token_id = 0;                  ///< whose PLE row positions have that are no text
   bool attention_k_eq_v = false;                  ///< full layers use the key projection's output as V
   bool tie_word_embeddings = true;
   float rms_norm_eps = 1e-6f;

@@ -40,8 +40,19 @@ class LanguageModel {
   virtual std::unique_ptr<ModelState> make_state(const StateOptions& options) const = 0;
 
   /// Reads tokens, at most options.chunk, and writes the logits of the last logits.rows of them: [rows, vocab_size].
-  /// Rows may be 0. Errors, before anything changes: ErrorCode::argument.
-  virtual void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits) const = 0;
+  /// Rows may be 0. Where a token is soft_token the next row of `soft`, [number of them, d], is its embedding, as the
+  /// first layer gets it. Errors, and then the state is at the position it was at and can go on: ErrorCode::argument;
+  /// ErrorCode::file if a file can no longer be read.
+  virtual void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
+                       Rows soft = {}) const = 0;
+
+  /// A hint that the state will read these tokens next: what has to come from a file is asked for now. Never waits.
+  virtual void will_read(ModelState& state, std::span<const Token> tokens) const {
+    static_cast<void>(state), static_cast<void>(tokens);
+  }
+
+  /// Width of an embedding.
+  virtual std::size_t hidden_size() const = 0;
 };
 
 }  // namespace ple

@@ -43,14 +43,21 @@ struct PerLayerInput {
   PerLayerInput(std::size_t d, std::size_t layers, std::size_t p, float epsilon)
       : context_projection(layers * p, d), context_norm(p, epsilon) {}
 
-  /// For the layers whose columns of the table start at `first`. h0: [T, d]; e: [T, columns], holds the identity and
-  /// becomes the per-layer input; context: room for [T, columns].
-  void operator()(Executor& executor, std::size_t first, Rows h0, Rows e, Rows context) const {
+  /// context = norm(Wproj h0 / sqrt(d)), for the layers whose columns of the table start at `first`.
+  /// h0: [T, d]; context: [T, columns].
+  void project(Executor& executor, std::size_t first, Rows h0, Rows context) const {
     context_projection.outputs(executor, first, h0, context);
-    const float per_root_d = 1.0f / std::sqrt(static_cast<float>(h0.cols)), per_root_2 = 1.0f / std::sqrt(2.0f);
+    const float per_root_d = 1.0f / std::sqrt(static_cast<float>(h0.cols));
+    for_each_row(executor, context.rows, context.cols, [&](std::size_t t) {
+      B::scale(per_root_d, context.cols, context.row(t));
+      context_norm.row(context.row(t), context.cols, context.row(t));
+    });
+  }
+
+  /// e = (context + e) / sqrt(2): e holds the identity and becomes the per-layer input. [T, columns]
+  static void combine(Executor& executor, Rows context, Rows e) {
+    const float per_root_2 = 1.0f / std::sqrt(2.0f);
     for_each_row(executor, e.rows, e.cols, [&](std::size_t t) {
-      B::scale(per_root_d, e.cols, context.row(t));
-      context_norm.row(context.row(t), e.cols, context.row(t));
       B::add(context.row(t), e.cols, e.row(t));
       B::scale(per_root_2, e.cols, e.row(t));
     });

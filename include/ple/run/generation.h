@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -43,6 +44,7 @@ class Generation {
     }
     ++count_;
     unread_ = token;
+    session_->will_read(std::span(&*unread_, 1));
     return token;
   }
 

@@ -62,14 +62,22 @@ class Session {
 
   /// Reads tokens after what was read before. After an error the session goes on from the last chunk that was read.
   /// Errors: ErrorCode::argument for a token outside the vocabulary or more than the context holds, before anything is
-  /// read; ErrorCode::cancelled if `progress` says so.
-  void read(std::span<const Token> tokens, const PromptProgress& progress = {}) {
-    check(tokens);
-    for (std::size_t done = 0; done < tokens.size();) {
+  /// read; ErrorCode::cancelled if `progress` says so; ErrorCode::file if a file can no longer be read.
+  void read(std::span<const Token> tokens, const PromptProgress& progress = {}) { read(tokens, {}, progress); }
+
+  /// As above, for tokens that are not all text: each soft_token takes the next row of `soft`, [number of them, d].
+  void read(std::span<const Token> tokens, Rows soft, const PromptProgress& progress = {}) {
+    check(tokens, soft);
+    for (std::size_t done = 0, soft_done = 0; done < tokens.size();) {
       const std::size_t count = std::min(chunk_, tokens.size() - done);
       const bool last = done + count == tokens.size();
-      forward(tokens.subspan(done, count), {logits_.data(), last ? std::size_t{1} : 0, logits_.size(), logits_.size()});
+      const auto chunk = tokens.subspan(done, count);
+      const auto soft_count = static_cast<std::size_t>(std::count(chunk.begin(), chunk.end(), soft_token));
+      will_read(tokens.subspan(done));
+      forward(chunk, {logits_.data(), last ? std::size_t{1} : 0, logits_.size(), logits_.size()},
+              soft.slice(soft_done, soft_count));
       done += count;
+      soft_done += soft_count;
       if (progress && !progress(done, tokens.size()) && !last) {
         fail(ErrorCode::cancelled, "cancelled after ", done, " of ", tokens.size(), " tokens of the prompt");
       }
@@ -77,15 +85,18 @@ class Session {
   }
   void read(Token token) { read(std::span(&token, 1)); }
 
+  /// A hint that these tokens will be read next, so that what they need from files is on its way meanwhile.
+  void will_read(std::span<const Token> tokens) { model_->will_read(*state_, tokens); }
+
   /// Reads tokens and calls each(i, logits) for every one of them, with the logits that follow tokens[i].
   template <class F>
   void evaluate(std::span<const Token> tokens, F&& each) {
-    check(tokens);
+    check(tokens, {});
     AlignedVector<float> all(std::min(chunk_, tokens.size()) * logits_.size());
     for (std::size_t done = 0; done < tokens.size();) {
       const std::size_t count = std::min(chunk_, tokens.size() - done);
       const Rows rows{all.data(), count, logits_.size(), logits_.size()};
-      forward(tokens.subspan(done, count), rows);
+      forward(tokens.subspan(done, count), rows, {});
       for (std::size_t t = 0; t < count; ++t) each(done + t, std::span<const float>(rows.row(t), rows.cols));
       std::copy_n(rows.row(count - 1), rows.cols, logits_.data());
       done += count;
@@ -100,20 +111,26 @@ class Session {
   }
 
  private:
-  void check(std::span<const Token> tokens) const {
+  void check(std::span<const Token> tokens, Rows soft) const {
     if (tokens.size() > context_ - position()) {
       fail(ErrorCode::argument, "Session: ", tokens.size(), " tokens at position ", position(),
            " go past the context of ", context_, "; SessionOptions::context makes it longer");
     }
+    const auto soft_count = static_cast<std::size_t>(std::count(tokens.begin(), tokens.end(), soft_token));
+    if (soft_count != soft.rows) {
+      fail(ErrorCode::argument, "Session: ", soft_count, " soft tokens (token ", soft_token, "), but ", soft.rows,
+           " embeddings for them");
+    }
     for (const Token token : tokens) {
+      if (token == soft_token) continue;
       if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {
         fail(ErrorCode::argument, "Session: token ", token, ", expected 0 to ", model_->vocab_size() - 1);
       }
     }
   }
 
-  void forward(std::span<const Token> tokens, Rows logits) {
-    model_->forward(*state_, *executor_, tokens, logits);
+  void forward(std::span<const Token> tokens, Rows logits, Rows soft) {
+    model_->forward(*state_, *executor_, tokens, logits, soft);
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
     has_logits_ = logits.rows > 0;
   }

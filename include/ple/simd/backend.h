@@ -16,7 +16,7 @@ using Simd = HWY_NAMESPACE::Simd;
 
 /// What layers ask of a backend; ple/simd/scalar.h defines each function.
 template <class B>
-concept Backend = requires(const float* x, float* y, const bf16* w, std::size_t n, float a) {
+concept Backend = requires(const float* x, float* y, const bf16* w, const q8_0* q, std::size_t n, float a) {
   { B::name() } -> std::convertible_to<const char*>;
   B::matmul(x, n, n, n, x, n, n, y, n);
   B::matmul(w, n, n, n, x, n, n, y, n);
@@ -24,6 +24,7 @@ concept Backend = requires(const float* x, float* y, const bf16* w, std::size_t 
   B::weighted_sum(w, n, n, n, x, y);
   B::decode(x, n, y);
   B::decode(w, n, y);
+  B::decode(q, n, y);
   B::add(x, n, y);
   B::multiply(x, n, y);
   B::scale(a, n, y);

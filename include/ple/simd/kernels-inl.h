@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 
 #include "hwy/contrib/math/math-inl.h"
@@ -88,6 +89,35 @@ struct Simd {
     std::size_t i = 0;
     for (; i + lanes <= n; i += lanes) hn::StoreU(load(x + i), d, y + i);
     if (i < n) store_some(load_some(x + i, n - i), n - i, y + i);
+  }
+
+  static HWY_NOINLINE void decode(const q8_0* x, std::size_t n, float* y) {
+    const hn::CappedTag<float, 16> d;
+    const hn::Rebind<std::int32_t, decltype(d)> di;
+    const hn::Rebind<std::int8_t, decltype(d)> d8;
+    for (std::size_t b = 0; b < n / 32; ++b, ++x, y += 32) {
+      const auto scale = hn::Set(d, to_f32(x->scale));
+      for (std::size_t i = 0; i < 32; i += hn::Lanes(d)) {
+        const auto integers = hn::PromoteTo(di, hn::LoadU(d8, x->values + i));
+        hn::StoreU(hn::Mul(scale, hn::ConvertTo(d, integers)), d, y + i);
+      }
+    }
+  }
+
+  static HWY_NOINLINE void decode(const q4_0* x, std::size_t n, float* y) {
+    const hn::CappedTag<float, 16> d;
+    const hn::Rebind<std::int32_t, decltype(d)> di;
+    const hn::Rebind<std::uint8_t, decltype(d)> d8;
+    for (std::size_t b = 0; b < n / 32; ++b, ++x, y += 32) {
+      const auto scale = hn::Set(d, to_f32(x->scale));
+      for (std::size_t i = 0; i < 16; i += hn::Lanes(d)) {
+        const auto pairs = hn::PromoteTo(di, hn::LoadU(d8, x->pairs + i));
+        const auto low = hn::Sub(hn::And(pairs, hn::Set(di, 15)), hn::Set(di, 8));
+        const auto high = hn::Sub(hn::ShiftRight<4>(pairs), hn::Set(di, 8));
+        hn::StoreU(hn::Mul(scale, hn::ConvertTo(d, low)), d, y + i);
+        hn::StoreU(hn::Mul(scale, hn::ConvertTo(d, high)), d, y + 16 + i);
+      }
+    }
   }
 
   static HWY_NOINLINE void add(const float* x, std::size_t n, float* y) {

@@ -37,10 +37,11 @@ struct Scalar {
     }
   }
 
-  /// y = x, widened
+  /// y = x, widened: n values, a whole number of blocks
   template <StoredType T>
   static void decode(const T* x, std::size_t n, float* y) {
-    for (std::size_t i = 0; i < n; ++i) y[i] = to_f32(x[i]);
+    constexpr std::size_t block = DtypeTraits<T>::values_per_block;
+    for (std::size_t i = 0; i < n / block; ++i) DtypeTraits<T>::decode(x[i], y + i * block);
   }
 
   /// y += x

@@ -3,47 +3,334 @@
 // token needs a few kilobytes; so where it lives is the user's choice.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
+#include <concepts>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
 #include <span>
+#include <string>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "ple/core/token.h"
 #include "ple/nn/linear.h"
+#include "ple/table/row_keys.h"
+#include "ple/table/row_layout.h"
+#include "ple/table/row_store.h"
+#include "ple/table/streamed_rows.h"
 #include "ple/tensor/matrix.h"
 
 namespace ple {
 
 /// The table stays in its file, mapped: the operating system keeps the pages that were touched as long as it likes.
-struct Mapped {};
+struct Mapped {
+  std::size_t budget = 0;  ///< bytes of them that the process keeps at most; 0: no limit
+};
 
-/// The table is copied into memory of the process when it is opened.
+/// The table is read into memory of the process when it is opened.
 struct Resident {};
 
+/// Rows are read when they are needed, into a cache of a fixed size: see StreamedRows for its rules.
+struct Streamed {
+  std::size_t budget = std::size_t{64} << 20;  ///< bytes of rows kept for later
+  bool direct = false;                         ///< past the operating system's page cache
+  ReadEngine engine = ReadEngine::best;
+};
+
+/// The table is left away: every layer skips its PLE step. To measure what it costs and what it does.
+struct Pruned {};
+
 /// Where a table's rows live. The model never changes the choice.
-using TableStorage = std::variant<Mapped, Resident>;
+using TableStorage = std::variant<Mapped, Resident, Streamed, Pruned>;
 
-/// [vocabulary, layers * p], in a dtype of its own.
+/// A table as a file has it.
+struct TableSource {
+  Tensor tensor = {};  ///< its bytes: rows of layout.row_bytes(), one after another
+  RowLayout layout = {};
+  std::uint64_t rows = 0;
+  float scale = 1;                       ///< values are multiplied by it when they are used
+  bool folded = false;                   ///< rows are whole per-layer inputs of text, not only their identity part
+  std::vector<float> pad_identity = {};  ///< folded: the identity part of positions without text
+  std::shared_ptr<const VocabularyMap> vocabulary = nullptr;  ///< where only some tokens have rows
+  std::optional<Tensor> token_embedding = {};                 ///< of those tokens
+};
+
+/// Which rows a chunk of text needs, and room to find them in; made once per session.
+struct RowSelection {
+  std::vector<RowId> ids;  ///< per_token for every token
+  std::vector<RowId> unique;
+  std::vector<const std::byte*> addresses;
+};
+
+/// [vocabulary, layers * p]. T is the type of all slices; Any: whatever each slice has.
 template <class T = Any, Backend B = Simd>
-struct PleTable {
-  Matrix<T> rows;
-  std::size_t p = 0;  ///< values per layer
-
+class PleTable {
+ public:
   PleTable() = default;
   PleTable(std::size_t vocabulary, std::size_t layers, std::size_t width)
-      : rows(vocabulary, layers * width), p(width) {}
+      : rows_(vocabulary), layers_(layers), width_(width) {}
 
-  /// out[t] = columns [first, first + out.cols) of tokens[t]'s row, times sqrt(p) rounded to the table's dtype, as the
-  /// reference has it. Every token must be a row of the table.
-  void gather(Executor& executor, std::span<const Token> tokens, std::size_t first, Rows out) const {
-    visit(rows, [&](const auto& table) {
-      const float scale = rounded_to(table.dtype(), std::sqrt(static_cast<float>(p)));
-      for_each_row(executor, tokens.size(), out.cols, [&](std::size_t t) {
-        B::decode(table.row(static_cast<std::size_t>(tokens[t])) + first, out.cols, out.row(t));
-        B::scale(scale, out.cols, out.row(t));
-      });
-    });
+  std::uint64_t rows() const { return rows_; }
+  std::size_t cols() const { return layers_ * width_; }
+  std::size_t width() const { return width_; }
+  const RowLayout& layout() const { return layout_; }
+  float scale() const { return scale_; }
+  bool folded() const { return folded_; }
+  std::span<const float> pad_identity() const { return pad_identity_; }
+  const std::shared_ptr<const VocabularyMap>& vocabulary() const { return vocabulary_; }
+  std::size_t history() const { return keys_.history; }
+  const std::shared_ptr<RowStore>& store() const { return store_; }
+  TableCounters counters() const { return store_ ? store_->counters() : TableCounters{}; }
+
+  /// Whether layer l has values here; the others skip their PLE step.
+  bool has(std::size_t l) const { return l < layout_.layers() && layout_.has(l); }
+
+  /// Rows of values in order, in memory of this table and its copies, uninitialised.
+  T* allocate() requires StoredType<T> {
+    layout_ = RowLayout(layers_, width_, DtypeTraits<T>::id);
+    auto values = std::make_shared<AlignedVector<std::byte>>(rows_ * layout_.row_bytes());
+    std::byte* data = values->data();
+    scale_ = root_of_width(DtypeTraits<T>::id);
+    store_ = std::make_shared<MemoryRows>(data, layout_.row_bytes(), std::move(values));
+    return reinterpret_cast<T*>(data);
   }
+
+  /// Takes a checkpoint's tensor. Errors: ErrorCode::shape, dtype, file; not_supported for direct reads or io_uring
+  /// where the system has none.
+  void load(const Tensor& tensor, const TableStorage& storage) {
+    if (tensor.shape != std::vector<std::uint64_t>{rows_, cols()}) {
+      fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape), ", expected ",
+           shape_text({rows_, cols()}));
+    }
+    load(TableSource{.tensor = tensor,
+                     .layout = RowLayout(layers_, width_, tensor.dtype),
+                     .rows = rows_,
+                     .scale = root_of_width(tensor.dtype)},
+         storage);
+  }
+
+  /// As above, of a file of ple's own. Errors: config too, if it was made for another model.
+  void load(const TableSource& source, const TableStorage& storage) {
+    const Tensor& tensor = source.tensor;
+    const auto refuse = [&](ErrorCode code, const auto&... parts) {
+      fail(code, tensor.file, ": ", tensor.name, ": ", parts...);
+    };
+    if (source.layout.layers() != layers_ || source.layout.width() != width_) {
+      refuse(ErrorCode::config, "rows of ", source.layout.layers(), " layers of ", source.layout.width(),
+             " values, expected ", layers_, " of ", width_, ": was it made for another model?");
+    }
+    if (source.vocabulary && source.vocabulary->vocab_size() != rows_) {
+      refuse(ErrorCode::config, "made from a vocabulary of ", source.vocabulary->vocab_size(), ", expected ", rows_);
+    }
+    if (!source.vocabulary && source.rows < rows_) {
+      refuse(ErrorCode::config, source.rows, " rows, expected ", rows_);
+    }
+    if constexpr (StoredType<T>) {
+      for (std::size_t l = 0; l < layers_; ++l) {
+        if (source.layout.has(l) && *source.layout.slice(l).dtype != DtypeTraits<T>::id) {
+          refuse(ErrorCode::dtype, "dtype is ", name_of(*source.layout.slice(l).dtype), ", expected ",
+                 DtypeTraits<T>::name);
+        }
+      }
+    }
+    store_ = make_store(source, storage);
+    layout_ = store_ ? source.layout : RowLayout(std::vector<std::optional<Dtype>>(layers_), width_);
+    scale_ = source.scale;
+    folded_ = source.folded;
+    pad_identity_ = source.pad_identity;
+    vocabulary_ = source.vocabulary;
+    rows_ = source.rows;
+  }
+
+  /// Another way from tokens to rows. The ids must be below rows().
+  void set_keys(RowKeys keys) { keys_ = std::move(keys); }
+
+  /// Replaces a row, or adds one past the end, in memory only: cols() values, as the file would hold them in f32. Not
+  /// while a session computes. Errors: ErrorCode::argument.
+  void set_row(RowId id, std::span<const float> values) {
+    if (values.size() != cols()) {
+      fail(ErrorCode::argument, "PleTable::set_row: ", values.size(), " values, expected ", cols());
+    }
+    overlay_[id].assign(values.begin(), values.end());
+  }
+  /// The row is again what the file says.
+  void reset_row(RowId id) { overlay_.erase(id); }
+
+  RowSelection make_selection(std::size_t tokens) const {
+    RowSelection selection;
+    selection.ids.reserve(tokens * keys_.per_token);
+    selection.unique.reserve(tokens * keys_.per_token);
+    selection.addresses.resize(tokens * keys_.per_token);
+    return selection;
+  }
+
+  /// Finds the rows of the last `count` tokens of `text`; the tokens before them are history. A token that stands for
+  /// no text has the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for a token without a row.
+  void select(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
+    selection.ids.clear();
+    for (std::size_t i = text.size() - count; i < text.size(); ++i) {
+      const Token token = text[i] == soft_token ? pad : text[i];
+      if (text[i] == soft_token && folded_) {
+        selection.ids.insert(selection.ids.end(), keys_.per_token, no_row);
+      } else if (keys_.ids) {
+        const std::size_t begin = i - std::min(i, keys_.history);
+        selection.ids.resize(selection.ids.size() + keys_.per_token);
+        keys_.ids(text.subspan(begin, i + 1 - begin), std::span(selection.ids).last(keys_.per_token));
+      } else {
+        selection.ids.push_back(row_of(token));
+      }
+    }
+  }
+
+  /// The row of the token embedding and of the table that a token has. Errors: ErrorCode::argument.
+  std::size_t row_of(Token token) const {
+    if (!vocabulary_) return static_cast<std::size_t>(token);
+    if (const auto row = vocabulary_->row(token)) return *row;
+    fail(ErrorCode::argument, "token ", token, " has no row: it was left out when the table was packed");
+  }
+
+  /// A hint that the rows will be gathered soon.
+  void request(RowSelection& selection) const noexcept {
+    if (!store_) return;
+    unique_ids(selection, 0, selection.ids.size());
+    store_->request(selection.unique);
+  }
+
+  /// out[t] = layers [first, first + layers) of the rows of token first_token + t, summed and scaled; 0 for what has no
+  /// values. Errors: ErrorCode::file.
+  void gather(Executor& executor, RowSelection& selection, std::size_t first_token, std::size_t first,
+              std::size_t layers, Rows out) const {
+    gather_stored(executor, selection, first_token, first, layers, out);
+    if (scale_ == 1) return;
+    for_each_row(executor, out.rows, out.cols, [&](std::size_t t) { B::scale(scale_, out.cols, out.row(t)); });
+  }
+
+  /// As above, but the values as they are stored: not scaled.
+  void gather_stored(Executor& executor, RowSelection& selection, std::size_t first_token, std::size_t first,
+                     std::size_t layers, Rows out) const {
+    const std::size_t per_token = keys_.per_token;
+    const std::span<const RowId> ids = std::span(selection.ids).subspan(first_token * per_token, out.rows * per_token);
+    for (std::size_t t = 0; t < out.rows; ++t) std::fill_n(out.row(t), out.cols, 0.0f);
+    if (!store_) return;
+    unique_ids(selection, first_token * per_token, ids.size());
+    for (std::size_t begin = 0; begin < selection.unique.size();) {
+      const std::size_t count = std::min(selection.unique.size() - begin, store_->most_at_once());
+      const std::span<const RowId> held(selection.unique.data() + begin, count);
+      store_->hold(held, selection.addresses);
+      for_each_row(executor, out.rows, out.cols * per_token, [&](std::size_t t) {
+        for (const RowId id : ids.subspan(t * per_token, per_token)) {
+          const auto found = std::lower_bound(held.begin(), held.end(), id);
+          if (found == held.end() || *found != id) continue;
+          decode(selection.addresses[static_cast<std::size_t>(found - held.begin())], first, layers, out.row(t));
+        }
+      });
+      store_->release(held);
+      begin += count;
+    }
+    if (overlay_.empty()) return;
+    for (std::size_t t = 0; t < out.rows; ++t) {
+      for (const RowId id : ids.subspan(t * per_token, per_token)) add_overlay(id, first, layers, out.row(t));
+    }
+  }
+
+ private:
+  static constexpr RowId no_row = ~RowId{0};
+
+  /// The reference multiplies a row by sqrt(p), rounded to the table's dtype.
+  float root_of_width(Dtype dtype) const { return rounded_to(dtype, std::sqrt(static_cast<float>(width_))); }
+
+  std::shared_ptr<RowStore> make_store(const TableSource& source, const TableStorage& storage) const {
+    const Tensor& tensor = source.tensor;
+    const std::size_t row_bytes = source.layout.row_bytes();
+    if (std::holds_alternative<Pruned>(storage) || row_bytes == 0) return nullptr;
+    if (!tensor.map) return std::make_shared<MemoryRows>(tensor.data, row_bytes, tensor.owner);
+    if (std::holds_alternative<Resident>(storage)) {
+      auto values = std::make_shared<AlignedVector<std::byte>>(tensor.bytes);
+      constexpr std::size_t piece = std::size_t{8} << 20;
+      for (std::size_t at = 0; at < tensor.bytes; at += piece) {
+        const std::span<std::byte> part(values->data() + at, std::min(piece, tensor.bytes - at));
+        tensor.map->file()->read_all(tensor.offset + at, part, tensor.name);
+      }
+      const std::byte* data = values->data();
+      return std::make_shared<MemoryRows>(data, row_bytes, std::move(values));
+    }
+    if (const auto* streamed = std::get_if<Streamed>(&storage)) {
+      const auto file = streamed->direct ? tensor.map->file()->direct() : tensor.map->file();
+      file->expect_random_reads();
+      return std::make_shared<StreamedRows>(RowFile{file->name(), tensor.offset, row_bytes, streamed->direct},
+                                            make_read_queue(file, streamed->engine), streamed->budget);
+    }
+    return std::make_shared<MappedRows>(tensor.map, tensor.offset, row_bytes, source.rows,
+                                        std::get<Mapped>(storage).budget);
+  }
+
+  /// The different ids of those from `begin` on that the store has, ascending.
+  void unique_ids(RowSelection& selection, std::size_t begin, std::size_t count) const {
+    auto& unique = selection.unique;
+    unique.clear();
+    for (const RowId id : std::span(selection.ids).subspan(begin, count)) {
+      if (id < rows_ && (overlay_.empty() || !overlay_.contains(id))) unique.push_back(id);
+    }
+    std::sort(unique.begin(), unique.end());
+    unique.erase(std::unique(unique.begin(), unique.end()), unique.end());
+  }
+
+  void decode(const std::byte* row, std::size_t first, std::size_t layers, float* out) const {
+    for (std::size_t l = first; l < first + layers; ++l, out += width_) {
+      const RowLayout::Slice& slice = layout_.slice(l);
+      if (!slice.dtype) continue;
+      const auto values = [&]<class V>() {
+        // Piece by piece: a file may have rows where no V can be used, and what several rows add up to needs room.
+        constexpr std::size_t most = 256, per_block = DtypeTraits<V>::values_per_block;
+        const std::byte* stored = row + slice.offset;
+        for (std::size_t i = 0; i < width_; i += most, stored += most / per_block * sizeof(V)) {
+          const std::size_t count = std::min(most, width_ - i);
+          V aligned[most / per_block];
+          const V* blocks = reinterpret_cast<const V*>(stored);
+          if (reinterpret_cast<std::uintptr_t>(stored) % alignof(V) != 0) {
+            std::memcpy(aligned, stored, count / per_block * sizeof(V));
+            blocks = aligned;
+          }
+          if (keys_.per_token == 1) {
+            B::decode(blocks, count, out + i);
+          } else {
+            float piece[most];
+            B::decode(blocks, count, piece);
+            B::add(piece, count, out + i);
+          }
+        }
+      };
+      if constexpr (StoredType<T>) {
+        values.template operator()<T>();
+      } else {
+        with_dtype(*slice.dtype, values);
+      }
+    }
+  }
+
+  void add_overlay(RowId id, std::size_t first, std::size_t layers, float* out) const {
+    const auto found = overlay_.find(id);
+    if (found == overlay_.end()) return;
+    const float* values = found->second.data() + first * width_;
+    if (keys_.per_token > 1) return B::add(values, layers * width_, out);
+    std::copy_n(values, layers * width_, out);
+  }
+
+  std::uint64_t rows_ = 0;
+  std::size_t layers_ = 0, width_ = 0;
+  RowLayout layout_;
+  float scale_ = 1;
+  bool folded_ = false;
+  std::vector<float> pad_identity_;
+  std::shared_ptr<const VocabularyMap> vocabulary_;
+  std::shared_ptr<RowStore> store_;
+  RowKeys keys_;
+  std::map<RowId, std::vector<float>> overlay_;
 };
 
 }  // namespace ple

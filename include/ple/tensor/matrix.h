@@ -26,7 +26,7 @@ class MatrixView {
   std::size_t rows() const { return rows_; }
   std::size_t cols() const { return cols_; }
   Dtype dtype() const { return DtypeTraits<T>::id; }
-  const T* row(std::size_t r) const { return data_ + r * cols_; }
+  const T* row(std::size_t r) const { return data_ + r * (cols_ / DtypeTraits<T>::values_per_block); }
 
  private:
   const T* data_;
@@ -47,7 +47,7 @@ class MatrixBase {
  public:
   std::size_t rows() const { return rows_; }
   std::size_t cols() const { return cols_; }
-  std::size_t bytes() const { return rows_ * cols_ * bytes_per_value(dtype_); }
+  std::size_t bytes() const { return bytes_of(dtype_, rows_ * cols_); }
   Dtype dtype() const { return dtype_; }
   bool loaded() const { return data_ != nullptr; }
 

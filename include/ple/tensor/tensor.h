@@ -7,11 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/system.h"
 #include "ple/dtype/dtype.h"
 
 namespace ple {
 
-/// A tensor as a file holds it: type and shape known at run time. `data` is aligned for its type, and readable while
+/// A tensor as a file holds it: type and shape known at run time. `data` is aligned for its type (but for that of a PLE
+/// table, which is decoded from anywhere), and readable while
 /// `owner` lives. A reader of files guarantees that shape, dtype and bytes agree.
 struct Tensor {
   std::string file;  ///< for messages
@@ -21,6 +23,8 @@ struct Tensor {
   const std::byte* data = nullptr;
   std::size_t bytes = 0;
   std::shared_ptr<const void> owner;
+  std::shared_ptr<const MappedFile> map = nullptr;  ///< the file it lies in, if it lies in one
+  std::uint64_t offset = 0;                         ///< and where
 };
 
 /// "[262144, 1536]"

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a model's PLE table into a file of its own: in other number types, folded, or for fewer tokens.
+#include "backend.h"
+
+#include <ple/io/pack_table.h>
+#include <ple/ple.h>
+
+#include "arguments.h"
+
+#include <chrono>
+#include <fstream>
+
+constexpr const char* usage =
+    "usage: pack MODEL OUT [options]\n"
+    "\n"
+    "  MODEL               a Hugging Face folder of a Gemma 4 model with PLE\n"
+    "  OUT                 the file to write; `generate MODEL --table-file OUT` uses it\n"
+    "  --dtype TYPES       f32, bf16, f16, q8_0, q4_0 or none (pruned) for all layers, or a list with one for each\n"
+    "                      layer: bf16,q8_0,none,... (default: the original's type)\n"
+    "  --fold              rows hold whole per-layer inputs: no token needs the context projection any more\n"
+    "  --vocab FILE        keep the rows of these tokens only: numbers, apart from each other by white space\n"
+    "  --substitute TOKEN  with --vocab: stands in for every other token, which is an error otherwise\n"
+    "  --threads N         (default: all)\n";
+
+namespace {
+
+/// A line on stderr that says how far the work is.
+class Progress {
+ public:
+  bool operator()(const char* what, std::uint64_t done, std::uint64_t total) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    if (what != what_ || done == total || seconds > shown_ + 0.2) {
+      fmt::print(stderr, "\r{}: {} of {} ({:.0f} %), {:.1f} s ", what, done, total,
+                 total ? 100.0 * static_cast<double>(done) / static_cast<double>(total) : 100.0, seconds);
+      if (done == total) fmt::print(stderr, "\n");
+      shown_ = seconds;
+      what_ = what;
+    }
+    return true;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  double shown_ = -1;
+  const char* what_ = nullptr;
+};
+
+std::vector<ple::Token> read_tokens(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw std::runtime_error(fmt::format("{}: cannot read", path));
+  std::vector<ple::Token> tokens;
+  for (std::string word; file >> word;) {
+    ple::Token token = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), token);
+    if (error != std::errc() || end != word.data() + word.size()) {
+      throw std::runtime_error(fmt::format("{}: '{}' is no token, expected whole numbers", path, word));
+    }
+    tokens.push_back(token);
+  }
+  if (tokens.empty()) throw std::runtime_error(fmt::format("{}: no tokens", path));
+  return tokens;
+}
+
+void run(examples::Arguments& arguments) {
+  const std::string model_path = arguments.first("MODEL"), out = arguments.first("OUT");
+  const auto checkpoint = ple::Checkpoint::open(model_path);
+  const auto dtype = arguments.text("--dtype"), vocabulary = arguments.text("--vocab"),
+             substitute = arguments.text("--substitute");
+  ple::PackOptions options;
+  options.fold = arguments.flag("--fold");
+  if (vocabulary) options.kept = read_tokens(*vocabulary);
+  if (substitute) options.substitute = std::stoi(*substitute);
+  ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
+  arguments.done();
+
+  const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
+  const std::size_t layers = model.config.num_layers();
+  options.dtypes = ple::RowLayout::parse(dtype.value_or(model.table.layout().text()), layers, "--dtype");
+  ple::pack_table(model, options, out, pool, Progress());
+
+  const ple::TableSource before = {.tensor = checkpoint.tensor(ple::Parameter::ple_table)},
+                         after = ple::read_packed_table(out);
+  const auto mebibytes = [](std::size_t bytes) { return static_cast<double>(bytes) / 1048576; };
+  fmt::print("{}: {} rows of {} bytes, {:.1f} MiB (the original: {:.1f} MiB){}\n", out, after.rows,
+             after.layout.row_bytes(), mebibytes(after.tensor.bytes), mebibytes(before.tensor.bytes),
+             after.folded ? ", folded" : "");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return examples::run(usage, argc, argv, run); }

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a model's PLE table into a file of its own, in another form: see io/packed_table.h for the file.
+#pragma once
+
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/executor.h"
+#include "ple/core/memory.h"
+#include "ple/io/packed_table.h"
+#include "ple/model/decoder.h"
+
+namespace ple {
+
+struct PackOptions {
+  std::vector<std::optional<Dtype>> dtypes = {};  ///< of each layer; nothing: the layer is pruned away
+  bool fold = false;             ///< whole per-layer inputs of text, so that no token needs the context projection
+  std::vector<Token> kept = {};  ///< the tokens that keep their rows; none: all
+  std::optional<Token> substitute = {};  ///< with `kept`: stands in for all others, which otherwise are an error
+};
+
+/// Called with rows done and their number; false cancels.
+using PackProgress = std::function<bool(const char* what, std::uint64_t done, std::uint64_t total)>;
+
+namespace detail {
+
+/// A file that is written under another name and takes its own only once all of it was read back.
+class CheckedWriter {
+ public:
+  explicit CheckedWriter(std::filesystem::path path) : path_(std::move(path)), partial_(path_.string() + ".partial") {
+    out_.open(partial_, std::ios::binary | std::ios::trunc);
+    if (!out_) fail(ErrorCode::file, partial_, ": cannot write: ", std::strerror(errno));
+  }
+  CheckedWriter(const CheckedWriter&) = delete;
+  CheckedWriter& operator=(const CheckedWriter&) = delete;
+  ~CheckedWriter() {
+    if (done_) return;
+    out_.close();
+    std::error_code ignored;
+    std::filesystem::remove(partial_, ignored);
+  }
+
+  void write(const void* data, std::size_t bytes) {
+    out_.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
+    if (!out_) fail(ErrorCode::file, partial_, ": cannot write at byte ", size_, ": is the disk full?");
+    add(checksum_, static_cast<const std::byte*>(data), bytes);
+    size_ += bytes;
+  }
+
+  /// Reads everything back. Errors: ErrorCode::file if it differs.
+  template <class Progress>
+  void finish(const Progress& progress) {
+    out_.close();
+    if (!out_) fail(ErrorCode::file, partial_, ": cannot write: is the disk full?");
+    {
+      const auto file = File::open(partial_);
+      if (file->size() != size_) fail(ErrorCode::file, partial_, ": has ", file->size(), " bytes, expected ", size_);
+      std::vector<std::byte> piece(std::size_t{4} << 20);
+      std::uint64_t checksum = first;
+      for (std::uint64_t at = 0; at < size_; at += piece.size()) {
+        const auto part =
+            std::span(piece).first(static_cast<std::size_t>(std::min<std::uint64_t>(piece.size(), size_ - at)));
+        file->read_all(at, part, "reading back");
+        add(checksum, part.data(), part.size());
+        progress(std::min(at + piece.size(), size_), size_);
+      }
+      if (checksum != checksum_) fail(ErrorCode::file, partial_, ": reads back other bytes than were written");
+    }
+    std::error_code error;
+    std::filesystem::rename(partial_, path_, error);
+    if (error) fail(ErrorCode::file, path_.string(), ": cannot take the place of an older file: ", error.message());
+    done_ = true;
+  }
+
+ private:
+  static constexpr std::uint64_t first = 0xcbf29ce484222325u;
+
+  /// FNV-1a.
+  static void add(std::uint64_t& sum, const std::byte* data, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; ++i) sum = (sum ^ static_cast<std::uint8_t>(data[i])) * 0x100000001b3u;
+  }
+
+  std::filesystem::path path_;
+  std::string partial_;
+  std::ofstream out_;
+  std::uint64_t size_ = 0, checksum_ = first;
+  bool done_ = false;
+};
+
+inline std::string shortest(float value) {
+  char text[32];
+  const auto [end, error] = std::to_chars(text, text + sizeof text, value);
+  return {text, end};
+}
+
+/// A safetensors header, padded so that the data begin on a page.
+class SafetensorsHeader {
+ public:
+  void metadata(const std::string& name, const std::string& value) {
+    metadata_ += (metadata_.empty() ? "" : ",") + ("\"" + name + "\":\"" + value + "\"");
+  }
+  void tensor(const std::string& name, std::string_view dtype, const std::vector<std::uint64_t>& shape,
+              std::uint64_t bytes) {
+    tensors_ += ",\"" + name + "\":{\"dtype\":\"" + std::string(dtype) + "\",\"shape\":" + shape_text(shape) +
+                ",\"data_offsets\":[" + std::to_string(at_) + "," + std::to_string(at_ + bytes) + "]}";
+    at_ += bytes;
+  }
+  std::string bytes() const {
+    std::string text = "{\"__metadata__\":{" + metadata_ + "}" + tensors_ + "}";
+    text.resize((text.size() + 8 + 4095) / 4096 * 4096 - 8, ' ');
+    const std::uint64_t size = text.size();
+    std::string length(8, '\0');
+    std::memcpy(length.data(), &size, 8);
+    return length + text;
+  }
+
+ private:
+  std::string metadata_, tensors_;
+  std::uint64_t at_ = 0;
+};
+
+}  // namespace detail
+
+/// Writes `model`'s table to `path`, which it replaces at the end, once all was read back.
+/// Errors: ErrorCode::argument, config, file; cancelled if `progress` says so.
+template <class Block, class Table>
+void pack_table(const Decoder<Block, Table>& model, PackOptions options, const std::filesystem::path& path,
+                Executor& executor, const PackProgress& progress = {}) {
+  const auto refuse = [](const auto&... parts) { fail(ErrorCode::argument, "pack_table: ", parts...); };
+  const std::size_t layers = model.config.num_layers(), p = model.config.hidden_size_per_layer_input;
+  const std::size_t vocab_size = model.config.vocab_size_per_layer_input, d = model.config.hidden_size;
+  if (p == 0) refuse("the model has no PLE table");
+  if (model.table.vocabulary() || model.table.folded())
+    refuse("the model's table was packed already: start from the original");
+  if (options.dtypes.size() != layers) refuse("types of ", options.dtypes.size(), " layers, expected ", layers);
+  std::vector<Token> tokens = options.kept;
+  for (std::size_t token = 0; options.kept.empty() && token < vocab_size; ++token)
+    tokens.push_back(static_cast<Token>(token));
+  const std::size_t limit = std::min(vocab_size, model.config.vocab_size);
+  std::vector<bool> seen(vocab_size, false);
+  for (const Token token : options.kept) {
+    if (token < 0 || static_cast<std::size_t>(token) >= limit) refuse("token ", token, ", expected 0 to ", limit - 1);
+    if (seen[static_cast<std::size_t>(token)]) refuse("token ", token, " is listed twice");
+    seen[static_cast<std::size_t>(token)] = true;
+  }
+  if (options.substitute &&
+      (options.kept.empty() || *options.substitute < 0 || static_cast<std::size_t>(*options.substitute) >= limit ||
+       !seen[static_cast<std::size_t>(*options.substitute)])) {
+    refuse("the substitute ", *options.substitute, " is not among the tokens that keep their rows");
+  }
+
+  RowLayout layout(options.dtypes, p, 1);
+  const std::optional<Dtype> only = layout.only_dtype();
+  const bool plain = only && values_per_block(*only) == 1;
+  if (!plain) layout = RowLayout(options.dtypes, p);
+  detail::SafetensorsHeader header;
+  header.metadata("format", std::string(packed_table_format));
+  header.metadata("layers", std::to_string(layers));
+  header.metadata("width", std::to_string(p));
+  header.metadata("vocab_size", std::to_string(vocab_size));
+  header.metadata("dtypes", layout.text());
+  header.metadata("scale", detail::shortest(options.fold ? 1.0f : model.table.scale()));
+  header.metadata("folded", options.fold ? "true" : "false");
+  if (options.substitute) header.metadata("substitute", std::to_string(*options.substitute));
+  header.tensor("ple_table", plain ? safetensors_name(*only) : "U8",
+                {tokens.size(), plain ? layers * p : layout.row_bytes()}, tokens.size() * layout.row_bytes());
+  const std::size_t embedding_row = bytes_of(model.embedding.dtype(), d);
+  if (!options.kept.empty()) {
+    header.tensor("token_embedding", safetensors_name(model.embedding.dtype()), {tokens.size(), d},
+                  tokens.size() * embedding_row);
+    header.tensor("kept_tokens", "I32", {tokens.size()}, tokens.size() * sizeof(Token));
+  }
+  if (options.fold) header.tensor("pad_identity", "F32", {layers * p}, layers * p * sizeof(float));
+
+  detail::CheckedWriter writer(path);
+  const std::string head = header.bytes();
+  writer.write(head.data(), head.size());
+  constexpr std::size_t chunk = 256;
+  RowSelection selection = model.table.make_selection(chunk);
+  Rows h0, context, values;
+  const RowsRequest requests[] = {{&h0, chunk, options.fold ? d : 0},
+                                  {&context, chunk, options.fold ? layers * p : 0},
+                                  {&values, chunk, layers * p}};
+  const AlignedVector<float> memory = allocate_rows(requests);
+  AlignedVector<std::byte> encoded(chunk * layout.row_bytes());
+  for (std::size_t done = 0; done < tokens.size(); done += chunk) {
+    const std::span<const Token> some = std::span(tokens).subspan(done, std::min(chunk, tokens.size() - done));
+    const Rows out = values.slice(0, some.size());
+    if (options.fold) {
+      model.per_layer_inputs(executor, some, selection, h0.slice(0, some.size()), context.slice(0, some.size()), out);
+    } else {
+      model.table.select(some, some.size(), model.config.pad_token_id, selection);
+      model.table.gather_stored(executor, selection, 0, 0, layers, out);
+    }
+    for_each_row(executor, some.size(), out.cols * 8,
+                 [&](std::size_t t) { layout.encode(out.row(t), encoded.data() + t * layout.row_bytes()); });
+    writer.write(encoded.data(), some.size() * layout.row_bytes());
+    if (progress && !progress("rows written", done + some.size(), tokens.size()))
+      fail(ErrorCode::cancelled, "packing was cancelled");
+  }
+  if (!options.kept.empty()) {
+    visit(model.embedding, [&](const auto& rows) {
+      for (const Token token : tokens) writer.write(rows.row(static_cast<std::size_t>(token)), embedding_row);
+    });
+    writer.write(tokens.data(), tokens.size() * sizeof(Token));
+  }
+  if (options.fold) {
+    const Token pad = model.config.pad_token_id;
+    model.table.select(std::span(&pad, 1), 1, pad, selection);
+    model.table.gather(executor, selection, 0, 0, layers, values.slice(0, 1));
+    writer.write(values.data, layers * p * sizeof(float));
+  }
+  writer.finish([&](std::uint64_t done, std::uint64_t total) {
+    if (progress && !progress("bytes read back", done, total)) fail(ErrorCode::cancelled, "packing was cancelled");
+  });
+}
+
+}  // namespace ple

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which rows of a table a token needs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "ple/core/token.h"
+#include "ple/table/row_layout.h"
+
+namespace ple {
+
+/// From a text to the rows of a table: by default a token is its row. A table keyed by n-grams has a function instead,
+/// and perhaps several rows a token, whose sum is used.
+struct RowKeys {
+  std::size_t per_token = 1;  ///< ids that `ids` writes
+  std::size_t history = 0;    ///< tokens before the token that the ids depend on
+  /// Gets the token, last in `window`, after up to `history` tokens before it (fewer where a text begins); writes its
+  /// ids, each below the table's number of rows. Called from one thread per session; must not throw. Empty: the token.
+  std::function<void(std::span<const Token> window, std::span<RowId> ids)> ids = {};
+};
+
+/// Keys of hashed n-grams, n = 2 to `longest`: an n-gram's id lies in the n-th of the table's equal parts.
+/// Tokens before a text's begin count as -1.
+inline RowKeys hashed_ngrams(std::size_t longest, std::uint64_t rows) {
+  const std::uint64_t part = rows / (longest - 1);
+  return {longest - 1, longest - 1, [longest, part](std::span<const Token> window, std::span<RowId> ids) {
+            std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over tokens, newest first
+            for (std::size_t n = 1; n <= longest; ++n) {
+              const Token token = n <= window.size() ? window[window.size() - n] : Token{-1};
+              hash = (hash ^ static_cast<std::uint32_t>(token)) * 0x100000001b3u;
+              if (n >= 2) ids[n - 2] = (n - 2) * part + (hash ^ hash >> 29) % part;
+            }
+          }};
+}
+
+/// Which row of a cut-down vocabulary a token has: in the PLE table, the token embedding and the head.
+class VocabularyMap {
+ public:
+  /// `kept` are the tokens that have rows, in the rows' order, different and below `vocab_size`; `substitute`, one of
+  /// them, stands in for all others where it is given.
+  VocabularyMap(std::vector<Token> kept, std::size_t vocab_size, std::optional<Token> substitute)
+      : kept_(std::move(kept)), row_of_(vocab_size, absent), substitute_(substitute) {
+    for (std::size_t row = 0; row < kept_.size(); ++row) {
+      row_of_[static_cast<std::size_t>(kept_[row])] = static_cast<std::uint32_t>(row);
+    }
+  }
+
+  std::size_t rows() const { return kept_.size(); }
+  std::size_t vocab_size() const { return row_of_.size(); }
+  std::span<const Token> kept() const { return kept_; }
+  std::optional<Token> substitute() const { return substitute_; }
+
+  /// Whether the token has a row of its own.
+  bool has(Token token) const { return row_of_[static_cast<std::size_t>(token)] != absent; }
+
+  /// The token's row, the substitute's, or nothing. `token` must be below vocab_size.
+  std::optional<std::size_t> row(Token token) const {
+    std::uint32_t row = row_of_[static_cast<std::size_t>(token)];
+    if (row == absent && substitute_) row = row_of_[static_cast<std::size_t>(*substitute_)];
+    return row == absent ? std::nullopt : std::optional<std::size_t>(row);
+  }
+
+ private:
+  static constexpr std::uint32_t absent = std::numeric_limits<std::uint32_t>::max();
+
+  std::vector<Token> kept_;
+  std::vector<std::uint32_t> row_of_;
+  std::optional<Token> substitute_;
+};
+
+}  // namespace ple

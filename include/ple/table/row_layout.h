@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a row of a PLE table is made of: one slice a depth, each in a number type of its own, or none.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/memory.h"
+#include "ple/dtype/dtype.h"
+
+namespace ple {
+
+/// A row of a table, counted from 0. A table may have more rows than 2^32.
+using RowId = std::uint64_t;
+
+/// Where the slice of each layer lies in a stored row.
+class RowLayout {
+ public:
+  /// A layer's p values; a layer without a dtype has been pruned away, and skips its PLE step.
+  struct Slice {
+    std::optional<Dtype> dtype = {};
+    std::size_t offset = 0;  ///< bytes from the row's begin
+  };
+
+  RowLayout() = default;
+
+  /// Rows as checkpoints have them: every layer in `dtype`, nothing between.
+  /// Errors: ErrorCode::config if `width` is no whole number of the dtype's blocks.
+  RowLayout(std::size_t layers, std::size_t width, Dtype dtype)
+      : RowLayout(std::vector<std::optional<Dtype>>(layers, dtype), width, 1) {}
+
+  /// A dtype for every layer, or none; the row's size is rounded up to a multiple of `alignment`.
+  RowLayout(const std::vector<std::optional<Dtype>>& dtypes, std::size_t width, std::size_t row_alignment = alignment)
+      : width_(width) {
+    std::size_t end = 0;
+    for (const auto& dtype : dtypes) {
+      if (dtype && width % values_per_block(*dtype) != 0) {
+        fail(ErrorCode::config, "a PLE row in ", name_of(*dtype), ": ", width,
+             " values per layer, expected a multiple of ", values_per_block(*dtype));
+      }
+      if (dtype) end = (end + alignment_of(*dtype) - 1) / alignment_of(*dtype) * alignment_of(*dtype);
+      slices_.push_back({dtype, end});
+      if (dtype) end += bytes_of(*dtype, width);
+    }
+    bytes_ = (end + row_alignment - 1) / row_alignment * row_alignment;
+  }
+
+  std::size_t layers() const { return slices_.size(); }
+  std::size_t width() const { return width_; }      ///< p, values per layer
+  std::size_t row_bytes() const { return bytes_; }  ///< from one row's begin to the next one's
+  const Slice& slice(std::size_t layer) const { return slices_[layer]; }
+  bool has(std::size_t layer) const { return slices_[layer].dtype.has_value(); }
+
+  /// The one type of all layers, if none is pruned and no gap is left between rows.
+  std::optional<Dtype> only_dtype() const {
+    if (slices_.empty() || !slices_[0].dtype) return std::nullopt;
+    const Dtype first = *slices_[0].dtype;
+    for (const Slice& slice : slices_) {
+      if (slice.dtype != first) return std::nullopt;
+    }
+    return bytes_ == bytes_of(first, layers() * width_) ? std::optional(first) : std::nullopt;
+  }
+
+  /// "bf16,q8_0,none": the layers' types, as files and command lines spell them.
+  std::string text() const {
+    std::string text;
+    for (const Slice& slice : slices_) {
+      text += (text.empty() ? "" : ",") + std::string(slice.dtype ? name_of(*slice.dtype) : "none");
+    }
+    return text;
+  }
+
+  /// Reads what text() wrote; one word stands for all layers. `source` names it for the message.
+  /// Errors: ErrorCode::config.
+  static std::vector<std::optional<Dtype>> parse(std::string_view text, std::size_t layers, const std::string& source) {
+    std::vector<std::optional<Dtype>> dtypes;
+    for (std::size_t begin = 0; begin <= text.size();) {
+      const std::size_t end = std::min(text.find(',', begin), text.size());
+      const std::string_view word = text.substr(begin, end - begin);
+      const auto dtype = dtype_of_name(word);
+      if (!dtype && word != "none") {
+        fail(ErrorCode::config, source, ": '", word,
+             "' is no type of a PLE row, expected f32, bf16, f16, q8_0, q4_0 or none");
+      }
+      dtypes.push_back(dtype);
+      begin = end + 1;
+    }
+    if (dtypes.size() == 1) dtypes.resize(layers, dtypes[0]);
+    if (dtypes.size() != layers) {
+      fail(ErrorCode::config, source, ": types of ", dtypes.size(), " layers, expected ", layers);
+    }
+    return dtypes;
+  }
+
+  /// Stores a row's values, layers() * width() of them. `row` has row_bytes().
+  void encode(const float* values, std::byte* row) const {
+    std::fill_n(row, bytes_, std::byte{0});
+    for (std::size_t l = 0; l < layers(); ++l) {
+      if (!has(l)) continue;
+      with_dtype(*slices_[l].dtype, [&]<class T>() {
+        T* blocks = reinterpret_cast<T*>(row + slices_[l].offset);
+        constexpr std::size_t n = DtypeTraits<T>::values_per_block;
+        for (std::size_t i = 0; i < width_ / n; ++i) DtypeTraits<T>::encode(values + l * width_ + i * n, blocks[i]);
+      });
+    }
+  }
+
+  friend bool operator==(const RowLayout& a, const RowLayout& b) {
+    return a.text() == b.text() && a.width_ == b.width_ && a.bytes_ == b.bytes_;
+  }
+
+ private:
+  std::size_t width_ = 0, bytes_ = 0;
+  std::vector<Slice> slices_;
+};
+
+}  // namespace ple

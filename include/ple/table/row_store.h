@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the rows of a table live. All stores hand out the same bytes; they differ in memory, speed and faults.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "ple/core/error.h"
+#include "ple/core/memory.h"
+#include "ple/core/system.h"
+#include "ple/table/row_layout.h"
+
+namespace ple {
+
+/// What a table has done since it was opened.
+struct TableCounters {
+  std::uint64_t rows_asked = 0;  ///< different rows of each gather
+  std::uint64_t hits = 0;        ///< of them, those that were there already, or on their way
+  std::uint64_t bytes_read = 0;  ///< by the table itself; what a mapping reads only the system knows
+  std::uint64_t waits = 0;       ///< times a thread had to wait for a read
+};
+
+/// Rows by their id. Safe for several threads at once.
+class RowStore {
+ public:
+  virtual ~RowStore() = default;
+
+  /// Most rows that may be held together.
+  virtual std::size_t most_at_once() const { return std::numeric_limits<std::size_t>::max(); }
+
+  /// A hint: these rows, ascending and different, will be held soon. Never throws, never waits.
+  virtual void request(std::span<const RowId> ids) noexcept { static_cast<void>(ids); }
+
+  /// Puts the addresses of these rows, ascending and different, into `rows`. They stay until `release`.
+  /// Errors: ErrorCode::file, and then none is held.
+  virtual void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) = 0;
+  virtual void release(std::span<const RowId> ids) noexcept { static_cast<void>(ids); }
+
+  virtual TableCounters counters() const = 0;
+};
+
+/// All rows in memory that somebody keeps.
+class MemoryRows final : public RowStore {
+ public:
+  MemoryRows(const std::byte* rows, std::size_t row_bytes, std::shared_ptr<const void> owner)
+      : rows_(rows), row_bytes_(row_bytes), owner_(std::move(owner)) {}
+
+  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
+    for (std::size_t i = 0; i < ids.size(); ++i) rows[i] = rows_ + ids[i] * row_bytes_;
+    asked_.fetch_add(ids.size(), std::memory_order_relaxed);
+  }
+  TableCounters counters() const override { return {asked_, asked_, 0, 0}; }
+
+ private:
+  const std::byte* rows_;
+  std::size_t row_bytes_;
+  std::shared_ptr<const void> owner_;
+  std::atomic<std::uint64_t> asked_{0};
+};
+
+/// All rows in a mapped file. Before a row is touched the system is asked to bring it in, so that a file that shrank or
+/// cannot be read is an error and not the end of the process. With a budget, the process lets go of its pages of the
+/// table whenever they may have grown past it; they stay in the system's page cache.
+class MappedRows final : public RowStore {
+ public:
+  MappedRows(std::shared_ptr<const MappedFile> map, std::uint64_t offset, std::size_t row_bytes, std::uint64_t rows,
+             std::size_t budget)
+      : map_(std::move(map)), offset_(offset), row_bytes_(row_bytes), rows_(rows), budget_(budget) {}
+
+  void request(std::span<const RowId> ids) noexcept override {
+    for (const RowId id : ids) map_->will_need(offset_ + id * row_bytes_, row_bytes_);
+  }
+
+  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
+    if (ids.empty()) return;
+    map_->check_size();
+    make_room(ids.size());
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const std::uint64_t at = offset_ + ids[i] * row_bytes_;
+      if (const int error = map_->populate(at, row_bytes_)) {
+        fail(ErrorCode::file, map_->file()->name(), ": row ", ids[i],
+             " of the PLE table: cannot read: ", std::strerror(error));
+      }
+      rows[i] = map_->bytes().data() + at;
+    }
+    asked_.fetch_add(ids.size(), std::memory_order_relaxed);
+  }
+
+  TableCounters counters() const override { return {asked_, 0, 0, 0}; }
+
+ private:
+  // Around a page that is touched, the system maps what it has of the same 64 KiB.
+  static constexpr std::uint64_t around = 65536;
+
+  void make_room(std::size_t count) {
+    if (budget_ == 0) return;
+    const std::uint64_t most = count * (row_bytes_ / around + 2) * around;
+    if (touched_.fetch_add(most, std::memory_order_relaxed) + most <= budget_) return;
+    // Another session's rows that are dropped with the others come back when it touches them.
+    touched_.store(most, std::memory_order_relaxed);
+    map_->drop(offset_, rows_ * row_bytes_);
+  }
+
+  std::shared_ptr<const MappedFile> map_;
+  std::uint64_t offset_;
+  std::size_t row_bytes_;
+  std::uint64_t rows_;
+  std::uint64_t budget_;
+  std::atomic<std::uint64_t> asked_{0}, touched_{0};
+};
+
+}  // namespace ple

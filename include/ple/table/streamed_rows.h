@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows read on demand into a cache of a fixed size. The mapping of the file and the system's page cache play no part.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ple/core/io_uring.h"
+#include "ple/core/memory.h"
+#include "ple/core/read_queue.h"
+#include "ple/table/row_store.h"
+
+namespace ple {
+
+/// Where a file has the rows.
+struct RowFile {
+  std::string name;  ///< for messages
+  std::uint64_t offset = 0;
+  std::size_t row_bytes = 0;
+  bool direct = false;  ///< whether reads must be aligned to File::direct_alignment
+};
+
+/// A cache of rows. `budget` bytes hold rows that nobody uses at the moment; of those, the one used longest ago makes
+/// room for a new one. `landing` more rows have room while they are read or decoded, so a budget of 0 works: it keeps
+/// nothing. Errors of reads that were only hinted at are forgotten; the rows are read again when they are needed.
+class StreamedRows final : public RowStore {
+ public:
+  static constexpr std::size_t landing = 64;
+
+  StreamedRows(RowFile file, std::unique_ptr<ReadQueue> queue, std::size_t budget)
+      : file_(std::move(file)), queue_(std::move(queue)) {
+    const std::size_t grain = file_.direct ? File::direct_alignment : alignment;
+    slot_bytes_ = (file_.row_bytes + grain - 1) / grain * grain + (file_.direct ? grain : 0);
+    kept_most_ = budget / slot_bytes_;
+    const std::size_t count = kept_most_ + landing;
+    if (count >= none) {
+      fail(ErrorCode::argument, file_.name, ": a budget of ", budget, " bytes for rows of ", file_.row_bytes,
+           " is more than ple can count");
+    }
+    memory_.resize(count * slot_bytes_ + grain);
+    const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
+    base_ = memory_.data() + ((address + grain - 1) / grain * grain - address);
+    slots_.resize(count);
+    buckets_.assign(std::bit_ceil(2 * count), none);
+    for (std::size_t i = count; i-- > 0;) put_free(static_cast<std::uint32_t>(i));
+    batch_.reserve(queue_->depth());
+  }
+  StreamedRows(const StreamedRows&) = delete;
+  StreamedRows& operator=(const StreamedRows&) = delete;
+  ~StreamedRows() override {  // reads in flight write into our memory
+    while (in_flight_ > 0) in_flight_ -= queue_->wait(done_);
+  }
+
+  /// What the cache takes at most.
+  std::size_t bytes() const { return slots_.size() * slot_bytes_; }
+  const char* engine() const { return queue_->name(); }
+
+  std::size_t most_at_once() const override { return std::min(slots_.size(), queue_->depth()); }
+
+  void request(std::span<const RowId> ids) noexcept override {
+    const std::lock_guard lock(mutex_);
+    // Half of what is kept: rows must not push each other out before they are used.
+    const std::size_t most = std::min(ids.size(), kept_most_ / 2);
+    for (std::size_t i = 0; i < most; ++i) {
+      if (const std::uint32_t slot = find(ids[i]); slot != none) {
+        if (in_kept(slot)) {
+          unlink(slot);
+          link(slot);
+        }
+        continue;
+      }
+      if (in_flight_ + batch_.size() >= queue_->depth() || (free_ == none && kept_ == 0)) break;
+      ask(ids[i]);
+    }
+    submit();
+  }
+
+  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
+    std::unique_lock lock(mutex_);
+    bool waited = false;
+    while (!has_room(ids)) {
+      waited = true;
+      wait(lock);
+    }
+    counters_.rows_asked += ids.size();
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const std::uint32_t slot = find(ids[i]);
+      if (slot == none) continue;
+      ++counters_.hits;
+      pin(slot);
+      rows[i] = memory_of(slot);
+    }
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (find(ids[i]) != none) continue;
+      const std::uint32_t slot = ask(ids[i]);
+      slots_[slot].pins = 1;
+      rows[i] = memory_of(slot);
+    }
+    submit();
+    const auto state_of = [&](std::size_t i) { return slots_[slot_at(rows[i])].state; };
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      while (state_of(i) == State::reading) {
+        waited = true;
+        wait(lock);
+      }
+    }
+    counters_.waits += waited;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (state_of(i) == State::failed) give_up(ids, rows, i);
+    }
+    for (std::size_t i = 0; i < ids.size(); ++i) rows[i] += slots_[slot_at(rows[i])].begin;
+  }
+
+  void release(std::span<const RowId> ids) noexcept override {
+    const std::lock_guard lock(mutex_);
+    for (const RowId id : ids) unpin(find(id));
+    if (waiting_ > 0) changed_.notify_all();
+  }
+
+  TableCounters counters() const override {
+    const std::lock_guard lock(mutex_);
+    return counters_;
+  }
+
+ private:
+  static constexpr std::uint32_t none = ~std::uint32_t{0};
+  static constexpr int most_tries = 8;
+  enum class State : std::uint8_t { free, reading, ready, failed };
+
+  struct Slot {
+    RowId id = 0;
+    State state = State::free;
+    std::uint32_t pins = 0;
+    std::uint32_t same_bucket = none;           // the next slot of its hash bucket
+    std::uint32_t before = none, after = none;  // in the order of use, or of the free ones (after)
+    std::size_t begin = 0;                      // where the row begins in the slot
+    std::size_t bytes = 0;                      // read so far
+    int tries = 0;
+    int error = 0;  // 0 for a file that ended
+  };
+
+  std::byte* memory_of(std::uint32_t slot) { return base_ + slot * slot_bytes_; }
+  std::uint32_t slot_at(const std::byte* row) const {
+    return static_cast<std::uint32_t>((row - base_) / static_cast<std::ptrdiff_t>(slot_bytes_));
+  }
+
+  // --- which slot has a row
+
+  std::uint32_t& bucket(RowId id) {
+    return buckets_[static_cast<std::size_t>((id * 0x9e3779b97f4a7c15u) >> 32) & (buckets_.size() - 1)];
+  }
+  std::uint32_t find(RowId id) {
+    std::uint32_t slot = bucket(id);
+    while (slot != none && slots_[slot].id != id) slot = slots_[slot].same_bucket;
+    return slot;
+  }
+  void add_to_index(std::uint32_t slot) {
+    std::uint32_t& head = bucket(slots_[slot].id);
+    slots_[slot].same_bucket = std::exchange(head, slot);
+  }
+  void remove_from_index(std::uint32_t slot) {
+    std::uint32_t* link = &bucket(slots_[slot].id);
+    while (*link != slot) link = &slots_[*link].same_bucket;
+    *link = slots_[slot].same_bucket;
+  }
+
+  // --- slots that are free, and slots that are kept: ready, used by nobody, in the order of their last use
+
+  void put_free(std::uint32_t slot) {
+    slots_[slot].state = State::free;
+    slots_[slot].after = std::exchange(free_, slot);
+  }
+  bool in_kept(std::uint32_t slot) const { return slots_[slot].state == State::ready && slots_[slot].pins == 0; }
+  void link(std::uint32_t slot) {
+    slots_[slot].before = newest_;
+    slots_[slot].after = none;
+    (newest_ == none ? oldest_ : slots_[newest_].after) = slot;
+    newest_ = slot;
+    ++kept_;
+  }
+  void unlink(std::uint32_t slot) {
+    const Slot& s = slots_[slot];
+    (s.before == none ? oldest_ : slots_[s.before].after) = s.after;
+    (s.after == none ? newest_ : slots_[s.after].before) = s.before;
+    --kept_;
+  }
+  void keep(std::uint32_t slot) {
+    link(slot);
+    if (kept_ > kept_most_) evict();
+  }
+  void evict() {
+    const std::uint32_t slot = oldest_;
+    unlink(slot);
+    remove_from_index(slot);
+    put_free(slot);
+  }
+  void pin(std::uint32_t slot) {
+    if (in_kept(slot)) unlink(slot);
+    ++slots_[slot].pins;
+  }
+  void unpin(std::uint32_t slot) {
+    if (--slots_[slot].pins > 0) return;
+    if (slots_[slot].state == State::ready) keep(slot);
+    if (slots_[slot].state == State::failed) put_free(slot);
+  }
+
+  /// Whether all of ids could be held now.
+  bool has_room(std::span<const RowId> ids) {
+    std::size_t missing = 0, kept = kept_;
+    for (const RowId id : ids) {
+      const std::uint32_t slot = find(id);
+      missing += slot == none;
+      kept -= slot != none && in_kept(slot);
+    }
+    if (in_flight_ + missing > queue_->depth()) return false;
+    for (std::uint32_t slot = free_; slot != none && kept < missing; slot = slots_[slot].after) ++kept;
+    return kept >= missing;
+  }
+
+  // --- reads
+
+  /// Takes a slot for a row, which is read with the next submit().
+  std::uint32_t ask(RowId id) {
+    if (free_ == none) evict();
+    const std::uint32_t slot = std::exchange(free_, slots_[free_].after);
+    slots_[slot] = {};
+    slots_[slot].id = id;
+    slots_[slot].state = State::reading;
+    add_to_index(slot);
+    add_to_batch(slot);
+    return slot;
+  }
+
+  void add_to_batch(std::uint32_t slot) {
+    Slot& s = slots_[slot];
+    const std::uint64_t at = file_.offset + s.id * file_.row_bytes;
+    std::uint64_t begin = at + s.bytes, end = at + file_.row_bytes;
+    if (file_.direct) {
+      begin = at / File::direct_alignment * File::direct_alignment;
+      end = (end + File::direct_alignment - 1) / File::direct_alignment * File::direct_alignment;
+      s.begin = static_cast<std::size_t>(at - begin);
+      s.bytes = 0;
+    }
+    batch_.push_back({begin, {memory_of(slot) + s.bytes, static_cast<std::size_t>(end - begin)}, slot});
+  }
+
+  void submit() {
+    if (batch_.empty()) return;
+    in_flight_ += batch_.size();
+    queue_->submit(batch_);
+    batch_.clear();
+  }
+
+  /// Until a read is done or a row released. One thread waits for the reads, others for that thread.
+  void wait(std::unique_lock<std::mutex>& lock) {
+    if (collecting_ || in_flight_ == 0) {
+      ++waiting_;
+      changed_.wait(lock);
+      --waiting_;
+      return;
+    }
+    collecting_ = true;
+    lock.unlock();
+    const std::size_t count = queue_->wait(done_);
+    lock.lock();
+    collecting_ = false;
+    in_flight_ -= count;
+    for (std::size_t i = 0; i < count; ++i) arrived(static_cast<std::uint32_t>(done_[i].tag), done_[i].result);
+    submit();  // what has to be read again
+    if (waiting_ > 0) changed_.notify_all();
+  }
+
+  void arrived(std::uint32_t slot, ReadResult result) {
+    Slot& s = slots_[slot];
+    s.bytes += result.bytes;
+    counters_.bytes_read += result.bytes;
+    // A kernel cancels the reads of a thread that ends, and may be out of memory for a moment.
+    const bool again = result.error == ECANCELED || result.error == EAGAIN || result.error == EINTR;
+    if (result.error == 0 && s.bytes >= s.begin + file_.row_bytes) {
+      s.state = State::ready;
+      if (s.pins == 0) keep(slot);
+    } else if ((again && ++s.tries < most_tries) || (result.error == 0 && result.bytes > 0 && !file_.direct)) {
+      add_to_batch(slot);
+    } else {
+      s.state = State::failed;
+      s.error = result.error;
+      remove_from_index(slot);
+      if (s.pins == 0) put_free(slot);
+    }
+  }
+
+  [[noreturn]] void give_up(std::span<const RowId> ids, std::span<const std::byte*> rows, std::size_t failed) {
+    const Slot bad = slots_[slot_at(rows[failed])];
+    for (const std::byte* row : rows.first(ids.size())) unpin(slot_at(row));
+    if (waiting_ > 0) changed_.notify_all();
+    const std::uint64_t at = file_.offset + bad.id * file_.row_bytes;
+    if (bad.error != 0) {
+      fail(ErrorCode::file, file_.name, ": row ", bad.id, " of the PLE table: cannot read ", file_.row_bytes,
+           " bytes at byte ", at, ": ", std::strerror(bad.error));
+    }
+    const std::uint64_t end = at - std::min<std::uint64_t>(bad.begin, at) + bad.bytes;
+    fail(ErrorCode::file, file_.name, ": row ", bad.id, " of the PLE table: the file ends at byte ", end, ", expected ",
+         at + file_.row_bytes, ": did it shrink while it was open?");
+  }
+
+  RowFile file_;
+  std::unique_ptr<ReadQueue> queue_;
+  std::size_t slot_bytes_ = 0, kept_most_ = 0, kept_ = 0, in_flight_ = 0, waiting_ = 0;
+  AlignedVector<std::byte> memory_;
+  std::byte* base_ = nullptr;
+  std::vector<Slot> slots_;
+  std::vector<std::uint32_t> buckets_;
+  std::uint32_t free_ = none, oldest_ = none, newest_ = none;
+  std::vector<ReadRequest> batch_;
+  ReadDone done_[64];
+  bool collecting_ = false;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  TableCounters counters_;
+};
+
+}  // namespace ple
