@@ -16,6 +16,7 @@ using namespace ple;
 namespace {
 
 constexpr std::size_t vocabulary = 300, layers = 5, p = 64;
+constexpr std::size_t wide = 256;  // for types whose blocks have 256 values
 
 /// A chunk's worth of rows.
 struct Output {
