@@ -106,7 +106,8 @@ inline Line fit_line(const float* x, double sum_x, int most) {
     best_error = error;
     best = {.scale = static_cast<float>(scale), .minimum = static_cast<float>(minimum)};
   };
-  // From slightly more than the range down to what clips its ends: few values lie there, and the others gain.
+  // The range spread over most + 0.4 down to most - 2 steps: of the sets of trials that were measured on normal values,
+  // no other of this size ends with a smaller error. A line that was found rounds some values otherwise: once more.
   const Line whole = best;
   for (int step = -1; step < 6; ++step) {
     attempt({.scale = range / (static_cast<float>(most) - 0.4f * static_cast<float>(step)), .minimum = whole.minimum});
