@@ -23,7 +23,8 @@ namespace ple {
 namespace detail {
 
 // Highway's own CPU check lives in libhwy, which ple does not link; the compiler's run-time answers the same question.
-// A target needs every feature that Highway compiles it with.
+// A target needs every feature that Highway compiles it with; AVX-512 also its products of bytes, since without them
+// AVX2 is the better choice.
 #if HWY_ARCH_X86
 inline bool cpu_has_sse4() {
   return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2") &&
@@ -35,7 +36,8 @@ inline bool cpu_has_avx2() {
 }
 inline bool cpu_has_avx3() {
   return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
@@ -95,6 +97,18 @@ struct BestSimd {
   static void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
                      std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     with_best_backend([&]<Backend B>() { B::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride); });
+  }
+  static std::size_t tile_bytes(std::size_t cols) {
+    std::size_t bytes = 0;
+    with_best_backend([&]<Backend B>() { bytes = B::tile_bytes(cols); });
+    return bytes;
+  }
+  static void quantize(const float* x, std::size_t cols, Dtype weights, std::size_t t, const QuantizedRows& out) {
+    with_best_backend([&]<Backend B>() { B::quantize(x, cols, weights, t, out); });
+  }
+  static void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+                     std::byte* memory) {
+    with_best_backend([&]<Backend B>() { B::matmul(w, x, y, y_stride, memory); });
   }
   template <StoredType T>
   static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,

@@ -17,6 +17,8 @@
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "ple/dtype/dtype.h"
+#include "ple/simd/f16-inl.h"
+#include "ple/simd/integers-inl.h"
 #include "ple/simd/scalar.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -49,6 +51,23 @@ struct Simd {
         tile<1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
       }
     }
+  }
+
+#if HWY_TARGET == HWY_SCALAR
+  using Integers = ScalarIntegers;
+  static constexpr bool has_integers() { return true; }
+#else
+  using Integers = HWY_NAMESPACE::Integers<BestDot>;
+  static bool has_integers() { return BestDot::runs_here(); }
+#endif
+  static std::size_t tile_bytes(std::size_t cols) { return Integers::tile_bytes(cols); }
+  static HWY_NOINLINE void quantize(const float* x, std::size_t cols, Dtype weights, std::size_t t,
+                                    const QuantizedRows& out) {
+    has_integers() ? Integers::quantize(x, cols, weights, t, out) : Scalar::quantize(x, cols, weights, t, out);
+  }
+  static HWY_NOINLINE void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+                                  std::byte* memory) {
+    has_integers() ? Integers::matmul(w, x, y, y_stride, memory) : Scalar::matmul(w, x, y, y_stride, memory);
   }
 
   template <StoredType T>
@@ -332,19 +351,8 @@ struct Simd {
     const hn::Rebind<std::uint16_t, D> dh;
     return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, &p->bits))));
   }
-  // Integer arithmetic and one exact multiplication: Highway's own promotion takes inf and NaN for numbers on targets
-  // without the instruction. With f's bits shifted in place, 2^112 f as f32 is the value, subnormals included.
   static HWY_INLINE V load(const f16* p) {
-    const hn::RebindToUnsigned<D> du;
-    const hn::Rebind<std::uint16_t, D> dh;
-    const auto bits = hn::PromoteTo(du, hn::LoadU(dh, &p->bits));
-    const auto magnitude = hn::And(bits, hn::Set(du, 0x7fffu));
-    const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
-    const V value = hn::Mul(hn::BitCast(D(), hn::ShiftLeft<13>(magnitude)), hn::Set(D(), 0x1p112f));
-    const auto special = hn::BitCast(D(), hn::Or(hn::ShiftLeft<13>(magnitude), hn::Set(du, 0x7f800000u)));
-    const auto is_special = hn::RebindMask(
-        D(), hn::Gt(hn::BitCast(hn::RebindToSigned<D>(), magnitude), hn::Set(hn::RebindToSigned<D>(), 0x7bff)));
-    return hn::Or(hn::IfThenElse(is_special, special, value), hn::BitCast(D(), sign));
+    return promote_f16(D(), hn::LoadU(hn::Rebind<std::uint16_t, D>(), &p->bits));
   }
 
   /// The first `count` lanes from memory, 0 in the others.

@@ -8,12 +8,14 @@
 #include <limits>
 
 #include "ple/dtype/dtype.h"
+#include "ple/simd/scalar_integers.h"
 
 namespace ple {
 
 /// Rows are `stride` values apart. Sums run in f32, first to last.
-struct Scalar {
+struct Scalar : ScalarIntegers {
   static const char* name() { return "scalar"; }
+  using ScalarIntegers::matmul;
 
   /// y[t, r] = sum_c w[r, c] * x[t, c]      w: [rows, cols], x: [tokens, cols], y: [tokens, rows]
   template <StoredType T>

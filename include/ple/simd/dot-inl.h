@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums of four products of bytes, the step of every integer product. Highway has it since 1.0.6 only, and a target of
+// Highway is older than the CPUs that do it in one instruction: hence this bridge. Included once per target.
+#if defined(PLE_SIMD_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_DOT_INL_H_
+#undef PLE_SIMD_DOT_INL_H_
+#else
+#define PLE_SIMD_DOT_INL_H_
+#endif
+
+#include <cstdint>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ple {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// BestDot has quads(sum, w, x): sum[i] + w[4 i] x[4 i] + ... + w[4 i + 3] x[4 i + 3], exact, for x from -127 to 127.
+// is_signed says what the bytes w are: -128 to 127, or 0 to 255. runs_here() asks the CPU.
+
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 && (defined(__AVX512VNNI__) || HWY_TARGET != HWY_STATIC_TARGET)
+
+/// AVX-512 VNNI. As assembly, since code compiled for AVX-512 without VNNI must hold it.
+struct BestDot {
+  static bool runs_here() { return __builtin_cpu_supports("avx512vnni"); }
+  static constexpr bool is_signed = false;
+  template <class VI, class VU8, class VI8>
+  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
+    return sum;
+  }
+};
+
+#elif HWY_ARCH_X86 && (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4)
+
+/// The instruction that multiplies bytes wants one of them unsigned and adds pairs in 16 bits: 2 * 128 * 127 fits.
+struct BestDot {
+  static constexpr bool runs_here() { return true; }
+  static constexpr bool is_signed = true;
+  template <class VI, class VU8, class VI8>
+  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+    const hn::DFromV<VI> di;
+#if HWY_TARGET == HWY_AVX2
+    const auto pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.raw), _mm256_sign_epi8(x.raw, w.raw));
+    return hn::Add(sum, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
+#else
+    const auto pairs = _mm_maddubs_epi16(_mm_abs_epi8(w.raw), _mm_sign_epi8(x.raw, w.raw));
+    return hn::Add(sum, VI{_mm_madd_epi16(pairs, _mm_set1_epi16(1))});
+#endif
+  }
+};
+
+#elif HWY_TARGET == HWY_NEON && HWY_ARCH_ARM_A64
+
+/// The dot product of Armv8.2 where the compiler may use it, else products of 16 bits, added in pairs.
+struct BestDot {
+  static constexpr bool runs_here() { return true; }
+  static constexpr bool is_signed = true;
+  template <class VI, class VU8, class VI8>
+  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+    const int8x16_t ws = vreinterpretq_s8_u8(w.raw);
+#if defined(__ARM_FEATURE_DOTPROD)
+    sum.raw = vdotq_s32(sum.raw, ws, x.raw);
+#else
+    const int16x8_t low = vmull_s8(vget_low_s8(ws), vget_low_s8(x.raw)), high = vmull_high_s8(ws, x.raw);
+    sum.raw = vpadalq_s16(sum.raw, vpaddq_s16(low, high));  // a pair's sum is at most 2 * 128 * 127
+#endif
+    return sum;
+  }
+};
+
+#elif HWY_TARGET != HWY_SCALAR
+
+/// In Highway's ops alone.
+struct BestDot {
+  static constexpr bool runs_here() { return true; }
+  static constexpr bool is_signed = false;
+  template <class VI, class VU8, class VI8>
+  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+    const hn::DFromV<VI> di;
+    const hn::Repartition<std::int16_t, decltype(di)> d16;
+    const hn::Repartition<std::uint16_t, decltype(di)> du16;
+    // Even and odd bytes apart: a product of 255 and 127 is a 16-bit integer.
+    const auto w16 = hn::BitCast(du16, w);
+    const auto x16 = hn::BitCast(d16, x);
+    const auto even =
+        hn::Mul(hn::BitCast(d16, hn::And(w16, hn::Set(du16, 255))), hn::ShiftRight<8>(hn::ShiftLeft<8>(x16)));
+    const auto odd = hn::Mul(hn::BitCast(d16, hn::ShiftRight<8>(w16)), hn::ShiftRight<8>(x16));
+    const auto halves = [&](auto products) {
+      const auto both = hn::BitCast(di, products);
+      return hn::Add(hn::ShiftRight<16>(hn::ShiftLeft<16>(both)), hn::ShiftRight<16>(both));
+    };
+    return hn::Add(sum, hn::Add(halves(even), halves(odd)));
+  }
+};
+
+#endif
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ple
+HWY_AFTER_NAMESPACE();
+#endif  // PLE_SIMD_DOT_INL_H_

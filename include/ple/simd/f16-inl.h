@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// f16 to f32, included once per target.
+#if defined(PLE_SIMD_F16_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_F16_INL_H_
+#undef PLE_SIMD_F16_INL_H_
+#else
+#define PLE_SIMD_F16_INL_H_
+#endif
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ple {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// As many halves, given by their bits, as d has lanes.
+template <class D, class VU16>
+HWY_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  const hn::Rebind<hwy::float16_t, D> dh;
+  return hn::PromoteTo(d, hn::BitCast(dh, halves));
+#else
+  // Integer arithmetic and one exact multiplication: Highway's own promotion takes inf and NaN for numbers on targets
+  // without the instruction. With f's bits shifted in place, 2^112 f as f32 is the value, subnormals included.
+  const hn::RebindToUnsigned<D> du;
+  const hn::RebindToSigned<D> di;
+  const auto bits = hn::PromoteTo(du, halves);
+  const auto magnitude = hn::And(bits, hn::Set(du, 0x7fffu));
+  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
+  const auto value = hn::Mul(hn::BitCast(d, hn::ShiftLeft<13>(magnitude)), hn::Set(d, 0x1p112f));
+  const auto special = hn::BitCast(d, hn::Or(hn::ShiftLeft<13>(magnitude), hn::Set(du, 0x7f800000u)));
+  const auto is_special = hn::RebindMask(d, hn::Gt(hn::BitCast(di, magnitude), hn::Set(di, 0x7bff)));
+  return hn::Or(hn::IfThenElse(is_special, special, value), hn::BitCast(d, sign));
+#endif
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ple
+HWY_AFTER_NAMESPACE();
+#endif  // PLE_SIMD_F16_INL_H_

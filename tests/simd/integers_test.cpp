@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// Integer weights times 8-bit activations: every backend, every type.
+#include "ple/dispatch.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+using namespace ple;
+
+namespace {
+
+/// Random blocks with finite scales, [rows, cols].
+template <class T>
+std::vector<std::byte> random_weights(std::size_t rows, std::size_t cols, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0, 1);
+  std::vector<T> blocks(rows * cols / DtypeTraits<T>::values_per_block);
+  for (T& block : blocks) {
+    auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
+    for (std::size_t i = 0; i < sizeof block; ++i) bytes[i] = static_cast<std::uint8_t>(generator());
+    const auto small = [&] { return to_f16(0.01f * normal(generator)); };
+    block.scale = small();
+    if constexpr (requires { block.min_scale; }) block.min_scale = small();
+    if constexpr (requires { block.minimum; }) block.minimum = small();
+  }
+  std::vector<std::byte> all(blocks.size() * sizeof(T));
+  std::memcpy(all.data(), blocks.data(), all.size());
+  return all;
+}
+
+template <class F>
+void for_each_integer_type(F&& f) {
+  for (const Dtype dtype : all_dtypes) {
+    with_dtype(dtype, [&]<class T>() {
+      if constexpr (IntegerType<T>) f.template operator()<T>();
+    });
+  }
+}
+
+std::vector<float> random_values(std::size_t n, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0, 1);
+  std::vector<float> values(n);
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+struct Product {
+  std::vector<float> y;
+  AlignedVector<std::byte> memory;
+  QuantizedRows x;
+};
+
+template <Backend B, class T>
+Product product(const std::vector<std::byte>& w, std::size_t rows, std::size_t cols, const std::vector<float>& x,
+                std::size_t tokens) {
+  Product p;
+  p.memory.resize(QuantizedRows::bytes(tokens, cols) + 64);
+  std::fill(p.memory.begin(), p.memory.end(), std::byte{0});
+  p.x = QuantizedRows(tokens, cols, IntegerTraits<T>::sub_block, p.memory);
+  for (std::size_t t = 0; t < tokens; ++t) B::quantize(x.data() + t * cols, cols, DtypeTraits<T>::id, t, p.x);
+  AlignedVector<std::byte> tile(B::tile_bytes(cols));
+  p.y.assign(tokens * (rows + 3), -1.0f);
+  B::matmul({DtypeTraits<T>::id, w.data(), cols / DtypeTraits<T>::values_per_block * sizeof(T), rows, cols}, p.x,
+            p.y.data(), rows + 3, tile.data());
+  return p;
+}
+
+template <class F>
+void for_scalar_and_each_backend(F&& f) {
+  f.template operator()<Scalar>();
+  for_each_backend([&]<Backend B>() {
+    const std::string backend = B::name();
+    CAPTURE(backend);
+    f.template operator()<B>();
+  });
+}
+
+constexpr std::size_t shapes[][2] = {{1, 256}, {5, 512}, {16, 768}, {33, 256}, {50, 1536}};
+
+}  // namespace
+
+TEST_CASE("integers, scales and minimums say what decoding says") {
+  for_each_integer_type([]<class T>() {
+    CAPTURE(DtypeTraits<T>::name);
+    constexpr std::size_t n = DtypeTraits<T>::values_per_block, blocks = 256 / n;
+    constexpr std::size_t sub = IntegerTraits<T>::sub_block, subs = 256 / sub;
+    const auto bytes = random_weights<T>(1, 256, 3);
+    const T* w = reinterpret_cast<const T*>(bytes.data());
+    float decoded[256];
+    for (std::size_t b = 0; b < blocks; ++b) DtypeTraits<T>::decode(w[b], decoded + b * n);
+    IntegerChunk chunk;
+    IntegerTraits<T>::unpack(w, blocks, chunk);
+    bool good = true;
+    for (std::size_t i = 0; i < 256; ++i) {
+      const std::size_t lane = lane_of(i / sub, subs);
+      const float product = chunk.scales[lane] * static_cast<float>(chunk.integers[i] - IntegerTraits<T>::zero_point);
+      good &= (IntegerTraits<T>::has_minimum ? product - chunk.minimums[lane] : product) == decoded[i];
+      good &= IntegerTraits<T>::zero_point == 128 || chunk.integers[i] < 64;
+    }
+    CHECK(good);
+  });
+}
+
+TEST_CASE("a product is off by what rounding the activations explains") {
+  for_each_integer_type([]<class T>() {
+    CAPTURE(DtypeTraits<T>::name);
+    for (const auto& [rows, cols] : shapes) {
+      for (const std::size_t tokens : {1u, 3u, 4u, 13u}) {
+        CAPTURE(rows);
+        CAPTURE(cols);
+        CAPTURE(tokens);
+        const auto w = random_weights<T>(rows, cols, 1);
+        const auto x = random_values(tokens * cols, 2);
+        std::vector<float> weights(rows * cols);
+        Scalar::decode(reinterpret_cast<const T*>(w.data()), rows * cols, weights.data());
+        for_scalar_and_each_backend([&]<Backend B>() {
+          const auto y = product<B, T>(w, rows, cols, x, tokens).y;
+          bool good = true;
+          for (std::size_t t = 0; t < tokens; ++t) {
+            for (std::size_t r = 0; r < rows; ++r) {
+              // A value is rounded by at most half a step, 1/254 of its block's largest; sums of f32 add the rest:
+              // at most 2 roundings of each of the (weight * value) terms' sums, of which there are cols / 16 + 5.
+              double exact = 0, bound = 0, size = 0;
+              for (std::size_t b = 0; b < cols; b += 32) {
+                float largest = 0;
+                double magnitude = 0;
+                for (std::size_t i = b; i < b + 32; ++i) {
+                  const double weight = weights[r * cols + i], value = x[t * cols + i];
+                  largest = std::max(largest, std::abs(x[t * cols + i]));
+                  exact += weight * value;
+                  magnitude += std::abs(weight);
+                  size += std::abs(weight) * (std::abs(value) + 0.5 * largest / 127);
+                }
+                // 0x1p-20: the scale itself and its inverse are rounded, too
+                bound += magnitude * largest / 127 * (0.5 + 127 * 0x1p-20);
+              }
+              // A type with minimums subtracts two sums, each of which may be larger than what is left.
+              const double spread = IntegerTraits<T>::has_minimum ? 16 : 2;
+              bound += spread * size * (static_cast<double>(cols) / 16 + 5) * 0x1p-24;
+              good &= std::abs(double(y[t * (rows + 3) + r]) - exact) <= bound;
+            }
+            for (std::size_t r = rows; r < rows + 3; ++r) good &= y[t * (rows + 3) + r] == -1;
+          }
+          CHECK(good);
+        });
+      }
+    }
+  });
+}
+
+TEST_CASE("a token gives the same bits alone and among others, on every target with fused multiplications") {
+  for_each_integer_type([]<class T>() {
+    CAPTURE(DtypeTraits<T>::name);
+    for (const auto& [rows, cols] : shapes) {
+      const std::size_t tokens = 21;
+      const auto w = random_weights<T>(rows, cols, 5);
+      const auto x = random_values(tokens * cols, 6);
+      const auto expected = product<Scalar, T>(w, rows, cols, x, tokens).y;
+      for_scalar_and_each_backend([&]<Backend B>() {
+        const auto together = product<B, T>(w, rows, cols, x, tokens).y;
+        for (std::size_t t = 0; t < tokens; ++t) {
+          const std::vector<float> one(x.begin() + static_cast<std::ptrdiff_t>(t * cols),
+                                       x.begin() + static_cast<std::ptrdiff_t>((t + 1) * cols));
+          const auto alone = product<B, T>(w, rows, cols, one, 1).y;
+          CHECK(std::memcmp(alone.data(), together.data() + t * (rows + 3), rows * sizeof(float)) == 0);
+        }
+        const std::string name = B::name();
+        if (name == "AVX2" || name.starts_with("AVX3")) CHECK(together == expected);
+      });
+    }
+  });
+}
+
+TEST_CASE("activations that are no numbers give no numbers; zeros and tiny values give zeros") {
+  for_each_integer_type([]<class T>() {
+    const auto w = random_weights<T>(4, 256, 7);
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      std::vector<float> x(256, 1.0f);
+      x[77] = bad;
+      for_scalar_and_each_backend([&]<Backend B>() { CHECK(std::isnan(product<B, T>(w, 4, 256, x, 1).y[0])); });
+    }
+    for (const float tiny : {0.0f, 1e-38f, -1e-42f}) {
+      const std::vector<float> x(256, tiny);
+      for_scalar_and_each_backend([&]<Backend B>() { CHECK(product<B, T>(w, 4, 256, x, 1).y[1] == 0); });
+    }
+  });
+}
+
+TEST_CASE("rows that are no whole number of chunks are filled up") {
+  const std::size_t rows = 7, tokens = 6;
+  for_each_integer_type([&]<class T>() {
+    if constexpr (DtypeTraits<T>::values_per_block == 32) {
+      CAPTURE(DtypeTraits<T>::name);
+      for (const std::size_t cols : {32u, 96u, 288u, 480u}) {
+        const auto w = random_weights<T>(rows, cols, 8);
+        const auto x = random_values(tokens * cols, 9);
+        const auto expected = product<Scalar, T>(w, rows, cols, x, tokens).y;
+        std::vector<float> weights(rows * cols);
+        Scalar::decode(reinterpret_cast<const T*>(w.data()), rows * cols, weights.data());
+        double exact = 0, size = 0;
+        for (std::size_t i = 0; i < cols; ++i) {
+          exact += double(weights[2 * cols + i]) * double(x[i]);
+          size += std::abs(double(weights[2 * cols + i]));
+        }
+        CHECK(std::abs(double(expected[2]) - exact) <= size * 4 / 127 * 0.51);  // no value is above 4
+        for_each_backend([&]<Backend B>() {
+          const auto y = product<B, T>(w, rows, cols, x, tokens).y;
+          float most = 0;
+          for (std::size_t i = 0; i < y.size(); ++i) most = std::max(most, std::abs(y[i] - expected[i]));
+          CHECK(most <= 1e-4f);
+        });
+      }
+    }
+  });
+}
