@@ -10,13 +10,16 @@
 #include <chrono>
 #include <fstream>
 
-constexpr const char* usage =
+const std::string usage =
     "usage: pack MODEL OUT [options]\n"
     "\n"
     "  MODEL               a Hugging Face folder of a Gemma 4 model with PLE\n"
     "  OUT                 the file to write; `generate MODEL --table-file OUT` uses it\n"
-    "  --dtype TYPES       f32, bf16, f16, q8_0, q4_0 or none (pruned) for all layers, or a list with one for each\n"
-    "                      layer: bf16,q8_0,none,... (default: the original's type)\n"
+    "  --dtype TYPES       one of " +
+    ple::names_of_dtypes(true) +
+    "\n"
+    "                      or none (pruned) for all layers, or a list with one for each layer: bf16,q8_0,none,...\n"
+    "                      (default: the original's type)\n"
     "  --fold              rows hold whole per-layer inputs: no token needs the context projection any more\n"
     "  --vocab FILE        keep the rows of these tokens only: numbers, apart from each other by white space\n"
     "  --substitute TOKEN  with --vocab: stands in for every other token, which is an error otherwise\n"
@@ -88,4 +91,4 @@ void run(examples::Arguments& arguments) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return examples::run(usage, argc, argv, run); }
+int main(int argc, char** argv) { return examples::run(usage.c_str(), argc, argv, run); }

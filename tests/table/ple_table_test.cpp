@@ -5,8 +5,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../temporary.h"
@@ -27,10 +29,10 @@ struct Output {
   }
 };
 
-std::vector<float> random_row(unsigned seed) {
+std::vector<float> random_row(unsigned seed, std::size_t width = p) {
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal(0, 1);
-  std::vector<float> values(layers * p);
+  std::vector<float> values(layers * width);
   for (float& value : values) value = normal(generator);
   return values;
 }
@@ -40,7 +42,7 @@ TableSource source_in(const testing::TemporaryFolder& folder, const RowLayout& l
   std::vector<std::byte> bytes(before + vocabulary * layout.row_bytes());
   AlignedVector<std::byte> row(layout.row_bytes());
   for (std::size_t t = 0; t < vocabulary; ++t) {
-    layout.encode(random_row(static_cast<unsigned>(t)).data(), row.data());
+    layout.encode(random_row(static_cast<unsigned>(t), layout.width()).data(), row.data());
     std::copy(row.begin(), row.end(), bytes.begin() + static_cast<std::ptrdiff_t>(before + t * row.size()));
   }
   const auto map = MappedFile::open(folder.write("table.bin", bytes));
@@ -55,7 +57,7 @@ TableSource source_in(const testing::TemporaryFolder& folder, const RowLayout& l
 
 template <class Table>
 Output gathered(const Table& table, const std::vector<Token>& tokens, std::size_t first, std::size_t count) {
-  Output out(tokens.size(), count * p);
+  Output out(tokens.size(), count * table.layout().width());
   InlineExecutor executor;
   RowSelection selection = table.make_selection(tokens.size());
   table.select(tokens, tokens.size(), 0, selection);
@@ -105,35 +107,40 @@ TEST_CASE("a gather takes the wanted layers' columns of each token's row, times 
 
 TEST_CASE("every storage gives the same bits, for every dtype, a mix of them and pruned layers") {
   std::vector<std::vector<std::optional<Dtype>>> all;
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::q8_0, Dtype::q4_0}) {
-    all.emplace_back(layers, dtype);
+  for (const Dtype dtype : all_dtypes) {
+    if (is_encodable(dtype)) all.emplace_back(layers, dtype);
   }
   all.push_back({Dtype::q4_0, std::nullopt, Dtype::f32, Dtype::q8_0, Dtype::bf16});
+  all.push_back({Dtype::q6_k, Dtype::q4_1, std::nullopt, Dtype::q4_k, Dtype::q5_1});
   all.push_back({std::nullopt, std::nullopt, std::nullopt, Dtype::f16, std::nullopt});
   const std::vector<Token> tokens = some_tokens(100, 1);
   for (const auto& dtypes : all) {
-    const RowLayout layout(dtypes, p);
+    std::size_t width = p;
+    for (const auto& dtype : dtypes) width = std::max(width, dtype ? values_per_block(*dtype) : 1);
+    const RowLayout layout(dtypes, width);
     CAPTURE(layout.text());
     testing::TemporaryFolder folder;
     const TableSource source = source_in(folder, layout, 64);
-    PleTable<Any, Scalar> resident(vocabulary, layers, p);
+    PleTable<Any, Scalar> resident(vocabulary, layers, width);
     resident.load(source, Resident{});
     const Output expected = gathered(resident, tokens, 0, layers);
 
     // Against the definition: encoded and decoded value by value, times the scale.
     bool good = true;
     for (std::size_t t = 0; t < tokens.size(); ++t) {
-      const std::vector<float> values = random_row(static_cast<unsigned>(tokens[t]));
+      const std::vector<float> values = random_row(static_cast<unsigned>(tokens[t]), width);
       for (std::size_t l = 0; l < layers; ++l) {
         if (!dtypes[l]) continue;
         with_dtype(*dtypes[l], [&]<class T>() {
-          constexpr std::size_t n = DtypeTraits<T>::values_per_block;
-          for (std::size_t i = 0; i < p; i += n) {
-            T block;
-            float decoded[n];
-            DtypeTraits<T>::encode(values.data() + l * p + i, block);
-            DtypeTraits<T>::decode(block, decoded);
-            for (std::size_t k = 0; k < n; ++k) good &= expected.rows.row(t)[l * p + i + k] == decoded[k] * 3;
+          if constexpr (EncodableType<T>) {
+            constexpr std::size_t n = DtypeTraits<T>::values_per_block;
+            for (std::size_t i = 0; i < width; i += n) {
+              T block;
+              float decoded[n];
+              DtypeTraits<T>::encode(values.data() + l * width + i, block);
+              DtypeTraits<T>::decode(block, decoded);
+              for (std::size_t k = 0; k < n; ++k) good &= expected.rows.row(t)[l * width + i + k] == decoded[k] * 3;
+            }
           }
         });
       }
@@ -146,13 +153,13 @@ TEST_CASE("every storage gives the same bits, for every dtype, a mix of them and
       storages.push_back(Streamed{.budget = budget});
     }
     for (const TableStorage& storage : storages) {
-      PleTable<Any, Simd> table(vocabulary, layers, p);
+      PleTable<Any, Simd> table(vocabulary, layers, width);
       table.load(source, storage);
       for (int again = 0; again < 2; ++again) CHECK(same(gathered(table, tokens, 0, layers), expected));
       const Output middle = gathered(table, tokens, 2, 2);
       bool equal = true;
       for (std::size_t t = 0; t < tokens.size(); ++t) {
-        equal &= std::memcmp(middle.rows.row(t), expected.rows.row(t) + 2 * p, 2 * p * sizeof(float)) == 0;
+        equal &= std::memcmp(middle.rows.row(t), expected.rows.row(t) + 2 * width, 2 * width * sizeof(float)) == 0;
       }
       CHECK(equal);
       CHECK(table.counters().rows_asked > 0);
@@ -252,6 +259,56 @@ TEST_CASE("types of layers are read and written as text") {
   CHECK(parse("bf16,none,q4_0").row_bytes() == 192);  // 128 + 36, up to a cache line
   CHECK_THROWS_WITH(parse("bf16,q4_0"), "here: types of 2 layers, expected 3");
   CHECK_THROWS_WITH(parse("bf16,,q4_0"),
-                    "here: '' is no type of a PLE row, expected f32, bf16, f16, q8_0, q4_0 or none");
+                    ("here: '' is no type of a PLE row, expected " + names_of_dtypes() + " or none").c_str());
   CHECK_THROWS_WITH(RowLayout(2, 40, Dtype::q8_0), "a PLE row in q8_0: 40 values per layer, expected a multiple of 32");
+}
+
+TEST_CASE("a type that can be read but not written is no type to store rows in") {
+  const RowLayout layout(RowLayout::parse("f32,q3_k", 2, "here"), 256);
+  const std::vector<float> values(2 * 256, 1.0f);
+  std::vector<std::byte> row(layout.row_bytes(), std::byte{7});
+  const auto code = [&] {
+    try {
+      layout.encode(values.data(), row.data());
+    } catch (const Error& error) {
+      CHECK(error.what() ==
+            "layer 1 of a PLE row: q3_k can be read but not written, expected " + names_of_dtypes(true));
+      return std::optional(error.code());
+    }
+    return std::optional<ErrorCode>();
+  };
+  CHECK(code() == ErrorCode::not_supported);
+  CHECK(row == std::vector<std::byte>(row.size(), std::byte{7}));
+}
+
+TEST_CASE("rows in a type that can only be read are read") {
+  testing::TemporaryFolder folder;
+  constexpr std::size_t rows = 20;
+  const RowLayout layout(layers, 256, Dtype::iq4_xs);
+  // Blocks of any bytes, but with finite scales.
+  std::vector<std::byte> bytes(rows * layout.row_bytes());
+  std::mt19937 generator(3);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(generator() & 255);
+  for (std::size_t i = 1; i < bytes.size(); i += sizeof(iq4_xs)) bytes[i] &= std::byte{0xbf};
+  const auto map = MappedFile::open(folder.write("table.bin", bytes));
+  TableSource source;
+  source.tensor = {"table.bin", "ple_table", Dtype::iq4_xs, {}, map->bytes().data(), bytes.size(), map, map, 0};
+  source.layout = layout;
+  source.rows = rows;
+  for (const TableStorage& storage : {TableStorage(Resident{}), TableStorage(Mapped{}), TableStorage(Streamed{})}) {
+    PleTable<Any, Simd> table(rows, layers, 256);
+    table.load(source, storage);
+    const Output out = gathered(table, {7, 19, 0}, 1, 2);
+    bool good = true;
+    for (const auto& [t, token] : {std::pair{0u, 7u}, std::pair{1u, 19u}, std::pair{2u, 0u}}) {
+      for (std::size_t l = 0; l < 2; ++l) {
+        iq4_xs block;
+        float expected[256];
+        std::memcpy(&block, bytes.data() + token * layout.row_bytes() + layout.slice(l + 1).offset, sizeof block);
+        DtypeTraits<iq4_xs>::decode(block, expected);
+        good &= std::memcmp(out.rows.row(t) + l * 256, expected, sizeof expected) == 0;
+      }
+    }
+    CHECK(good);
+  }
 }

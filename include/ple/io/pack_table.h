@@ -135,7 +135,8 @@ class SafetensorsHeader {
 }  // namespace detail
 
 /// Writes `model`'s table to `path`, which it replaces at the end, once all was read back.
-/// Errors: ErrorCode::argument, config, file; cancelled if `progress` says so.
+/// Errors: ErrorCode::argument, config, file; not_supported if a type can be read but not written; cancelled if
+/// `progress` says so.
 template <class Block, class Table>
 void pack_table(const Decoder<Block, Table>& model, PackOptions options, const std::filesystem::path& path,
                 Executor& executor, const PackProgress& progress = {}) {
@@ -166,6 +167,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   const std::optional<Dtype> only = layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;
   if (!plain) layout = RowLayout(options.dtypes, p);
+  layout.require_encodable();
   detail::SafetensorsHeader header;
   header.metadata("format", std::string(packed_table_format));
   header.metadata("layers", std::to_string(layers));

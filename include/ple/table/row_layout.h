@@ -84,8 +84,8 @@ class RowLayout {
       const std::string_view word = text.substr(begin, end - begin);
       const auto dtype = dtype_of_name(word);
       if (!dtype && word != "none") {
-        fail(ErrorCode::config, source, ": '", word,
-             "' is no type of a PLE row, expected f32, bf16, f16, q8_0, q4_0 or none");
+        fail(ErrorCode::config, source, ": '", word, "' is no type of a PLE row, expected ", names_of_dtypes(),
+             " or none");
       }
       dtypes.push_back(dtype);
       begin = end + 1;
@@ -97,15 +97,28 @@ class RowLayout {
     return dtypes;
   }
 
-  /// Stores a row's values, layers() * width() of them. `row` has row_bytes().
+  /// Errors: ErrorCode::not_supported if a layer is in a type that can be read but not written.
+  void require_encodable() const {
+    for (std::size_t l = 0; l < layers(); ++l) {
+      if (has(l) && !is_encodable(*slices_[l].dtype)) {
+        fail(ErrorCode::not_supported, "layer ", l, " of a PLE row: ", name_of(*slices_[l].dtype),
+             " can be read but not written, expected ", names_of_dtypes(true));
+      }
+    }
+  }
+
+  /// Stores a row's values, layers() * width() of them. `row` has row_bytes(). Errors: as require_encodable().
   void encode(const float* values, std::byte* row) const {
+    require_encodable();
     std::fill_n(row, bytes_, std::byte{0});
     for (std::size_t l = 0; l < layers(); ++l) {
       if (!has(l)) continue;
       with_dtype(*slices_[l].dtype, [&]<class T>() {
-        T* blocks = reinterpret_cast<T*>(row + slices_[l].offset);
-        constexpr std::size_t n = DtypeTraits<T>::values_per_block;
-        for (std::size_t i = 0; i < width_ / n; ++i) DtypeTraits<T>::encode(values + l * width_ + i * n, blocks[i]);
+        if constexpr (EncodableType<T>) {
+          T* blocks = reinterpret_cast<T*>(row + slices_[l].offset);
+          constexpr std::size_t n = DtypeTraits<T>::values_per_block;
+          for (std::size_t i = 0; i < width_ / n; ++i) DtypeTraits<T>::encode(values + l * width_ + i * n, blocks[i]);
+        }
       });
     }
   }

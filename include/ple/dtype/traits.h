@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a number type is that weights are stored in: the block it is stored as, and DtypeTraits, which says what is in
+// the block.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace ple {
+
+/// The types a file may name; those from q8_0 on are GGUF's.
+enum class Dtype : std::uint8_t {
+  f32,
+  bf16,
+  f16,
+  q8_0,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  iq4_nl,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,
+  iq4_xs,
+};
+
+/// Of a stored type: its id and name, how many values one block holds, and how a block is decoded and encoded.
+template <class T>
+struct DtypeTraits;
+
+/// A type that weights can be read in.
+template <class T>
+concept StoredType = requires(const T& block, float* values) {
+  { DtypeTraits<T>::id } -> std::convertible_to<Dtype>;
+  { DtypeTraits<T>::name } -> std::convertible_to<std::string_view>;
+  { DtypeTraits<T>::values_per_block } -> std::convertible_to<std::size_t>;
+  DtypeTraits<T>::decode(block, values);
+};
+
+/// A type that weights can be read and written in.
+template <class T>
+concept EncodableType = StoredType<T> && requires(const float* values, T& block) {
+  DtypeTraits<T>::encode(values, block);
+};
+
+}  // namespace ple
