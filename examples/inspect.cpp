@@ -8,9 +8,13 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <fstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <variant>
 
 constexpr const char* usage =
     "usage: inspect MODEL [options]\n"
@@ -66,12 +70,14 @@ void print_parameters(const Report& report) {
     fmt::print("\n  The files have {} ({}) more, which belong to no part of the model.\n", parameters_text(report.rest),
                bytes_text(report.rest_bytes));
   }
-  fmt::print("\n  embeddings  {:>12}   token embedding + PLE table\n", parameters_text(report.groups.embeddings()));
-  fmt::print("  effective   {:>12}   {}\n", parameters_text(report.groups.effective_documentation()),
-             ple::ParameterGroups::documentation_definition);
+  const auto line = [](std::string_view name, std::uint64_t count, std::string_view definition) {
+    fmt::print("  {:<11}{}\n             {}\n", name, examples::exact_text(count), definition);
+  };
+  fmt::print("\n");
+  if (report.has_ple()) line("embeddings", report.groups.embeddings(), "token embedding + PLE table");
+  line("effective", report.groups.effective_documentation(), ple::ParameterGroups::documentation_definition);
   if (report.has_ple()) {
-    fmt::print("  effective   {:>12}   {}\n", parameters_text(report.groups.effective_report()),
-               ple::ParameterGroups::report_definition);
+    line("effective", report.groups.effective_report(), ple::ParameterGroups::report_definition);
   }
 }
 
@@ -126,8 +132,8 @@ int main(int argc, char** argv) {
     const Report report = examples::make_report(found, context);
     fmt::print("{}: {}\n{}\n", report.name, report.family, report.shape);
     fmt::print("{}\n", report.has_files ? "Counted from the headers of its files; no weight was read."
-                                        : "No files: counted from the configuration alone; bytes are those of bf16, as "
-                                          "published.");
+                                        : "No files: counted from the configuration alone, without vision and audio; "
+                                          "bytes are those of bf16, as published.");
     print_parameters(report);
     print_reads(report);
     print_memory(report);

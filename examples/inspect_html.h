@@ -64,14 +64,15 @@ inline std::string escaped(std::string_view text) {
   return out;
 }
 
-/// A step of 1, 2 or 5 times a power of `base`, so that at most six fit below `most`.
-inline double axis_step(double most, double base) {
-  double step = 1;
-  while (step * base * 6 < most) step *= base;
-  for (double power = 1; power <= base; power *= 2) {
-    if (step * power * 6 >= most) return step * power;
+/// The smallest step of 1, 2 or 5 times a power of ten of which at most six fit below `most`.
+inline double axis_step(double most) {
+  double power = 1;
+  while (power > most / 6) power /= 10;
+  while (power * 10 <= most / 6) power *= 10;
+  for (const double factor : {1.0, 2.0, 5.0}) {
+    if (power * factor * 6 >= most) return power * factor;
   }
-  return step * base;
+  return power * 10;
 }
 
 struct Piece {
@@ -88,9 +89,13 @@ inline void stacked_bar(Svg& svg, double x, double y, double height, double per_
     svg.box(x, y, width, height, piece.colour, fmt::format("{}: {}", piece.name, piece.text),
             R"(stroke="#fff" stroke-width="1")");
     const std::string_view light = piece.colour == "#f3c178" || piece.colour == "#6aaed6" ? "" : R"(fill="#fff")";
-    if (width > 9.0 * static_cast<double>(std::max(piece.name.size(), piece.text.size()))) {
+    // About 8 pixels a letter.
+    const bool fits = width > 8.0 * static_cast<double>(piece.text.size());
+    if (width > 8.0 * static_cast<double>(std::max(piece.name.size(), piece.text.size()))) {
       svg.label(x + width / 2, y + height / 2 - 4, piece.name, fmt::format(R"(class="in" {} {})", middle, light));
       svg.label(x + width / 2, y + height / 2 + 14, piece.text, fmt::format(R"(class="in b" {} {})", middle, light));
+    } else if (fits) {
+      svg.label(x + width / 2, y + height / 2 + 5, piece.text, fmt::format(R"(class="in b" {} {})", middle, light));
     }
     x += width;
   }
@@ -155,7 +160,7 @@ inline std::string layers_chart(const Report& report) {
   Svg svg(bottom + 62, "Parameters of every layer");
   const bool millions = most >= 2'000'000;
   const double unit = millions ? 1e6 : 1e3, scale = height / (static_cast<double>(most) / unit * 1.04);
-  const double step = axis_step(static_cast<double>(most) / unit, 10);
+  const double step = axis_step(static_cast<double>(most) / unit);
   svg.label(left, 14, millions ? "million parameters" : "thousand parameters", R"(class="axis")");
   for (double value = 0; value * scale <= height; value += step) {
     svg.line(left, bottom - value * scale, 1000, bottom - value * scale, grid);
@@ -230,14 +235,14 @@ inline std::string reads_chart(const Report& report) {
 }
 
 inline std::string memory_chart(const Report& report) {
-  constexpr double left = 110, room = 620, row = 66;
+  constexpr double left = 110, room = 700, row = 66;
   std::uint64_t most = 1;
   for (const Memory& memory : report.memory)
     most = std::max(most, memory.weights + memory.table + memory.may_grow + report.kv.total());
   const double per_byte = room / static_cast<double>(most);
   const double gib = 1 << 30, mib = 1 << 20;
   const bool large = static_cast<double>(most) > 2 * gib;
-  const double unit = large ? gib : mib, step = axis_step(static_cast<double>(most) / unit * 10, 10) / 10;
+  const double unit = large ? gib : mib, step = axis_step(static_cast<double>(most) / unit);
   const double bottom = 24 + row * static_cast<double>(report.memory.size());
   Svg svg(bottom + 40, "Memory by where the PLE table lives");
   svg.put(
@@ -268,7 +273,15 @@ inline std::string memory_chart(const Report& report) {
     }
     svg.label(left, y + 54, memory.note, R"(class="axis")");
   }
-  return svg.done();
+  std::string legend =
+      "<p class=\"legend\"><span><i style=\"background:#2c6aa8\"></i>weights</span>"
+      "<span><i style=\"background:#4f9d86\"></i>K and V</span>";
+  if (report.has_ple()) {
+    legend +=
+        "<span><i style=\"background:#e58a2f\"></i>PLE table</span>"
+        "<span><i class=\"may\"></i>pages of the table that come as rows are touched</span>";
+  }
+  return svg.done() + legend + "</p>\n";
 }
 
 inline std::string kv_chart(const Report& report) {
@@ -279,7 +292,7 @@ inline std::string kv_chart(const Report& report) {
   const bool large = static_cast<double>(most) > 2 * gib;
   const double unit = large ? gib : static_cast<double>(most) > 2 * mib ? mib : 1024;
   const double scale = height / (static_cast<double>(most) / unit * 1.08);
-  const double step = axis_step(static_cast<double>(most) / unit * 10, 10) / 10;
+  const double step = axis_step(static_cast<double>(most) / unit);
   Svg svg(bottom + 44, "Cache of keys and values by context");
   svg.label(left, 14, large ? "GiB" : unit == mib ? "MiB" : "KiB", R"(class="axis")");
   for (double value = 0; value * scale <= height; value += step) {
@@ -319,11 +332,12 @@ section { background: #fff; border: 1px solid #e3e7ec; border-radius: 10px; padd
 svg { display: block; width: 100%; height: auto; font-family: inherit; }
 svg text { font-size: 14px; fill: #22303c; } svg .in { font-size: 13px; } svg .b { font-weight: 600; }
 svg text[fill="#fff"] { fill: #fff; } svg .axis { font-size: 13px; fill: #66737f; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 8px 40px; margin-top: 14px; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, max-content)); gap: 8px 56px; margin-top: 14px; }
 table { border-collapse: collapse; font-size: 14px; align-self: start; }
-th { text-align: left; font-weight: 600; color: #66737f; } th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid #eef1f4; }
+th { text-align: left; font-weight: 600; color: #66737f; } th, td { white-space: nowrap; padding: 4px 14px 4px 0; border-bottom: 1px solid #eef1f4; }
 td:nth-child(n+2), th:nth-child(n+2) { text-align: right; font-variant-numeric: tabular-nums; }
 i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
+.may { background: repeating-linear-gradient(45deg, #e58a2f 0 2px, #fdf1e2 2px 5px); }
 .legend { font-size: 14px; margin: 10px 0 0; } .legend span { margin-right: 18px; white-space: nowrap; display: inline-block; }
 </style>
 )";
@@ -338,13 +352,14 @@ inline std::string html_page(const Report& report) {
   page += fmt::format("<title>{}: what it is made of</title>\n{}</head>\n<body>\n<main>\n", name, detail::style);
   page += fmt::format("<h1>{}</h1>\n<p>{}: {}. {}</p>\n", name, report.family, report.shape,
                       report.has_files ? "Counted from the headers of its files; no weight was read."
-                                       : "No files: counted from the configuration alone; bytes are those of bf16.");
+                                       : "No files: counted from the configuration alone, which leaves out vision and "
+                                         "audio; bytes are those of bf16, as published.");
   const auto tile = [&](const std::string& value, std::string_view what) {
     page += fmt::format("<div><b>{}</b>{}</div>\n", value, what);
   };
   page += "<div class=\"tiles\">\n";
   tile(parameters_text(report.groups.total()),
-       report.has_files ? "parameters" : "parameters, without vision and audio, which only files tell");
+       report.has_files ? "parameters" : "parameters, without vision and audio");
   if (report.has_ple()) tile(parameters_text(report.groups.embeddings()), "embeddings: token embedding + PLE table");
   tile(parameters_text(report.groups.effective_documentation()),
        "effective: " + std::string(ple::ParameterGroups::documentation_definition));

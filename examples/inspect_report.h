@@ -12,7 +12,9 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <stdexcept>
 #include <string>
+#include <variant>
 #include <vector>
 
 namespace examples {
@@ -22,6 +24,14 @@ inline std::string parameters_text(std::uint64_t n) {
   if (n >= 100'000'000) return fmt::format("{:.3f} B", value / 1e9);
   if (n >= 100'000) return fmt::format("{:.2f} M", value / 1e6);
   return fmt::format("{}", n);
+}
+
+/// "1.905 B (1,905,495,648)"
+inline std::string exact_text(std::uint64_t n) {
+  std::string digits = std::to_string(n);
+  for (std::size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, ",");
+  if (n < 100'000) return digits;
+  return fmt::format("{} ({})", parameters_text(n), digits);
 }
 
 inline std::string bytes_text(std::uint64_t n) {
@@ -215,13 +225,16 @@ inline Report make_report(const ple::Inspection& found, std::size_t context) {
               attention == ple::AttentionType::full ? context : std::min(context, config.sliding_window);
           report.reads.kv_cache += 2 * detail::kv_width(config, l) * seen * sizeof(float);
         }
-        report.shape =
-            fmt::format("{} layers ({} full, {} sliding over {} positions; the last {} share K and V), width {}",
-                        config.num_layers(), full, config.num_layers() - full, config.sliding_window,
-                        config.num_kv_shared_layers, config.hidden_size);
+        report.shape = fmt::format("{} layers ({} full, {} sliding over {} positions{}), width {}", config.num_layers(),
+                                   full, config.num_layers() - full, config.sliding_window,
+                                   config.num_kv_shared_layers == 0
+                                       ? ""
+                                       : fmt::format("; the last {} share K and V", config.num_kv_shared_layers),
+                                   config.hidden_size);
         report.table_row_values = config.num_layers() * config.hidden_size_per_layer_input;
         report.kv = detail::kv_cache(config, context);
-        for (std::size_t c = std::min<std::size_t>(1024, report.max_context);;
+        // From 1024 on, or four doublings below the longest.
+        for (std::size_t c = std::clamp<std::size_t>(report.max_context / 16, 1, 1024);;
              c = std::min(2 * c, report.max_context)) {
           report.kv_by_context.push_back(detail::kv_cache(config, c));
           if (c == report.max_context) break;
