@@ -19,6 +19,7 @@
 #include "ple/io/json.h"
 #include "ple/io/packed_table.h"
 #include "ple/io/safetensors.h"
+#include "ple/io/safetensors_folder.h"
 #include "ple/model/gemma4_config.h"
 #include "ple/model/parameter.h"
 #include "ple/model/sampling_options.h"
@@ -92,7 +93,11 @@ class Checkpoint {
     const Json config = read_json_file(path);
     config_ = gemma4_config(config, path.string());
     read_generation_config(config, path.string());
-    open_files();
+    files_ = open_safetensors(folder);
+    if (files_.empty()) {
+      fail(ErrorCode::missing, folder.string(),
+           ": neither model.safetensors nor model.safetensors.index.json is there");
+    }
     for (const std::string_view prefix : hf_prefixes) {
       prefix_ = prefix;
       if (has(Parameter::token_embedding)) return;
@@ -107,40 +112,6 @@ class Checkpoint {
   bool exists(const char* name) const {
     std::error_code error;
     return std::filesystem::exists(folder_ / name, error);
-  }
-
-  void open_files() {
-    if (exists("model.safetensors.index.json")) {
-      open_shards();
-    } else if (exists("model.safetensors")) {
-      const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(folder_ / "model.safetensors"));
-      for (const std::string& name : file->names()) files_.emplace(name, file);
-    } else {
-      fail(ErrorCode::missing, folder_.string(),
-           ": neither model.safetensors nor model.safetensors.index.json is there");
-    }
-  }
-
-  void open_shards() {
-    const std::filesystem::path path = folder_ / "model.safetensors.index.json";
-    const Json index = read_json_file(path);
-    const JsonFields fields(index, path.string());
-    const auto wrong = [&](const auto&... parts) { fail(ErrorCode::malformed, path.string(), ": ", parts...); };
-    if (!fields.object("weight_map")) wrong("weight_map is missing");
-    std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
-    for (const auto& [name, value] : fields.find("weight_map")->members()) {
-      const std::string shard = value.is_string() ? value.text() : "";
-      // A plain file name: an index must not point outside its folder.
-      if (shard.empty() || shard == "." || shard == ".." || std::filesystem::path(shard).filename() != shard) {
-        wrong(name, ": its file is ", value.brief(), ", expected the name of a file in the folder");
-      }
-      auto& file = shards[shard];
-      if (!file) file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(folder_ / shard));
-      if (!file->contains(name))
-        fail(ErrorCode::missing, (folder_ / shard).string(), ": ", name,
-             ": the index says this file has it, but it has not");
-      files_.emplace(name, file);
-    }
   }
 
   void read_generation_config(const Json& config, const std::string& config_source) {
@@ -183,7 +154,7 @@ class Checkpoint {
   std::filesystem::path folder_;
   Gemma4Config config_;
   std::string_view prefix_;
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files_;  // by tensor name
+  TensorFiles files_;
   std::vector<Token> stop_tokens_;
   SamplingOptions sampling_;
   std::optional<TableSource> ple_table_;
