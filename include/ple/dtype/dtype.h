@@ -15,6 +15,7 @@ namespace ple {
 
 /// The types a file may name.
 enum class Dtype : std::uint8_t { f32, bf16, f16, q8_0, q4_0 };
+inline constexpr Dtype all_dtypes[] = {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::q8_0, Dtype::q4_0};
 
 using f32 = float;
 
@@ -200,7 +201,7 @@ inline std::string_view name_of(Dtype type) {
 }
 
 inline std::optional<Dtype> dtype_of_name(std::string_view name) {
-  for (const Dtype type : {Dtype::f32, Dtype::bf16, Dtype::f16, Dtype::q8_0, Dtype::q4_0}) {
+  for (const Dtype type : all_dtypes) {
     if (name_of(type) == name) return type;
   }
   return std::nullopt;
