@@ -23,6 +23,7 @@ constexpr const char* usage =
     "  MODEL         a Hugging Face folder of a Gemma 4 model with PLE\n"
     "  TEXT          a text, or @FILE; its first 256 tokens are used\n"
     "  --budget MIB  of the whole packed table (default: half of what it has)\n"
+    "  --dtypes LIST try only these types and none: q8_0,q4_0,none (default: all that are smaller)\n"
     "  --svg FILE    the picture (default: depths.svg)\n"
     "  --threads N   (default: all)\n";
 
@@ -36,6 +37,11 @@ constexpr std::size_t most_tokens = 256;  // of which every prediction of the or
 std::string type_name(const std::optional<ple::Dtype>& dtype) { return dtype ? std::string(name_of(*dtype)) : "none"; }
 
 double mebibytes(double bytes) { return bytes / 1048576; }
+
+std::string size_text(double bytes) {
+  const double mib = mebibytes(bytes);
+  return mib < 100 ? fmt::format("{:.3g} MiB", mib) : fmt::format("{:.0f} MiB", mib);
+}
 
 std::string read_text(const std::string& text) {
   if (!text.starts_with("@")) return text;
@@ -87,20 +93,26 @@ struct Report {
   const Candidate& proposal() const { return whole.back(); }
 };
 
-/// The types that take less room than a depth has now, and pruning.
-std::vector<std::optional<ple::Dtype>> choices_for(const ple::RowLayout& layout) {
-  std::vector<std::optional<ple::Dtype>> choices;
-  for (const ple::Dtype type : ple::all_dtypes) {
-    if (layout.width() % ple::values_per_block(type) == 0) choices.emplace_back(type);
-  }
-  std::stable_sort(choices.begin(), choices.end(), [&](const auto& a, const auto& b) {
-    return ple::bytes_of(*a, layout.width()) > ple::bytes_of(*b, layout.width());
+/// Whether values can be written in the type, not only read.
+bool is_writable(ple::Dtype type) {
+  return ple::with_dtype(type, []<class T>() {
+    return requires(const float* values, T& block) { ple::DtypeTraits<T>::encode(values, block); };
   });
+}
+
+/// All types that `width` values can be written in, the largest first, and pruning.
+Types all_choices(std::size_t width) {
+  Types choices;
+  for (const ple::Dtype type : ple::all_dtypes) {
+    if (width % ple::values_per_block(type) == 0 && is_writable(type)) choices.emplace_back(type);
+  }
+  std::stable_sort(choices.begin(), choices.end(),
+                   [&](const auto& a, const auto& b) { return ple::bytes_of(*a, width) > ple::bytes_of(*b, width); });
   choices.push_back(std::nullopt);
   return choices;
 }
 
-Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Executor& executor,
+Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Executor& executor, const Types& choices,
                const std::optional<double>& budget) {
   const ple::RowLayout& layout = model.table.layout();
   const std::size_t layers = layout.layers(), width = layout.width();
@@ -109,7 +121,7 @@ Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Exec
   const auto smaller = [&](std::size_t l, const std::optional<ple::Dtype>& choice) {
     return report.original[l] && (!choice || ple::bytes_of(*choice, width) < ple::bytes_of(*report.original[l], width));
   };
-  for (const auto& choice : choices_for(layout)) {
+  for (const auto& choice : choices) {  // those that make something smaller
     bool useful = false;
     for (std::size_t l = 0; l < layers; ++l) useful |= smaller(l, choice);
     if (useful) report.choices.push_back(choice);
@@ -161,35 +173,23 @@ Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Exec
 }
 
 void print(const Report& report) {
-  const std::size_t group = 12 * report.choices.size();
-  fmt::print("\nTokens: {}{}; loss {:.4f} nats per token. Table: {:.2f} MiB.\n\n", report.tokens,
-             report.tokens < report.all_tokens ? fmt::format(" (of {}: the text was cut)", report.all_tokens) : "",
-             report.loss, mebibytes(report.original_bytes));
-  fmt::print("{:<12}{:>{}}    {:>{}}\n{:<12}", "", "KL(original || changed), nats", group, "change of the loss, nats",
-             group, "depth");
-  for (int twice = 0; twice < 2; ++twice) {
-    for (const auto& choice : report.choices) fmt::print("{:>12}", type_name(choice));
-    fmt::print("{}", twice == 0 ? "    " : "\n");
-  }
-  const auto row = [&](const std::string& name, const auto& effect_of) {
-    fmt::print("{:<12}", name);
-    for (std::size_t c = 0; c < report.choices.size(); ++c) {
-      const auto effect = effect_of(c);
-      fmt::print("{:>12}", effect ? fmt::format("{:.2e}", effect->kl) : "");
+  const auto table = [&](const char* title, auto&& text_of) {
+    fmt::print("{}\n{:<12}", title, "depth");
+    for (const auto& choice : report.choices) fmt::print("{:>10}", type_name(choice));
+    for (std::size_t l = 0; l < report.effect.size(); ++l) {
+      fmt::print("\n{:<12}", fmt::format("{} ({})", l, type_name(report.original[l])));
+      for (const auto& effect : report.effect[l]) fmt::print("{:>10}", effect ? text_of(*effect) : "");
     }
-    fmt::print("    ");
-    for (std::size_t c = 0; c < report.choices.size(); ++c) {
-      const auto effect = effect_of(c);
-      fmt::print("{:>12}", effect ? fmt::format("{:+.5f}", effect->loss - report.loss) : "");
-    }
-    fmt::print("\n");
+    fmt::print("\n{:<12}", "all");
+    for (std::size_t c = 0; c < report.choices.size(); ++c) fmt::print("{:>10}", text_of(report.whole[c].effect));
+    fmt::print("\n\n");
   };
-  for (std::size_t l = 0; l < report.effect.size(); ++l) {
-    row(fmt::format("{} ({})", l, type_name(report.original[l])), [&](std::size_t c) { return report.effect[l][c]; });
-  }
-  row("all", [&](std::size_t c) { return std::optional(report.whole[c].effect); });
+  table("KL(original || changed), nats per token",
+        [](const ple::Evaluation& effect) { return fmt::format("{:.2e}", effect.kl); });
+  table("Change of the loss, nats per token",
+        [&](const ple::Evaluation& effect) { return fmt::format("{:+.5f}", effect.loss - report.loss); });
 
-  fmt::print("\n{:<12}{:>12}{:>12}{:>12}{:>12}\n", "whole table", "MiB", "KL, nats", "loss, nats", "change");
+  fmt::print("{:<12}{:>12}{:>12}{:>12}{:>12}\n", "whole table", "MiB", "KL, nats", "loss, nats", "change");
   const auto whole = [&](const std::string& name, double bytes, const ple::Evaluation& effect) {
     fmt::print("{:<12}{:>12.3f}{:>12.2e}{:>12.4f}{:>+12.5f}\n", name, mebibytes(bytes), effect.kl, effect.loss,
                effect.loss - report.loss);
@@ -220,7 +220,8 @@ void print_proposal(const Report& report) {
 
 void draw(const Report& report, const std::string& path) {
   const std::size_t depths = report.effect.size();
-  examples::Svg svg(900, 740, "What each depth of the PLE table is worth");
+  const double lines = std::ceil(static_cast<double>(report.choices.size()) / 3);
+  examples::Svg svg(900, 706 + 20 * lines, "What each depth of the PLE table is worth");
   svg.text(24, 34, "What each depth of the PLE table is worth", {.size = 20, .bold = true});
   svg.text(24, 56,
            fmt::format("One depth at a time is stored in fewer bits or pruned (none). {}, {} tokens, loss {:.4f} nats "
@@ -290,17 +291,17 @@ void draw(const Report& report, const std::string& path) {
   examples::depth_axis(svg, x, depths, top + 26, "depth (layer)");
   const Candidate& proposal = report.proposal();
   svg.text(24, 682,
-           fmt::format("Packed like this, the table has {:.3g} MiB instead of {:.3g}. All depths together: KL {} nats, "
+           fmt::format("Packed like this, the table has {} instead of {}. All depths together: KL {} nats, "
                        "loss {:+.2g} nats per token.",
-                       mebibytes(proposal.bytes), mebibytes(report.original_bytes),
+                       size_text(proposal.bytes), size_text(report.original_bytes),
                        examples::number_text(proposal.effect.kl), proposal.effect.loss - report.loss));
-  std::string others;
-  for (const Candidate& candidate : report.whole) {
-    if (&candidate == &proposal) continue;
-    others += fmt::format("{}{}: {:.3g} MiB, KL {}", others.empty() ? "For comparison, " : "; ", candidate.name,
-                          mebibytes(candidate.bytes), examples::number_text(candidate.effect.kl));
+  for (std::size_t i = 0; i + 1 < report.whole.size(); ++i) {  // three on a line
+    const Candidate& candidate = report.whole[i];
+    svg.text(24 + 280 * static_cast<double>(i % 3), 706 + 20 * static_cast<double>(i / 3),
+             fmt::format("{}: {}, KL {}", candidate.name, size_text(candidate.bytes),
+                         examples::number_text(candidate.effect.kl)),
+             {.size = 12, .colour = "#666666"});
   }
-  svg.text(24, 704, others + ".", {.size = 12, .colour = "#666666"});
   svg.write(path);
 }
 
@@ -309,6 +310,7 @@ void run(examples::Arguments& arguments) {
   const std::string svg = arguments.text("--svg").value_or("depths.svg");
   std::optional<double> budget;
   if (const double mib = arguments.number<double>("--budget", -1); mib >= 0) budget = mib * 1048576;
+  const auto types = arguments.text("--dtypes");
   ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
   arguments.done();
 
@@ -320,7 +322,12 @@ void run(examples::Arguments& arguments) {
   const std::size_t all_tokens = tokens.size();
   tokens.resize(std::min({tokens.size(), most_tokens, model.max_position_embeddings()}));
 
-  Report report = measure(model, tokens, pool, budget);
+  const std::size_t width = model.table.width();
+  const Types choices =
+      types ? ple::RowLayout::parse(*types, static_cast<std::size_t>(std::count(types->begin(), types->end(), ',')) + 1,
+                                    "--dtypes")
+            : all_choices(width);
+  Report report = measure(model, tokens, pool, choices, budget);
   report.model = model_path;
   report.tokens = tokens.size();
   report.all_tokens = all_tokens;

@@ -195,7 +195,7 @@ void draw(const Survey& survey, ple::Token token, const Names& names, const std:
     for (std::size_t b = 0; b < bins; ++b) {
       if (histogram[l][b] == 0) continue;
       svg.rectangle(x(static_cast<double>(l)) - cell / 2 + 0.5, y.from - static_cast<double>(b + 1) * height, cell - 1,
-                    height, shade_of(static_cast<double>(histogram[l][b])));
+                    height + 0.4, shade_of(static_cast<double>(histogram[l][b])));  // 0.4: no seams
     }
   }
   constexpr const char* own_colour = "#d55e00";

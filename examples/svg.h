@@ -111,11 +111,13 @@ struct Scale {
           if (value >= low * 0.999 && value <= high * 1.001) ticks.push_back(value);
         }
       }
-      return ticks;
+      if (ticks.size() >= 3) return ticks;
+      ticks.clear();  // so short that it is nearly linear
     }
     const double rough = (high - low) / wanted, power = std::pow(10.0, std::floor(std::log10(rough)));
     const double digits = rough / power, step = power * (digits < 1.5 ? 1 : digits < 3.5 ? 2 : digits < 7.5 ? 5 : 10);
-    for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i) ticks.push_back(i * step);
+    for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i)
+      ticks.push_back(i * step + 0.0);  // no -0
     return ticks;
   }
 };
@@ -157,7 +159,8 @@ inline void depth_axis(Svg& svg, const Scale& x, std::size_t depths, double y, s
 
 /// A colour for the i-th of a few things, told apart by colour-blind readers too.
 inline const char* colour_of(std::size_t i) {
-  static constexpr const char* colours[] = {"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"};
+  static constexpr const char* colours[] = {"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00",
+                                            "#882255", "#999933", "#117733", "#332288", "#aa4499", "#999999"};
   return colours[i % std::size(colours)];
 }
 

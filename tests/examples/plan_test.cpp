@@ -60,7 +60,7 @@ TEST_CASE("a plan is within its budget, and no step back fits") {
     const auto bytes = [&] { return packed_layout(types_of(choices, plan), 64).row_bytes(); };
     REQUIRE(bytes() <= budget);
     for (std::size_t l = 0; l < plan.size(); ++l) {
-      for (const std::size_t better : {0, 1, 2}) {
+      for (std::size_t better = 0; better < 3; ++better) {
         if (better >= plan[l]) continue;
         const std::size_t before = plan[l];
         plan[l] = better;

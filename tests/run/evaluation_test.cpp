@@ -108,7 +108,7 @@ TEST_CASE("a text's loss and KL are those of the session's logits, on any number
   }
   REQUIRE(kl > 0.1L);
   std::vector<Evaluation> results;
-  for (const std::size_t threads : {1, 3}) {
+  for (const std::size_t threads : {std::size_t{1}, std::size_t{3}}) {
     ThreadPool pool(threads);
     const ReferencePredictions reference(model, tokens, pool);
     results.push_back(reference.evaluate(pruned, pool));
