@@ -23,7 +23,7 @@ constexpr const char* usage =
     "  MODEL         a Hugging Face folder of a Gemma 4 model with PLE\n"
     "  TEXT          a text, or @FILE; its first 256 tokens are used\n"
     "  --budget MIB  of the whole packed table (default: half of what it has)\n"
-    "  --dtypes LIST try only these types and none: q8_0,q4_0,none (default: all that are smaller)\n"
+    "  --dtypes LIST try only these: q8_0,q4_0,none (default: all types that are smaller)\n"
     "  --svg FILE    the picture (default: depths.svg)\n"
     "  --threads N   (default: all)\n";
 
