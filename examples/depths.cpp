@@ -322,6 +322,7 @@ void run(examples::Arguments& arguments) {
   const std::size_t all_tokens = tokens.size();
   tokens.resize(std::min({tokens.size(), most_tokens, model.max_position_embeddings()}));
 
+  if (tokens.size() < 2) throw std::runtime_error("TEXT has no token that could be predicted");
   const std::size_t width = model.table.width();
   const Types choices =
       types ? ple::RowLayout::parse(*types, static_cast<std::size_t>(std::count(types->begin(), types->end(), ',')) + 1,
