@@ -150,6 +150,7 @@ TEST_CASE("keys and tensors of versions 2 and 3, at several alignments") {
       CHECK(list[0].dtype == "Q8_0");
       CHECK(list[0].shape == std::vector<std::uint64_t>{2, 64});
       CHECK(list[0].offset == file.tensor("blocks").offset);
+      CHECK(file.shape("blocks") == list[0].shape);
       CHECK(file.contains("cube"));
       CHECK(!file.contains("sphere"));
     }
@@ -191,6 +192,36 @@ TEST_CASE("every truncation of a file is refused") {
   }
   const auto path = folder.write("cut.gguf", std::as_bytes(std::span(bytes).first(bytes.size() - padding)));
   CHECK(GgufFile::open(path).list().size() == 3);
+}
+
+TEST_CASE("a file with any byte of its header changed is read or refused") {
+  const std::string right = small().bytes();
+  TemporaryFolder folder;
+  std::size_t opened = 0, refused = 0;
+  for (std::size_t i = 0; i < right.size(); ++i) {
+    for (const unsigned flip : {0x01u, 0x80u, 0xFFu}) {
+      std::string bytes = right;
+      bytes[i] = static_cast<char>(static_cast<unsigned char>(bytes[i]) ^ flip);
+      const auto path = folder.write("changed.gguf", std::as_bytes(std::span(bytes)));
+      try {
+        const GgufFile file = GgufFile::open(path);
+        for (const auto& [key, value] : file.metadata().all()) {
+          GgufMetadata::brief(value);
+          if (value.is_array() && value.element == GgufType::text) file.metadata().texts(key);
+        }
+        for (const TensorInfo& info : file.list()) {
+          if (info.dtype != "F32") continue;
+          const Tensor tensor = file.tensor(info.name);
+          CHECK(std::string(reinterpret_cast<const char*>(tensor.data), tensor.bytes).size() == info.bytes);
+        }
+        ++opened;
+      } catch (const Error&) {
+        ++refused;
+      }
+    }
+  }
+  CHECK(opened > 100);
+  CHECK(refused > 100);
 }
 
 TEST_CASE("a start that is not GGUF's, or that of a version we do not read") {

@@ -155,11 +155,13 @@ class GgufFile {
     return all;
   }
 
+  /// Row-major, of a tensor of any type. Errors: ErrorCode::missing.
+  const std::vector<std::uint64_t>& shape(std::string_view name) const { return entry_of(name)->second.shape; }
+
   /// A tensor where it lies: the format aligns it for any type. Errors: ErrorCode::missing; ErrorCode::dtype for a type
   /// that ple does not compute with.
   Tensor tensor(std::string_view name) const {
-    const auto found = entries_.find(name);
-    if (found == entries_.end()) fail(ErrorCode::missing, metadata_.file(), ": ", name, ": no such tensor");
+    const auto found = entry_of(name);
     const Entry& entry = found->second;
     const std::optional<Dtype> dtype = dtype_of_name(entry.type->name);
     if (!dtype) {
@@ -183,6 +185,12 @@ class GgufFile {
     std::vector<std::uint64_t> shape;    // row-major: the reverse of the file's
     std::uint64_t begin = 0, bytes = 0;  // begin: from the start of the data; later from that of the file
   };
+
+  std::map<std::string, Entry, std::less<>>::const_iterator entry_of(std::string_view name) const {
+    const auto found = entries_.find(name);
+    if (found == entries_.end()) fail(ErrorCode::missing, metadata_.file(), ": ", name, ": no such tensor");
+    return found;
+  }
 
   explicit GgufFile(const std::filesystem::path& path)
       : path_(path), metadata_(path.string()), map_(MappedFile::open(path)) {

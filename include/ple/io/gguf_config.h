@@ -24,12 +24,11 @@ namespace detail {
 
 /// Rows of a matrix that there must be.
 inline std::size_t gguf_rows(const GgufShards& file, Parameter parameter) {
-  const Tensor tensor = file.tensor(gguf_name(parameter, 0));
-  if (tensor.shape.size() != 2) {
-    fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape),
-         ", expected 2 dimensions");
-  }
-  return static_cast<std::size_t>(tensor.shape[0]);
+  const std::string name = gguf_name(parameter, 0);
+  const std::vector<std::uint64_t>& shape = file.shape(name);
+  if (shape.size() != 2)
+    fail(ErrorCode::shape, file.name(), ": ", name, ": shape is ", shape_text(shape), ", expected 2 dimensions");
+  return static_cast<std::size_t>(shape[0]);
 }
 
 /// Other families, other kinds of file, and what a later version may add.
@@ -71,8 +70,9 @@ inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size
            turning, " of 1, expected 1 for the pairs that turn, then 1e30");
     }
   }
-  // The model takes the whole part of the product with `pairs`; half a pair more keeps clear of rounding.
-  const double share = turning == pairs ? 1.0 : (static_cast<double>(turning) + 0.5) / static_cast<double>(pairs);
+  double share = static_cast<double>(turning) / static_cast<double>(pairs);
+  // The model takes the whole part of the product with `pairs`, which rounding may have put below it.
+  if (static_cast<std::size_t>(share * static_cast<double>(head_dim) / 2) < turning) share = std::nextafter(share, 2.0);
   return {theta, share, 1};
 }
 

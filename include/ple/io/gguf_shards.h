@@ -48,12 +48,11 @@ class GgufShards {
     return all;
   }
 
+  /// Row-major, of a tensor of any type. Errors: ErrorCode::missing.
+  const std::vector<std::uint64_t>& shape(std::string_view tensor) const { return file_of(tensor).shape(tensor); }
+
   /// Errors: ErrorCode::missing, dtype.
-  Tensor tensor(std::string_view tensor) const {
-    if (const GgufFile* file = find(tensor)) return file->tensor(tensor);
-    fail(ErrorCode::missing, name(), ": ", tensor, ": no such tensor",
-         files_.size() > 1 ? " in this file and those that belong to it" : "");
-  }
+  Tensor tensor(std::string_view tensor) const { return file_of(tensor).tensor(tensor); }
 
  private:
   static constexpr std::size_t most_parts = 65535;
@@ -115,6 +114,12 @@ class GgufShards {
       fail(ErrorCode::malformed, name(), ": split.tensors.count is ", expected, ", but its ", files_.size(),
            " parts have ", tensors, " tensors");
     }
+  }
+
+  const GgufFile& file_of(std::string_view tensor) const {
+    if (const GgufFile* file = find(tensor)) return *file;
+    fail(ErrorCode::missing, name(), ": ", tensor, ": no such tensor",
+         files_.size() > 1 ? " in this file and those that belong to it" : "");
   }
 
   const GgufFile* find(std::string_view tensor) const {
