@@ -108,6 +108,19 @@ TEST_CASE("a model gives the same bits from a Hugging Face folder and from a GGU
   CHECK(models >= 9);
 }
 
+TEST_CASE("as many pairs turn as the file says, for every head") {
+  std::size_t rounded = 0;
+  for (std::size_t pairs = 1; pairs <= 300; ++pairs) {
+    for (std::size_t turning = 0; turning <= pairs; ++turning) {
+      const double share = detail::gguf_share(turning, pairs);
+      REQUIRE(static_cast<std::size_t>(share * static_cast<double>(2 * pairs) / 2) == turning);  // as in nn/rope.h
+      REQUIRE(share <= 1);
+      rounded += share != static_cast<double>(turning) / static_cast<double>(pairs);
+    }
+  }
+  CHECK(rounded > 0);
+}
+
 TEST_CASE("stop tokens, sampling, chat template and tokenizer of a GGUF file") {
   const auto plain = open(small());
   CHECK(plain.stop_tokens().empty());

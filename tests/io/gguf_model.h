@@ -46,8 +46,9 @@ inline std::string llama_cpp_name(Parameter parameter, std::size_t layer) {
   return "";
 }
 
-/// Keys and tensors, without a tokenizer. Matrices keep their type; norms are f32 there always.
-inline GgufWriter gguf_of(const Checkpoint& checkpoint) {
+/// Keys and tensors, without a tokenizer (but for the padding token, if wanted). Matrices keep their type; norms are
+/// f32 there always.
+inline GgufWriter gguf_of(const Checkpoint& checkpoint, bool with_padding_token = true) {
   const Gemma4Config& c = checkpoint.config();
   const std::size_t layers = c.num_layers();
   GgufWriter file;
@@ -89,7 +90,7 @@ inline GgufWriter gguf_of(const Checkpoint& checkpoint) {
     count(key, full_head);
     count(key + std::string("_swa"), sliding_head);
   }
-  file.count("tokenizer.ggml.padding_token_id", static_cast<std::size_t>(c.pad_token_id));
+  if (with_padding_token) file.count("tokenizer.ggml.padding_token_id", static_cast<std::size_t>(c.pad_token_id));
 
   const auto turning = static_cast<std::size_t>(c.full_rope.fraction * static_cast<double>(full_head) / 2);
   std::string factors;

@@ -203,13 +203,13 @@ class GgufFile {
       const std::string key = name(cursor, "key", i);
       if (!metadata_.add(key, cursor.value(cursor.type(key), key))) cursor.malformed(key, "the key stands twice");
     }
-    const std::uint64_t alignment = read_alignment(cursor);
+    const std::uint64_t align = read_alignment(cursor);
     for (std::uint64_t i = 0; i < tensors; ++i) {
       const std::string tensor = name(cursor, "tensor", i);
-      if (!entries_.emplace(tensor, entry(cursor, tensor, alignment)).second)
+      if (!entries_.emplace(tensor, entry(cursor, tensor, align)).second)
         cursor.malformed(tensor, "there are two tensors of this name");
     }
-    if (!entries_.empty()) place(cursor, alignment);
+    if (!entries_.empty()) place(cursor, align);
   }
 
   static void check_start(detail::GgufCursor& cursor) {
@@ -239,13 +239,13 @@ class GgufFile {
   std::uint64_t read_alignment(const detail::GgufCursor& cursor) const {
     constexpr std::string_view key = "general.alignment";
     constexpr std::size_t least = 8, most = 65536;
-    const std::size_t alignment = metadata_.count(key, 32);
-    if (!std::has_single_bit(alignment) || alignment < least || alignment > most)
-      cursor.malformed(key, "is ", alignment, ", expected a power of two from ", least, " to ", most);
-    return alignment;
+    const std::size_t align = metadata_.count(key, 32);
+    if (!std::has_single_bit(align) || align < least || align > most)
+      cursor.malformed(key, "is ", align, ", expected a power of two from ", least, " to ", most);
+    return align;
   }
 
-  static Entry entry(detail::GgufCursor& cursor, const std::string& name, std::uint64_t alignment) {
+  static Entry entry(detail::GgufCursor& cursor, const std::string& name, std::uint64_t align) {
     constexpr std::uint64_t most = std::uint64_t{1} << 63;
     Entry entry;
     const auto dimensions = cursor.number<std::uint32_t>(name);
@@ -273,17 +273,17 @@ class GgufFile {
                        " takes 2^63 bytes or more");
     entry.bytes = blocks * entry.type->bytes;
     entry.begin = cursor.number<std::uint64_t>(name);
-    if (entry.begin % alignment != 0) {
-      cursor.malformed(name, "its data begin at byte ", entry.begin, " of the data, expected a multiple of ", alignment,
+    if (entry.begin % align != 0) {
+      cursor.malformed(name, "its data begin at byte ", entry.begin, " of the data, expected a multiple of ", align,
                        ", the file's alignment");
     }
     return entry;
   }
 
   /// Where the data begin is known once the header is read. Every tensor must lie in them, apart from the others.
-  void place(const detail::GgufCursor& cursor, std::uint64_t alignment) {
+  void place(const detail::GgufCursor& cursor, std::uint64_t align) {
     const std::uint64_t size = map_->bytes().size();
-    const std::uint64_t begin = (cursor.position() + alignment - 1) / alignment * alignment;
+    const std::uint64_t begin = (cursor.position() + align - 1) / align * align;
     const std::uint64_t room = begin > size ? 0 : size - begin;
     std::vector<std::pair<const std::string, Entry>*> order;
     for (auto& item : entries_) {

@@ -51,6 +51,13 @@ inline void refuse_what_is_not_supported(const GgufShards& file, const std::stri
   }
 }
 
+/// turning / pairs. The model takes the whole part of the product with `pairs`, which rounding may put below it.
+inline double gguf_share(std::size_t turning, std::size_t pairs) {
+  const double share = static_cast<double>(turning) / static_cast<double>(pairs);
+  const double product = share * static_cast<double>(2 * pairs) / 2;
+  return static_cast<std::size_t>(product) < turning ? std::nextafter(share, 2.0) : share;
+}
+
 /// Which share of the pairs of the full layers turns. The file says it pair by pair: 1 for those that turn, and a
 /// number so large that the frequency vanishes for the others.
 inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size_t head_dim) {
@@ -70,10 +77,7 @@ inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size
            turning, " of 1, expected 1 for the pairs that turn, then 1e30");
     }
   }
-  double share = static_cast<double>(turning) / static_cast<double>(pairs);
-  // The model takes the whole part of the product with `pairs`, which rounding may have put below it.
-  if (static_cast<std::size_t>(share * static_cast<double>(head_dim) / 2) < turning) share = std::nextafter(share, 2.0);
-  return {theta, share, 1};
+  return {theta, gguf_share(turning, pairs), 1};
 }
 
 /// Full layers that own their K and V, but have no value projection, use the keys' as V.
