@@ -143,6 +143,11 @@ TEST_CASE("stop tokens, sampling, chat template and tokenizer of a GGUF file") {
   writer.remove("tokenizer.ggml.eot_token_id").count("tokenizer.ggml.eot_token_id", 1);
   CHECK(open(writer).stop_tokens() == std::vector<Token>{1});
 
+  std::vector<std::string> tokens(20, "a");
+  tokens[5] = "<turn|>";
+  writer.texts("tokenizer.ggml.tokens", tokens);
+  CHECK(open(writer).stop_tokens() == std::vector<Token>{1, 5});
+
   TemporaryFolder folder;
   writer.write(folder / "without_extension");
   const auto checkpoint = Checkpoint::open(folder / "without_extension");

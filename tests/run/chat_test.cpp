@@ -125,6 +125,7 @@ TEST_CASE("a GGUF file of the shipped model, with its tokenizer and template, te
   ple::testing::TemporaryFolder temporary;
   writer.write(temporary / "storyteller.gguf");
   const auto file = Checkpoint::open(temporary / "storyteller.gguf");
+  CHECK(file.stop_tokens() == checkpoint.stop_tokens());
   const auto model = Gemma4<Any, Simd>::load(checkpoint), same = Gemma4<Any, Simd>::load(file);
   Chat chat(model, checkpoint, greedy()), other(same, file, greedy());
   const std::string story = say(chat, question);

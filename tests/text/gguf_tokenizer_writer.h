@@ -34,8 +34,9 @@ inline void add_tokenizer(GgufWriter& gguf, const nlohmann::json& file) {
     REQUIRE(static_cast<std::size_t>(id) == tokens.size());
     tokens.push_back(piece);
     token_types.push_back(types.count(id) ? types[id] : is_byte(piece) ? byte : normal);
-    // So that its own chat parser sees them.
+    // It calls some control tokens something else.
     if (piece == "<|channel>" || piece == "<channel|>") token_types.back() = user_defined;
+    if (piece == "<|turn>" || piece == "<|think|>") token_types.back() = normal;
   }
   for (const nlohmann::json& merge : file["model"]["merges"])
     merges.push_back(merge[0].get<std::string>() + " " + merge[1].get<std::string>());

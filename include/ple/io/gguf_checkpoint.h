@@ -2,6 +2,7 @@
 // A model in GGUF files: configuration, weights, tokenizer and chat template in one.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "ple/core/error.h"
 #include "ple/core/token.h"
@@ -69,12 +71,20 @@ class GgufCheckpoint final : public CheckpointSource {
                                 gguf_name(Parameter::token_embedding, 0));
   }
 
+  /// The converter writes one token that ends a text. What ends a turn of a chat is known by its name.
   void read_stop_tokens() {
+    const GgufMetadata& keys = files_.metadata();
+    const auto add = [&](std::size_t token) {
+      const auto id = static_cast<Token>(token);
+      if (std::find(stop_tokens.begin(), stop_tokens.end(), id) == stop_tokens.end()) stop_tokens.push_back(id);
+    };
     for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
-      if (!files_.metadata().has(key)) continue;
-      const auto token = static_cast<Token>(files_.metadata().count(key, std::nullopt, config.vocab_size - 1));
-      if (stop_tokens.empty() || stop_tokens.front() != token) stop_tokens.push_back(token);
+      if (keys.has(key)) add(keys.count(key, std::nullopt, config.vocab_size - 1));
     }
+    if (!keys.has("tokenizer.ggml.tokens")) return;
+    const std::vector<std::string_view> tokens = keys.texts("tokenizer.ggml.tokens");
+    const auto turn_end = std::find(tokens.begin(), tokens.end(), "<turn|>");
+    if (turn_end != tokens.end()) add(static_cast<std::size_t>(turn_end - tokens.begin()));
   }
 
   /// What the converter takes from generation_config.json. It does not say there whether to sample at all; who

@@ -131,18 +131,25 @@ class GgufTokenizer {
     add_scored_merges(bpe, scores, from_text);
   }
 
+  /// Gemma 4's control tokens look like <|turn>, <turn|> or <|think|>, and no other piece of its does. The types in a
+  /// file do not tell: llama.cpp's converter calls some of them user-defined so that its own chat parser sees them, and
+  /// others normal where tokenizer_config.json does not list them. Here they are what they are in tokenizer.json.
+  static bool has_control_form(std::string_view piece) {
+    return piece.size() > 3 && piece.front() == '<' && piece.back() == '>' &&
+           (piece[1] == '|' || piece[piece.size() - 2] == '|');
+  }
+
   /// Tokens that are looked for in the text before anything else.
   void add_special(Token id, TokenizerParts& parts) const {
     const auto row = static_cast<std::size_t>(id);
     const GgufTokenType type = types_[row];
-    const bool control = type == GgufTokenType::control || type == GgufTokenType::unknown;
-    if (!control && type != GgufTokenType::user_defined) return;
+    const bool special = type == GgufTokenType::control || type == GgufTokenType::unknown ||
+                         (is_gemma4_ && has_control_form(tokens_[row]));
+    if (!special && type != GgufTokenType::user_defined) return;
     AddedToken added;
     added.id = id;
     added.content = tokens_[row];
-    // llama.cpp's converter calls some of Gemma 4's control tokens, <|channel> among them, user-defined so that its
-    // own chat parser sees them. Here they are what they are in tokenizer.json.
-    added.special = control || (is_gemma4_ && (tokens_[row].starts_with("<|") || tokens_[row].ends_with("|>")));
+    added.special = special;
     parts.added.add(std::move(added), tokens_[row], keys_.file());
   }
 
