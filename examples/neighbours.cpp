@@ -297,7 +297,7 @@ void run(examples::Arguments& arguments) {
   table.load(source.tensor, ple::Mapped{});
   source.layout = table.layout();
   source.rows = table.rows();
-  const Names names(checkpoint.folder() / "tokenizer.json");
+  const Names names(checkpoint.tokenizer_file());
   const ple::Token token = names.find(word, table.rows());
 
   std::vector<float> row(table.cols());
