@@ -13,7 +13,7 @@
 constexpr const char* usage =
     "usage: generate MODEL [--chat TEXT | --prompt TEXT] [options]\n"
     "\n"
-    "  MODEL                    a Hugging Face folder of a Gemma 4 model\n"
+    "  MODEL                    a Hugging Face folder or a GGUF file of a Gemma 4 model\n"
     "  --chat TEXT              one question, one answer; without --chat and --prompt: a conversation\n"
     "  --prompt TEXT            continue this text\n"
     "  --prompt-tokens N        continue N made-up tokens (for models without a tokenizer)\n"
@@ -122,8 +122,8 @@ ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptio
 
 void run(examples::Arguments& arguments) {
   const Stopwatch opening;
-  const std::string folder = arguments.first("MODEL");
-  const auto checkpoint = ple::Checkpoint::open(folder, {.table = arguments.text("--table-file").value_or("")});
+  const std::string path = arguments.first("MODEL");
+  const auto checkpoint = ple::Checkpoint::open(path, {.table = arguments.text("--table-file").value_or("")});
   const auto chat_text = arguments.text("--chat"), prompt = arguments.text("--prompt");
   const auto made_up = arguments.number<std::size_t>("--prompt-tokens", 0);
   const std::string backend = arguments.text("--backend").value_or("auto");
@@ -146,7 +146,7 @@ void run(examples::Arguments& arguments) {
       for (std::size_t i = 0; i < made_up; ++i)
         tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
       if (prompt) {
-        tokenizer = ple::Tokenizer::open(checkpoint.folder() / "tokenizer.json");
+        tokenizer = ple::Tokenizer::open(checkpoint.tokenizer_file());
         tokens = tokenizer->encode(*prompt);
       }
       ple::Session session(model, options.session);

@@ -6,8 +6,8 @@
 #include <ple/ple.h>
 
 #include "arguments.h"
+#include "progress.h"
 
-#include <chrono>
 #include <fstream>
 
 const std::string usage =
@@ -26,27 +26,6 @@ const std::string usage =
     "  --threads N         (default: all)\n";
 
 namespace {
-
-/// A line on stderr that says how far the work is.
-class Progress {
- public:
-  bool operator()(const char* what, std::uint64_t done, std::uint64_t total) {
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    if (what != what_ || done == total || seconds > shown_ + 0.2) {
-      fmt::print(stderr, "\r{}: {} of {} ({:.0f} %), {:.1f} s ", what, done, total,
-                 total ? 100.0 * static_cast<double>(done) / static_cast<double>(total) : 100.0, seconds);
-      if (done == total) fmt::print(stderr, "\n");
-      shown_ = seconds;
-      what_ = what;
-    }
-    return true;
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  double shown_ = -1;
-  const char* what_ = nullptr;
-};
 
 std::vector<ple::Token> read_tokens(const std::string& path) {
   std::ifstream file(path);
@@ -79,7 +58,7 @@ void run(examples::Arguments& arguments) {
   const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
   const std::size_t layers = model.config.num_layers();
   options.dtypes = ple::RowLayout::parse(dtype.value_or(model.table.layout().text()), layers, "--dtype");
-  ple::pack_table(model, options, out, pool, Progress());
+  ple::pack_table(model, options, out, pool, examples::Progress());
 
   const ple::TableSource before = {.tensor = checkpoint.tensor(ple::Parameter::ple_table)},
                          after = ple::read_packed_table(out);

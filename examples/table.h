@@ -13,26 +13,28 @@
 
 namespace examples {
 
+/// As `--table` spells it.
+inline ple::TableStorage storage_of_name(const std::string& name) {
+  if (name == "mapped") return ple::Mapped{};
+  if (name == "resident") return ple::Resident{};
+  if (name == "streamed") return ple::Streamed{};
+  if (name == "none") return ple::Pruned{};
+  throw std::runtime_error(fmt::format("a table is '{}', expected mapped, resident, streamed or none", name));
+}
+
 inline ple::TableStorage table_storage(Arguments& arguments) {
-  const std::string table = arguments.text("--table").value_or("mapped");
-  const auto budget = arguments.text("--budget");
-  const bool direct = arguments.flag("--direct");
-  std::size_t bytes = 0;
-  if (budget) bytes = static_cast<std::size_t>(std::stod(*budget) * 1048576);
-  if (direct && table != "streamed") throw std::runtime_error("--direct goes with --table streamed");
-  if (budget && table != "streamed" && table != "mapped") {
-    throw std::runtime_error("--budget goes with --table streamed or mapped");
+  ple::TableStorage storage = storage_of_name(arguments.text("--table").value_or("mapped"));
+  auto* mapped = std::get_if<ple::Mapped>(&storage);
+  auto* streamed = std::get_if<ple::Streamed>(&storage);
+  if (const auto budget = arguments.text("--budget")) {
+    if (!mapped && !streamed) throw std::runtime_error("--budget goes with --table streamed or mapped");
+    (mapped ? mapped->budget : streamed->budget) = static_cast<std::size_t>(std::stod(*budget) * 1048576);
   }
-  if (table == "mapped") return ple::Mapped{.budget = bytes};
-  if (table == "resident") return ple::Resident{};
-  if (table == "none") return ple::Pruned{};
-  if (table != "streamed") {
-    throw std::runtime_error(fmt::format("--table is '{}', expected mapped, resident, streamed or none", table));
+  if (arguments.flag("--direct")) {
+    if (!streamed) throw std::runtime_error("--direct goes with --table streamed");
+    streamed->direct = true;
   }
-  ple::Streamed streamed;
-  if (budget) streamed.budget = bytes;
-  streamed.direct = direct;
-  return streamed;
+  return storage;
 }
 
 /// On stderr, what a table has read; nothing for one that reads nothing itself.

@@ -174,7 +174,7 @@ TEST_CASE("a folder without its files") {
     return std::string("no error");
   };
   CHECK(message("/no/such/folder").starts_with("/no/such/folder: no such folder"));
-  CHECK(message("model.gguf") == "model.gguf: GGUF files are not supported yet");
+  CHECK(message("model.gguf") == "model.gguf: cannot open: No such file or directory");
 }
 
 TEST_CASE("shards: an index that points nowhere, outside the folder, or to a file without the tensor") {

@@ -237,6 +237,15 @@ TEST_CASE("a cut-down vocabulary gives the kept tokens' logits and refuses, or s
         "pack_table: token 1024, expected 0 to 1023");
 }
 
+TEST_CASE("a model whose table is keyed by n-grams gives the same logits however its text is cut") {
+  Model model = Model::load(Checkpoint::open(folder), {.table = Streamed{.budget = 4096}});
+  const std::vector<float> by_token = logits_of(model, text());
+  model.table.set_keys(hashed_ngrams(3, vocab_size));
+  const std::vector<float> whole = logits_of(model, text(), 60);
+  CHECK_FALSE(same(whole, by_token));
+  for (const std::size_t chunk : {1u, 2u, 7u}) CHECK(same(logits_of(model, text(), chunk), whole));
+}
+
 TEST_CASE("two sessions at once on a cache that holds few rows read what one alone reads") {
   const Model mapped = Model::load(Checkpoint::open(folder));
   const std::vector<Token> tokens = text(150);

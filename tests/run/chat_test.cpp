@@ -4,9 +4,14 @@
 
 #include <doctest/doctest.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "../io/gguf_model.h"
+#include "../temporary.h"
+#include "../text/gguf_tokenizer_writer.h"
 #include "ple/io/checkpoint.h"
 #include "ple/model/gemma4.h"
 
@@ -109,4 +114,21 @@ TEST_CASE("equal seeds give equal stories, the table's place changes nothing") {
   };
   CHECK(tell(mapped, 1) == tell(resident, 1));
   CHECK(tell(mapped, 1) != tell(mapped, 2));
+}
+
+TEST_CASE("a GGUF file of the shipped model, with its tokenizer and template, tells the same story") {
+  const auto checkpoint = Checkpoint::open(folder);
+  ple::testing::GgufWriter writer = ple::testing::gguf_of(checkpoint, /*with_padding_token=*/false);
+  std::ifstream tokenizer(folder / "tokenizer.json", std::ios::binary);
+  ple::testing::add_tokenizer(writer, nlohmann::json::parse(tokenizer));
+  writer.text("tokenizer.chat_template", *checkpoint.chat_template());
+  ple::testing::TemporaryFolder temporary;
+  writer.write(temporary / "storyteller.gguf");
+  const auto file = Checkpoint::open(temporary / "storyteller.gguf");
+  CHECK(file.stop_tokens() == checkpoint.stop_tokens());
+  const auto model = Gemma4<Any, Simd>::load(checkpoint), same = Gemma4<Any, Simd>::load(file);
+  Chat chat(model, checkpoint, greedy()), other(same, file, greedy());
+  const std::string story = say(chat, question);
+  CHECK(story.size() > 100);
+  CHECK(say(other, question) == story);
 }

@@ -209,6 +209,19 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+/// A hint that memory is worth larger pages, where the system has them: fewer page faults, fewer misses when addresses
+/// are translated. The memory is still taken only as it is touched.
+inline void use_huge_pages(std::span<std::byte> memory) {
+#if defined(MADV_HUGEPAGE)
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(memory.data());
+  const std::size_t before = static_cast<std::size_t>((page - address % page) % page);
+  if (memory.size() > before) ::madvise(memory.data() + before, memory.size() - before, MADV_HUGEPAGE);
+#else
+  static_cast<void>(memory);
+#endif
+}
+
 /// What the process holds in memory, in bytes. All zero where the system does not tell.
 struct MemoryUse {
   std::uint64_t resident = 0;   ///< everything in RAM, pages of mapped files included

@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model's folder as Hugging Face lays it out: config.json, safetensors, and small files for text.
+// A model as it lies on disk, whatever kind of files it is in.
 #pragma once
 
 #include <cstddef>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
-#include <system_error>
 #include <vector>
 
-#include "ple/core/error.h"
 #include "ple/core/token.h"
-#include "ple/io/hf_config.h"
-#include "ple/io/hf_names.h"
-#include "ple/io/json.h"
+#include "ple/io/checkpoint_source.h"
+#include "ple/io/gguf_checkpoint.h"
+#include "ple/io/hf_folder.h"
 #include "ple/io/packed_table.h"
-#include "ple/io/safetensors.h"
 #include "ple/model/gemma4_config.h"
 #include "ple/model/parameter.h"
 #include "ple/model/sampling_options.h"
@@ -27,7 +22,7 @@
 namespace ple {
 
 struct CheckpointOptions {
-  /// A file that `examples/pack` wrote: its PLE table takes the place of the folder's.
+  /// A file that `examples/pack` wrote: its PLE table takes the place of the model's.
   std::filesystem::path table = {};
 };
 
@@ -35,157 +30,49 @@ struct CheckpointOptions {
 /// no use to the text model (vision, audio, K and V of layers that share another's) never.
 class Checkpoint {
  public:
-  /// Errors: ErrorCode::file, missing, malformed, config, not_supported.
-  static Checkpoint open(const std::filesystem::path& folder, const CheckpointOptions& options = {}) {
-    Checkpoint checkpoint(folder);
+  /// A Hugging Face folder, or a GGUF file, of which any part will do if it is split.
+  /// Errors: ErrorCode::file, missing, malformed, dtype, shape, config, not_supported.
+  static Checkpoint open(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
+    Checkpoint checkpoint(path);
     if (!options.table.empty()) checkpoint.ple_table_ = read_packed_table(options.table);
     return checkpoint;
   }
 
-  const std::filesystem::path& folder() const { return folder_; }
-  const Gemma4Config& config() const { return config_; }
+  /// The folder its files lie in.
+  std::filesystem::path folder() const { return tokenizer_file().parent_path(); }
+  const Gemma4Config& config() const { return source_->config; }
 
-  bool has(Parameter parameter, std::size_t layer = 0) const {
-    return find(hf_name(prefix_, parameter, layer)) != nullptr;
-  }
+  bool has(Parameter parameter, std::size_t layer = 0) const { return source_->has(parameter, layer); }
 
-  /// The packed table, if one takes the folder's place.
+  /// The packed table, if one takes the place of the model's.
   const std::optional<TableSource>& ple_table() const { return ple_table_; }
 
   /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
-  Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
-    const std::string name = hf_name(prefix_, parameter, layer);
-    const SafetensorsFile* file = find(name);
-    if (!file) fail(ErrorCode::missing, folder_.string(), ": ", name, ": no file of the folder has this tensor");
-    // The table may be read rather than mapped, and then it may lie anywhere.
-    return parameter == Parameter::ple_table ? file->unaligned_tensor(name) : file->tensor(name);
-  }
+  Tensor tensor(Parameter parameter, std::size_t layer = 0) const { return source_->tensor(parameter, layer); }
 
-  /// The tokens that end a text: generation_config.json's, or else config.json's.
-  const std::vector<Token>& stop_tokens() const { return stop_tokens_; }
+  /// The tokens that end a text. A folder: generation_config.json's, or else config.json's.
+  const std::vector<Token>& stop_tokens() const { return source_->stop_tokens; }
 
-  /// What generation_config.json recommends; greedy where it does not ask for sampling.
-  const SamplingOptions& recommended_sampling() const { return sampling_; }
+  /// What the files recommend; greedy where they do not ask for sampling.
+  const SamplingOptions& recommended_sampling() const { return source_->sampling; }
 
-  /// The chat template's text: chat_template.jinja, or else tokenizer_config.json's, if there is one.
-  std::optional<std::string> chat_template() const {
-    if (exists("chat_template.jinja")) return read_text_file(folder_ / "chat_template.jinja");
-    if (!exists("tokenizer_config.json")) return std::nullopt;
-    const std::filesystem::path path = folder_ / "tokenizer_config.json";
-    const Json config = read_json_file(path);
-    const JsonFields fields(config, path.string());
-    if (!fields.find("chat_template")) return std::nullopt;
-    return fields.text("chat_template");
-  }
+  /// The chat template's text, if there is one.
+  std::optional<std::string> chat_template() const { return source_->chat_template(); }
+
+  /// For Tokenizer::open: tokenizer.json, or the GGUF file itself.
+  std::filesystem::path tokenizer_file() const { return source_->tokenizer_file(); }
 
  private:
-  explicit Checkpoint(const std::filesystem::path& folder) : folder_(folder) {
-    std::error_code error;
-    if (folder.extension() == ".gguf")
-      fail(ErrorCode::not_supported, folder.string(), ": GGUF files are not supported yet");
-    if (!std::filesystem::is_directory(folder, error)) {
-      fail(ErrorCode::file, folder.string(),
-           ": no such folder: expected a Hugging Face folder with config.json and safetensors");
-    }
-    if (!exists("config.json")) fail(ErrorCode::missing, folder.string(), ": config.json is missing");
-    const std::filesystem::path path = folder / "config.json";
-    const Json config = read_json_file(path);
-    config_ = gemma4_config(config, path.string());
-    read_generation_config(config, path.string());
-    open_files();
-    for (const std::string_view prefix : hf_prefixes) {
-      prefix_ = prefix;
-      if (has(Parameter::token_embedding)) return;
-    }
-    prefix_ = hf_prefixes[0];
-    fail(ErrorCode::missing, folder.string(), ": no token embedding under any of its names (",
-         hf_name(hf_prefixes[0], Parameter::token_embedding, 0), ", ",
-         hf_name(hf_prefixes[1], Parameter::token_embedding, 0), ", ",
-         hf_name(hf_prefixes[2], Parameter::token_embedding, 0), ")");
-  }
-
-  bool exists(const char* name) const {
-    std::error_code error;
-    return std::filesystem::exists(folder_ / name, error);
-  }
-
-  void open_files() {
-    if (exists("model.safetensors.index.json")) {
-      open_shards();
-    } else if (exists("model.safetensors")) {
-      const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(folder_ / "model.safetensors"));
-      for (const std::string& name : file->names()) files_.emplace(name, file);
+  explicit Checkpoint(const std::filesystem::path& path) {
+    // A file that is no GGUF file says so better itself.
+    if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
+      source_ = std::make_shared<const GgufCheckpoint>(path);
     } else {
-      fail(ErrorCode::missing, folder_.string(),
-           ": neither model.safetensors nor model.safetensors.index.json is there");
+      source_ = std::make_shared<const HfFolder>(path);
     }
   }
 
-  void open_shards() {
-    const std::filesystem::path path = folder_ / "model.safetensors.index.json";
-    const Json index = read_json_file(path);
-    const JsonFields fields(index, path.string());
-    const auto wrong = [&](const auto&... parts) { fail(ErrorCode::malformed, path.string(), ": ", parts...); };
-    if (!fields.object("weight_map")) wrong("weight_map is missing");
-    std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
-    for (const auto& [name, value] : fields.find("weight_map")->members()) {
-      const std::string shard = value.is_string() ? value.text() : "";
-      // A plain file name: an index must not point outside its folder.
-      if (shard.empty() || shard == "." || shard == ".." || std::filesystem::path(shard).filename() != shard) {
-        wrong(name, ": its file is ", value.brief(), ", expected the name of a file in the folder");
-      }
-      auto& file = shards[shard];
-      if (!file) file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(folder_ / shard));
-      if (!file->contains(name))
-        fail(ErrorCode::missing, (folder_ / shard).string(), ": ", name,
-             ": the index says this file has it, but it has not");
-      files_.emplace(name, file);
-    }
-  }
-
-  void read_generation_config(const Json& config, const std::string& config_source) {
-    const JsonFields top(config, config_source);
-    read_stop_tokens(top.object("text_config").value_or(top));
-    if (stop_tokens_.empty()) read_stop_tokens(top);
-    if (!exists("generation_config.json")) return;
-    const std::filesystem::path path = folder_ / "generation_config.json";
-    const Json generation = read_json_file(path);
-    const JsonFields fields(generation, path.string());
-    read_stop_tokens(fields);
-    if (!fields.boolean("do_sample", false)) return;
-    sampling_.temperature = static_cast<float>(fields.number("temperature", 1.0));
-    sampling_.top_k = fields.count("top_k", 50);  // transformers' default
-    sampling_.top_p = static_cast<float>(fields.number("top_p", 1.0));
-    sampling_.min_p = static_cast<float>(fields.number("min_p", 0.0));
-    sampling_.repetition_penalty = static_cast<float>(fields.number("repetition_penalty", 1.0));
-  }
-
-  /// eos_token_id: a number or a list of them. Keeps what was read before where there is none.
-  void read_stop_tokens(const JsonFields& fields) {
-    const Json* ids = fields.find("eos_token_id");
-    if (!ids) return;
-    stop_tokens_.clear();
-    const auto add = [&](const Json& id) {
-      if (!id.is_natural() || id.natural() >= config_.vocab_size) {
-        fields.wrong("eos_token_id", id, "a token from 0 to ", config_.vocab_size - 1);
-      }
-      stop_tokens_.push_back(static_cast<Token>(id.natural()));
-    };
-    if (!ids->is_array()) return add(*ids);
-    for (const Json& id : ids->items()) add(id);
-  }
-
-  const SafetensorsFile* find(const std::string& name) const {
-    const auto found = files_.find(name);
-    return found == files_.end() ? nullptr : found->second.get();
-  }
-
-  std::filesystem::path folder_;
-  Gemma4Config config_;
-  std::string_view prefix_;
-  std::map<std::string, std::shared_ptr<const SafetensorsFile>> files_;  // by tensor name
-  std::vector<Token> stop_tokens_;
-  SamplingOptions sampling_;
+  std::shared_ptr<const CheckpointSource> source_;
   std::optional<TableSource> ple_table_;
 };
 

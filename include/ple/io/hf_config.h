@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "ple/core/token.h"
 #include "ple/io/json.h"
 #include "ple/model/gemma4_config.h"
 
@@ -30,8 +32,8 @@ inline RopeConfig rope_config(const JsonFields& text, const std::string& type, R
           proportional ? fields->number("factor", 1.0) : 1.0};
 }
 
-/// Every layer's attention type; the last layer is full whatever the file says.
-inline std::vector<AttentionType> layer_types(const JsonFields& text, std::size_t layers) {
+/// Every layer's attention type; where the file does not say, every `period`-th is full.
+inline std::vector<AttentionType> layer_types(const JsonFields& text, std::size_t layers, std::size_t period) {
   std::vector<AttentionType> types;
   if (const Json* list = text.find("layer_types")) {
     if (!list->is_array()) text.wrong("layer_types", *list, "an array");
@@ -47,10 +49,22 @@ inline std::vector<AttentionType> layer_types(const JsonFields& text, std::size_
     }
   } else {
     for (std::size_t l = 0; l < layers; ++l)
-      types.push_back((l + 1) % 6 ? AttentionType::sliding : AttentionType::full);
+      types.push_back((l + 1) % period ? AttentionType::sliding : AttentionType::full);
   }
-  types.back() = AttentionType::full;
   return types;
+}
+
+/// num_hidden_layers, which must leave a layer before the shared ones.
+inline std::size_t layer_count(const JsonFields& text, std::size_t otherwise, std::size_t shared) {
+  const std::size_t layers = text.count("num_hidden_layers", otherwise, most_layers);
+  if (layers == 0) {
+    fail(ErrorCode::config, text.source(), ": ", text.full_name("num_hidden_layers"), " is 0, expected at least 1");
+  }
+  if (shared >= layers) {
+    fail(ErrorCode::config, text.source(), ": ", text.full_name("num_kv_shared_layers"), " is ", shared,
+         ", expected less than num_hidden_layers, which is ", layers);
+  }
+  return layers;
 }
 
 /// Head width and K/V heads of the full layers: the published files name them once, newer transformers per layer.
@@ -79,16 +93,27 @@ inline void override_layers(const JsonFields& text, Gemma4Config& config) {
   }
 }
 
+/// Of every family.
+inline void refuse_other_blocks(const JsonFields& text) {
+  if (text.boolean("attention_bias", false)) {
+    fail(ErrorCode::not_supported, text.source(), ": ", text.full_name("attention_bias"),
+         " is true: models with biases are not supported");
+  }
+  const std::string activation = text.text("hidden_activation", "gelu_pytorch_tanh");
+  if (activation != "gelu_pytorch_tanh") {
+    fail(ErrorCode::not_supported, text.source(), ": ", text.full_name("hidden_activation"), " is '", activation,
+         "': only 'gelu_pytorch_tanh' is supported");
+  }
+}
+
+/// Of Gemma 4.
 inline void refuse_what_is_not_supported(const JsonFields& text) {
   const auto refuse = [&](const char* field, const std::string& found, const char* why) {
     fail(ErrorCode::not_supported, text.source(), ": ", text.full_name(field), " is ", found, ": ", why);
   };
   if (text.boolean("enable_moe_block", false))
     refuse("enable_moe_block", "true", "mixture-of-experts models are not supported yet");
-  if (text.boolean("attention_bias", false)) refuse("attention_bias", "true", "no Gemma 4 model has biases");
-  const std::string activation = text.text("hidden_activation", "gelu_pytorch_tanh");
-  if (activation != "gelu_pytorch_tanh")
-    refuse("hidden_activation", "'" + activation + "'", "only 'gelu_pytorch_tanh' is supported");
+  refuse_other_blocks(text);
   if (text.text("use_bidirectional_attention", "") == "all") {
     refuse("use_bidirectional_attention", "'all'", "only causal models are supported");
   }
@@ -96,12 +121,18 @@ inline void refuse_what_is_not_supported(const JsonFields& text) {
 
 }  // namespace detail
 
+/// What config.json calls the text model: "gemma4_text", "gemma3n_text", ...; empty if it does not say.
+inline std::string hf_model_type(const Json& config_json, const std::string& source) {
+  const JsonFields top(config_json, source);
+  return top.object("text_config").value_or(top).text("model_type", top.text("model_type", ""));
+}
+
 /// The text model's configuration: `config_json` itself, or its text_config. `source` names the file in errors.
 /// Errors: ErrorCode::config; ErrorCode::not_supported for other models, and for what a later version may add.
 inline Gemma4Config gemma4_config(const Json& config_json, const std::string& source) {
   const JsonFields top(config_json, source);
   const JsonFields text = top.object("text_config").value_or(top);
-  const std::string type = text.text("model_type", top.text("model_type", ""));
+  const std::string type = hf_model_type(config_json, source);
   if (type.starts_with("gemma3n"))
     fail(ErrorCode::not_supported, source, ": model_type is '", type, "': Gemma 3n is not supported yet");
   if (type != "gemma4" && type != "gemma4_text") {
@@ -126,18 +157,13 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   config.sliding_rope = detail::rope_config(text, "sliding_attention", config.sliding_rope);
   config.full_rope = detail::rope_config(text, "full_attention", config.full_rope);
 
-  const std::size_t layers = text.count("num_hidden_layers", 30, detail::most_layers);
-  if (layers == 0)
-    fail(ErrorCode::config, source, ": ", text.full_name("num_hidden_layers"), " is 0, expected at least 1");
-  if (config.num_kv_shared_layers >= layers) {
-    fail(ErrorCode::config, source, ": ", text.full_name("num_kv_shared_layers"), " is ", config.num_kv_shared_layers,
-         ", expected less than num_hidden_layers, which is ", layers);
-  }
+  const std::size_t layers = detail::layer_count(text, 30, config.num_kv_shared_layers);
   const bool double_wide = text.boolean("use_double_wide_mlp", false);
   const Gemma4LayerConfig common{AttentionType::sliding, text.count("head_dim", 256),
                                  text.count("num_key_value_heads", 4), text.count("intermediate_size", 9216)};
   config.layers.assign(layers, common);
-  const auto types = detail::layer_types(text, layers);
+  auto types = detail::layer_types(text, layers, 6);
+  types.back() = AttentionType::full;  // whatever the file says
   for (std::size_t l = 0; l < layers; ++l) {
     config.layers[l].attention = types[l];
     if (double_wide && l >= config.first_shared_layer()) config.layers[l].intermediate_size *= 2;

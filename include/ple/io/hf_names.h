@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -10,7 +11,7 @@
 
 namespace ple {
 
-/// The name inside a layer, or inside the text model for what exists once.
+/// The name inside a layer, or inside the text model for what exists once; of AltUp's projections, that of the list.
 inline std::string_view hf_suffix(Parameter parameter) {
   switch (parameter) {
     case Parameter::token_embedding: return "embed_tokens.weight";
@@ -36,6 +37,16 @@ inline std::string_view hf_suffix(Parameter parameter) {
     case Parameter::ple_output: return "per_layer_projection.weight";
     case Parameter::post_ple_norm: return "post_per_layer_input_norm.weight";
     case Parameter::layer_scalar: return "layer_scalar";
+    case Parameter::altup_projection: return "altup_projections";
+    case Parameter::altup_unembedding: return "altup_unembed_projections";
+    case Parameter::altup_router: return "altup.modality_router.weight";
+    case Parameter::altup_router_norm: return "altup.router_norm.weight";
+    case Parameter::altup_prediction: return "altup.prediction_coefs.weight";
+    case Parameter::altup_correction: return "altup.correction_coefs.weight";
+    case Parameter::altup_output_scale: return "altup.correct_output_scale";
+    case Parameter::laurel_left: return "laurel.linear_left.weight";
+    case Parameter::laurel_right: return "laurel.linear_right.weight";
+    case Parameter::post_laurel_norm: return "laurel.post_laurel_norm.weight";
   }
   return "";
 }
@@ -50,8 +61,23 @@ inline std::string hf_name(std::string_view prefix, Parameter parameter, std::si
     return (prefix == "language_model.model." ? "language_model." : "") + std::string(hf_suffix(parameter));
   }
   std::string name(prefix);
+  if (parameter == Parameter::altup_projection || parameter == Parameter::altup_unembedding) {
+    return name.append(hf_suffix(parameter)) + "." + std::to_string(layer) + ".weight";
+  }
   if (parameter >= Parameter::input_norm) name += "layers." + std::to_string(layer) + ".";
   return name += hf_suffix(parameter);
+}
+
+/// Which of a multimodal file's tensors belong to vision or audio: a tower and its projection into the text model's
+/// width. Source: the modules of transformers' Gemma4Model and Gemma3nModel.
+enum class HfTower : std::uint8_t { none, vision, audio };
+
+inline HfTower hf_tower(std::string_view name) {
+  if (name.starts_with("model.")) name.remove_prefix(std::string_view("model.").size());
+  const auto begins = [&](const auto&... prefixes) { return (name.starts_with(prefixes) || ...); };
+  if (begins("vision_tower.", "embed_vision.", "multi_modal_projector.")) return HfTower::vision;
+  if (begins("audio_tower.", "embed_audio.")) return HfTower::audio;
+  return HfTower::none;
 }
 
 }  // namespace ple

@@ -163,10 +163,9 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
     refuse("the substitute ", *options.substitute, " is not among the tokens that keep their rows");
   }
 
-  RowLayout layout(options.dtypes, p, 1);
+  const RowLayout layout = packed_layout(options.dtypes, p);
   const std::optional<Dtype> only = layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;
-  if (!plain) layout = RowLayout(options.dtypes, p);
   layout.require_encodable();
   detail::SafetensorsHeader header;
   header.metadata("format", std::string(packed_table_format));

@@ -37,6 +37,14 @@ inline std::string_view safetensors_name(Dtype type) {
   return type == Dtype::f32 ? "F32" : type == Dtype::bf16 ? "BF16" : type == Dtype::f16 ? "F16" : "U8";
 }
 
+/// What a packed table's rows are made of: as a checkpoint has them if all layers are in one type whose values stand
+/// alone, from one cache line to another otherwise. Errors: those of RowLayout.
+inline RowLayout packed_layout(const std::vector<std::optional<Dtype>>& dtypes, std::size_t width) {
+  const RowLayout tight(dtypes, width, 1);
+  const std::optional<Dtype> only = tight.only_dtype();
+  return only && values_per_block(*only) == 1 ? tight : RowLayout(dtypes, width);
+}
+
 namespace detail {
 
 /// The metadata of a packed table, field by field.
@@ -95,10 +103,9 @@ inline TableSource read_packed_table(const std::filesystem::path& path) {
   for (TensorInfo& info : file.list()) infos.emplace(info.name, std::move(info));
   if (!infos.contains("ple_table")) fail(ErrorCode::missing, name, ": ple_table: no such tensor");
   source.tensor = file.raw("ple_table");
-  source.layout = RowLayout(dtypes, width, 1);
+  source.layout = packed_layout(dtypes, width);
   const std::optional<Dtype> only = source.layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;
-  if (!plain) source.layout = RowLayout(dtypes, width);
   const std::string& stored_as = infos.at("ple_table").dtype;
   const std::string_view expected = plain ? safetensors_name(*only) : "U8";
   if (stored_as != expected) {

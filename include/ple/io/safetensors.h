@@ -20,18 +20,10 @@
 #include "ple/core/memory.h"
 #include "ple/core/system.h"
 #include "ple/io/json.h"
+#include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"
 
 namespace ple {
-
-/// A tensor as a file's header describes it.
-struct TensorInfo {
-  std::string name;
-  std::string dtype;  ///< as the format spells it: "BF16"
-  std::vector<std::uint64_t> shape;
-  std::uint64_t offset = 0;  ///< bytes from the start of the file
-  std::uint64_t bytes = 0;
-};
 
 /// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
 class SafetensorsFile {

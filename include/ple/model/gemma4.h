@@ -7,6 +7,7 @@
 
 #include "ple/model/decoder.h"
 #include "ple/model/gemma4_config.h"
+#include "ple/model/kv_cache_size.h"
 #include "ple/nn/attention.h"
 #include "ple/nn/mlp.h"
 #include "ple/nn/per_layer.h"
@@ -114,15 +115,11 @@ struct Gemma4Block {
     f(Parameter::layer_scalar, layer_scalar);
   }
 
-  /// Room for layer l's K and V; none if it attends over another layer's. A chunk's first token still sees a whole
-  /// window when its last one has been written, so a ring is that much longer.
+  /// Room for layer l's K and V; none if it attends over another layer's.
   static KvCache make_cache(const Gemma4Config& config, std::size_t l, const StateOptions& options) {
     if (config.kv_layer(l) != l) return {};
     const Gemma4LayerConfig& layer = config.layers[l];
-    const std::size_t ring = config.sliding_window + options.chunk - 1;
-    const std::size_t slots =
-        layer.attention == AttentionType::full ? options.context : std::min(options.context, ring);
-    return {layer.num_key_value_heads, layer.head_dim, slots};
+    return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options)};
   }
 };
 

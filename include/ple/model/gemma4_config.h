@@ -9,16 +9,9 @@
 #include <vector>
 
 #include "ple/core/error.h"
+#include "ple/model/config.h"
 
 namespace ple {
-
-enum class AttentionType : std::uint8_t { sliding, full };
-
-struct RopeConfig {
-  double theta = 10000;  ///< base of the wavelengths
-  double fraction = 1;   ///< share of the pairs that turn ('partial_rotary_factor'); the others keep their angle
-  double factor = 1;     ///< every frequency is divided by it
-};
 
 /// What may differ from layer to layer.
 struct Gemma4LayerConfig {
@@ -52,13 +45,7 @@ struct Gemma4Config {
   const RopeConfig& rope(AttentionType type) const { return type == AttentionType::full ? full_rope : sliding_rope; }
 
   /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
-  std::optional<std::size_t> kv_layer(std::size_t l) const {
-    if (l < first_shared_layer()) return l;
-    for (std::size_t i = first_shared_layer(); i-- > 0;) {
-      if (layers[i].attention == layers[l].attention) return i;
-    }
-    return std::nullopt;
-  }
+  std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }
 };
 
 /// What the published models have in common, for `layers` layers of which every `period`-th is full.
@@ -104,48 +91,26 @@ inline Gemma4Config gemma4_31b() {
 /// Refuses numbers that no model can have, before anything is computed or allocated from them.
 /// `source` names the file for the message. Errors: ErrorCode::config.
 inline void validate(const Gemma4Config& config, const std::string& source) {
-  const auto in_range = [&](const std::string& field, double value, double least, double most) {
-    if (!(value >= least && value <= most)) {
-      fail(ErrorCode::config, source, ": ", field, " is ", value, ", expected ", least, " to ", most);
-    }
-  };
-  const auto count = [&](const std::string& field, std::size_t value, std::size_t least, std::size_t most) {
-    if (value < least || value > most) {
-      fail(ErrorCode::config, source, ": ", field, " is ", value, ", expected ", least, " to ", most);
-    }
-  };
-  constexpr std::size_t most_tokens = std::size_t{1} << 30, most_width = std::size_t{1} << 20;
-  count("vocab_size", config.vocab_size, 1, most_tokens);
-  count("hidden_size", config.hidden_size, 1, most_width);
-  count("num_hidden_layers", config.num_layers(), 1, 4096);
-  count("num_attention_heads", config.num_attention_heads, 1, 4096);
-  count("num_kv_shared_layers", config.num_kv_shared_layers, 0, config.num_layers() - 1);
-  count("sliding_window", config.sliding_window, 1, most_tokens);
-  count("max_position_embeddings", config.max_position_embeddings, 1, most_tokens);
-  count("hidden_size_per_layer_input", config.hidden_size_per_layer_input, 0, 65536);
+  const detail::ConfigChecks check{source};
+  check.count("vocab_size", config.vocab_size, 1, check.most_tokens);
+  check.count("hidden_size", config.hidden_size, 1, check.most_width);
+  check.count("num_hidden_layers", config.num_layers(), 1, check.most_layers);
+  check.count("num_attention_heads", config.num_attention_heads, 1, 4096);
+  check.count("num_kv_shared_layers", config.num_kv_shared_layers, 0, config.num_layers() - 1);
+  check.count("sliding_window", config.sliding_window, 1, check.most_tokens);
+  check.count("max_position_embeddings", config.max_position_embeddings, 1, check.most_tokens);
+  check.count("hidden_size_per_layer_input", config.hidden_size_per_layer_input, 0, 65536);
   if (config.hidden_size_per_layer_input > 0) {
-    count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, most_tokens);
+    check.count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, check.most_tokens);
   }
-  in_range("rms_norm_eps", config.rms_norm_eps, 0, 1);
-  in_range("final_logit_softcapping", config.final_logit_softcapping, 0, 1e9);
-  for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) {
-    const std::string name = type == AttentionType::full ? "full_attention" : "sliding_attention";
-    in_range("rope_parameters." + name + ".rope_theta", config.rope(type).theta, 1, 1e15);
-    in_range("rope_parameters." + name + ".partial_rotary_factor", config.rope(type).fraction, 0, 1);
-    in_range("rope_parameters." + name + ".factor", config.rope(type).factor, 1e-6, 1e6);
-  }
+  check.number("rms_norm_eps", config.rms_norm_eps, 0, 1);
+  check.number("final_logit_softcapping", config.final_logit_softcapping, 0, 1e9);
+  for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) check.rope(type, config.rope(type));
   for (std::size_t l = 0; l < config.num_layers(); ++l) {
     const Gemma4LayerConfig& layer = config.layers[l];
     const std::string at = "layer " + std::to_string(l) + ": ";
-    count(at + "head_dim", layer.head_dim, 2, 65536);
-    if (layer.head_dim % 2 != 0)
-      fail(ErrorCode::config, source, ": ", at, "head_dim is ", layer.head_dim, ", expected an even number");
-    count(at + "num_key_value_heads", layer.num_key_value_heads, 1, config.num_attention_heads);
-    if (config.num_attention_heads % layer.num_key_value_heads != 0) {
-      fail(ErrorCode::config, source, ": ", at, "num_key_value_heads is ", layer.num_key_value_heads,
-           ", expected a divisor of num_attention_heads, which is ", config.num_attention_heads);
-    }
-    count(at + "intermediate_size", layer.intermediate_size, 1, most_width * 16);
+    check.heads(at, layer.head_dim, layer.num_key_value_heads, config.num_attention_heads);
+    check.count(at + "intermediate_size", layer.intermediate_size, 1, check.most_width * 16);
     for (std::size_t i = 0; i < l; ++i) {
       if (config.layers[i].attention == layer.attention && config.layers[i].head_dim != layer.head_dim) {
         fail(ErrorCode::config, source, ": ", at, "head_dim is ", layer.head_dim, ", expected ",
@@ -153,11 +118,7 @@ inline void validate(const Gemma4Config& config, const std::string& source) {
       }
     }
     const std::optional<std::size_t> donor = config.kv_layer(l);
-    if (!donor) {
-      fail(ErrorCode::config, source, ": ", at,
-           "shares the K and V of an earlier layer of its attention type, but none of the ",
-           config.first_shared_layer(), " layers before the shared ones has that type");
-    }
+    if (!donor) check.no_donor(at, config.first_shared_layer());
     const Gemma4LayerConfig& kv = config.layers[*donor];
     if (kv.head_dim != layer.head_dim || kv.num_key_value_heads != layer.num_key_value_heads) {
       fail(ErrorCode::config, source, ": ", at, "head_dim ", layer.head_dim, " and num_key_value_heads ",

@@ -14,6 +14,8 @@ enum class Parameter : std::uint8_t {
   ple_table,               ///< [vocab_size_per_layer_input, layers * p]
   ple_context_projection,  ///< [layers * p, d]
   ple_context_norm,        ///< [p]
+  altup_projection,        ///< [d, d], Gemma 3n: of stream layer + 1
+  altup_unembedding,       ///< [d, d], Gemma 3n: of stream layer + 1
   // once per layer
   input_norm,              ///< [d]
   query,                   ///< [heads * head_dim, d]
@@ -32,6 +34,15 @@ enum class Parameter : std::uint8_t {
   ple_output,              ///< [d, p]
   post_ple_norm,           ///< [d]
   layer_scalar,            ///< [1]
+  // once per layer, Gemma 3n; n streams
+  altup_router,        ///< [n, d]
+  altup_router_norm,   ///< [d]
+  altup_prediction,    ///< [n * n, n]
+  altup_correction,    ///< [n, n]
+  altup_output_scale,  ///< [d]
+  laurel_left,         ///< [laurel_rank, d]
+  laurel_right,        ///< [d, laurel_rank]
+  post_laurel_norm,    ///< [d]
 };
 
 }  // namespace ple

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 #include "ple/core/memory.h"
 
@@ -23,6 +24,11 @@ class KvCache {
 
   std::size_t slots() const { return slots_; }
   std::size_t bytes() const { return (keys_.size() + values_.size()) * sizeof(float); }
+
+  /// What bytes() of such a cache is, without making one.
+  static std::uint64_t bytes(std::uint64_t kv_heads, std::uint64_t head_dim, std::uint64_t slots) {
+    return 2 * kv_heads * head_dim * slots * sizeof(float);
+  }
 
   const float* key(std::size_t head, std::size_t slot) const {
     return keys_.data() + (head * slots_ + slot) * head_dim_;

@@ -42,7 +42,7 @@ class Chat {
   /// Errors: those of Tokenizer::open and Session; ErrorCode::not_supported for a chat template that is not Gemma 4's.
   Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
       : options_(std::move(options)),
-        tokenizer_(Tokenizer::open(checkpoint.folder() / "tokenizer.json")),
+        tokenizer_(Tokenizer::open(checkpoint.tokenizer_file())),
         session_(model, options_.session) {
     if (const auto text = checkpoint.chat_template()) format_ = ChatFormat::from_template(*text);
     format_.thinking = options_.thinking;

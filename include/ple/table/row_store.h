@@ -67,13 +67,19 @@ class MemoryRows final : public RowStore {
 };
 
 /// All rows in a mapped file. Before a row is touched the system is asked to bring it in, so that a file that shrank or
-/// cannot be read is an error and not the end of the process. With a budget, the process lets go of its pages of the
-/// table whenever they may have grown past it; they stay in the system's page cache.
+/// cannot be read is an error and not the end of the process. With a budget, rows are held a few at a time, and the
+/// process lets go of its pages of the table whenever they may have grown past it; they stay in the system's page
+/// cache.
 class MappedRows final : public RowStore {
  public:
   MappedRows(std::shared_ptr<const MappedFile> map, std::uint64_t offset, std::size_t row_bytes, std::uint64_t rows,
              std::size_t budget)
       : map_(std::move(map)), offset_(offset), row_bytes_(row_bytes), rows_(rows), budget_(budget) {}
+
+  std::size_t most_at_once() const override {
+    return budget_ == 0 ? RowStore::most_at_once()
+                        : static_cast<std::size_t>(std::max<std::uint64_t>(1, budget_ / most_per_row()));
+  }
 
   void request(std::span<const RowId> ids) noexcept override {
     for (const RowId id : ids) map_->will_need(offset_ + id * row_bytes_, row_bytes_);
@@ -97,12 +103,13 @@ class MappedRows final : public RowStore {
   TableCounters counters() const override { return {asked_, 0, 0, 0}; }
 
  private:
-  // Around a page that is touched, the system maps what it has of the same 64 KiB.
-  static constexpr std::uint64_t around = 65536;
+  // Around a page that is touched, the system may map all that its page cache has in one piece: up to a huge page.
+  static constexpr std::uint64_t around = std::uint64_t{2} << 20;
+  std::uint64_t most_per_row() const { return (row_bytes_ / around + 2) * around; }
 
   void make_room(std::size_t count) {
     if (budget_ == 0) return;
-    const std::uint64_t most = count * (row_bytes_ / around + 2) * around;
+    const std::uint64_t most = count * most_per_row();
     if (touched_.fetch_add(most, std::memory_order_relaxed) + most <= budget_) return;
     // Another session's rows that are dropped with the others come back when it touches them.
     touched_.store(most, std::memory_order_relaxed);

@@ -48,6 +48,7 @@ class StreamedRows final : public RowStore {
            " is more than ple can count");
     }
     memory_.resize(count * slot_bytes_ + grain);
+    use_huge_pages(memory_);
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
     base_ = memory_.data() + ((address + grain - 1) / grain * grain - address);
     slots_.resize(count);

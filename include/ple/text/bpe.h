@@ -69,6 +69,12 @@ class Bpe {
     if (++next_rank_ == 0) fail(ErrorCode::malformed, source_, ": more than 2^32 merges");
   }
 
+  /// Adds a merge whose pieces are known, with a rank of its own: of all pairs of a word those of the lowest rank merge
+  /// first, and of them the leftmost.
+  void add_merge(Token left, Token right, Token merged, std::uint32_t rank) {
+    merges_(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right)) = {rank, merged};
+  }
+
   const Vocabulary& vocabulary() const { return vocabulary_; }
 
   /// Working memory of encode(), to be reused from word to word.

@@ -15,8 +15,10 @@
 #include "ple/core/json.h"
 #include "ple/core/system.h"
 #include "ple/core/token.h"
+#include "ple/io/gguf.h"
 #include "ple/text/added_tokens.h"
 #include "ple/text/bpe.h"
+#include "ple/text/gguf_tokenizer.h"
 #include "ple/text/pipeline.h"
 #include "ple/text/tokenizer_json.h"
 #include "ple/text/tokenizer_parts.h"
@@ -28,19 +30,22 @@ struct EncodeOptions {
   bool parse_special = true;  ///< text that spells a special token becomes that token; false for text of strangers
 };
 
-/// Text to tokens and back, as the Hugging Face `tokenizers` library does it for BPE models like Gemma's.
+/// Text to tokens and back, as the Hugging Face `tokenizers` library does it for BPE models like Gemma's, and as
+/// SentencePiece does it for BPE models with scores.
 ///
 /// Immutable once made: any number of threads may use one at the same time.
 class Tokenizer {
  public:
-  /// Reads a tokenizer.json. Errors: file, malformed, missing, not_supported. Truncation and padding settings are
+  /// Reads a tokenizer.json, or the tokenizer of a GGUF file: Checkpoint::tokenizer_file() says which. Errors: file,
+  /// malformed, missing, not_supported; config for a GGUF key of the wrong type. Truncation and padding settings are
   /// ignored, as transformers does.
-  static Tokenizer open(const std::filesystem::path& tokenizer_json) {
-    const auto file = MappedFile::open(tokenizer_json);
-    return parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, tokenizer_json.string());
+  static Tokenizer open(const std::filesystem::path& path) {
+    if (GgufFile::is_one(path)) return Tokenizer(make_tokenizer_parts(GgufFile::open(path).metadata()));
+    const auto file = MappedFile::open(path);
+    return parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, path.string());
   }
 
-  /// The same from the file's text; `name` stands for the file in errors.
+  /// The same from a tokenizer.json's text; `name` stands for the file in errors.
   static Tokenizer parse(std::string_view json, const std::string& name) {
     TokenizerJsonHandler handler(name);
     JsonReader(json, name, handler).read();

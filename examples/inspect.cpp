@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a model is made of and what it costs, without loading it: parameters, bytes, memory.
+#include <ple/io/inspect.h>
+
+#include "arguments.h"
+#include "inspect_html.h"
+#include "inspect_report.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <variant>
+
+constexpr const char* usage =
+    "usage: inspect MODEL [options]\n"
+    "\n"
+    "  MODEL          a Hugging Face folder of a Gemma 4 or Gemma 3n model: config.json, and the headers of its\n"
+    "                 safetensors if it has any (weights are not read); or a published model, whose shapes are built\n"
+    "                 in: gemma4-e2b, gemma4-e4b, gemma4-31b, gemma3n-e2b, gemma3n-e4b\n"
+    "  --context N    positions for the cache of keys and values (default 4096, or the model's longest)\n"
+    "  --html FILE    the same as one self-contained page\n";
+
+namespace {
+
+using examples::bytes_text;
+using examples::parameters_text;
+using examples::Report;
+
+std::string dtypes_text(const examples::Share& share) {
+  std::string text;
+  for (const auto& [dtype, bytes] : share.by_dtype) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", dtype, bytes_text(bytes));
+  }
+  return text;
+}
+
+void print_parameters(const Report& report) {
+  fmt::print("\nPARAMETERS\n  {:<18}{:>12}{:>9}{:>13}   {}\n", "group", "parameters", "share", "bytes", "stored as");
+  const auto total = static_cast<double>(report.groups.total());
+  std::uint64_t bytes = 0;
+  for (const examples::Share& group : report.google) {
+    bytes += group.bytes;
+    if (group.parameters == 0) {
+      fmt::print("  {:<18}{:>12}   {}\n", group.name, "-",
+                 std::string_view(group.name) == "PLE" ? "the model has none"
+                 : report.has_files                    ? "not in the files"
+                                                       : "not known without files");
+      continue;
+    }
+    fmt::print("  {:<18}{:>12}{:>8.1f}%{:>13}   {}\n", group.name, parameters_text(group.parameters),
+               100 * static_cast<double>(group.parameters) / total, bytes_text(group.bytes), dtypes_text(group));
+  }
+  fmt::print("  {:<18}{:>12}{:>9}{:>13}\n\n", "total", parameters_text(report.groups.total()), "", bytes_text(bytes));
+  for (const examples::Share& part : report.parts) {
+    fmt::print("    {:<16}{:>12}{:>8.1f}%{:>13}\n", part.name, parameters_text(part.parameters),
+               100 * static_cast<double>(part.parameters) / total, bytes_text(part.bytes));
+  }
+  if (report.unused > 0) {
+    fmt::print(
+        "\n  {} of the text are K and V of layers that share another layer's: in the published files and\n"
+        "  counts, but used by no token.\n",
+        parameters_text(report.unused));
+  }
+  if (report.rest > 0) {
+    fmt::print("\n  The files have {} ({}) more, which belong to no part of the model.\n", parameters_text(report.rest),
+               bytes_text(report.rest_bytes));
+  }
+  const auto line = [](std::string_view name, std::uint64_t count, std::string_view definition) {
+    fmt::print("  {:<11}{}\n             {}\n", name, examples::exact_text(count), definition);
+  };
+  fmt::print("\n");
+  if (report.has_ple()) line("embeddings", report.groups.embeddings(), "token embedding + PLE table");
+  line("effective", report.groups.effective_documentation(), ple::ParameterGroups::documentation_definition);
+  if (report.has_ple()) {
+    line("effective", report.groups.effective_report(), ple::ParameterGroups::report_definition);
+  }
+}
+
+void print_reads(const Report& report) {
+  const auto& reads = report.reads;
+  fmt::print("\nREAD FOR EVERY TOKEN THAT IS WRITTEN\n");
+  fmt::print("  {:<18}{:>12}   every weight of the layers once\n", "layers", bytes_text(reads.layers));
+  fmt::print("  {:<18}{:>12}   [vocabulary, width] once, for the logits\n", "head", bytes_text(reads.head));
+  if (report.has_ple()) {
+    fmt::print("  {:<18}{:>12}   one row of {} values, of {} the table has\n", "PLE row", bytes_text(reads.table_row),
+               report.table_row_values, bytes_text(report.google[3].bytes));
+  }
+  fmt::print("  {:<18}{:>12}   one row\n", "token embedding", bytes_text(reads.embedding_row));
+  fmt::print("  {:<18}{:>12}   memory bandwidth / this = the most tokens per second\n", "weights, together",
+             bytes_text(reads.weights()));
+  fmt::print("  {:<18}{:>12}   keys and values in f32, by the token at position {}\n", "and of the cache",
+             bytes_text(reads.kv_cache), report.kv.context);
+}
+
+void print_memory(const Report& report) {
+  fmt::print("\nKEYS AND VALUES at a context of {}, f32, read in chunks of up to {} tokens\n", report.kv.context,
+             report.chunk);
+  fmt::print("  {:<18}{:>12}   a slot for every position\n", "full layers", bytes_text(report.kv.full));
+  fmt::print("  {:<18}{:>12}   a ring: the window and one chunk; layers that share take nothing\n", "sliding layers",
+             bytes_text(report.kv.sliding));
+  fmt::print("  {:<18}{:>12}\n", "together", bytes_text(report.kv.total()));
+
+  fmt::print("\nMEMORY, by where the PLE table lives; weights are mapped pages of their files, all touched\n");
+  fmt::print("  {:<14}{:>12}{:>13}{:>13}{:>13}\n", "table", "weights", "table", "K and V", "together");
+  for (const examples::Memory& memory : report.memory) {
+    fmt::print("  {:<14}{:>12}{:>13}{:>13}{:>13}   {}\n", memory.name, bytes_text(memory.weights),
+               bytes_text(memory.table), bytes_text(report.kv.total()),
+               bytes_text(memory.weights + memory.table + report.kv.total()), memory.note);
+    if (memory.may_grow > 0) {
+      fmt::print("  {:<14}{:>12}{:>13}{:>13}{:>13}   every row touched\n", "", bytes_text(memory.weights),
+                 bytes_text(memory.may_grow), bytes_text(report.kv.total()),
+                 bytes_text(memory.weights + memory.may_grow + report.kv.total()));
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return examples::run(usage, argc, argv, [](examples::Arguments& arguments) {
+    const std::string name = arguments.first("MODEL");
+    const auto html = arguments.text("--html");
+    const auto found = ple::inspect(name);
+    const std::size_t longest = std::visit([](const auto& c) { return c.max_position_embeddings; }, found.config);
+    const auto context = arguments.number<std::size_t>("--context", std::min<std::size_t>(4096, longest));
+    arguments.done();
+    const Report report = examples::make_report(found, context);
+    fmt::print("{}: {}\n{}\n", report.name, report.family, report.shape);
+    fmt::print("{}\n", report.has_files ? "Counted from the headers of its files; no weight was read."
+                                        : "No files: counted from the configuration alone, without vision and audio; "
+                                          "bytes are those of bf16, as published.");
+    print_parameters(report);
+    print_reads(report);
+    print_memory(report);
+    if (!html) return;
+    std::ofstream file(*html, std::ios::binary);
+    file << examples::html_page(report);
+    if (!file.flush()) throw std::runtime_error(*html + ": cannot write");
+    fmt::print("\nwrote {}\n", *html);
+  });
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ple/core/token.h"
+#include "ple/model/gemma4_config.h"
+#include "ple/model/parameter.h"
+#include "ple/model/sampling_options.h"
+#include "ple/tensor/tensor.h"
+
+namespace ple {
+
+/// What a kind of model file has to tell: see Checkpoint, which asks. Whoever makes one fills in the numbers.
+class CheckpointSource {
+ public:
+  virtual ~CheckpointSource() = default;
+
+  virtual bool has(Parameter parameter, std::size_t layer) const = 0;
+  /// Errors: ErrorCode::missing, dtype.
+  virtual Tensor tensor(Parameter parameter, std::size_t layer) const = 0;
+  virtual std::optional<std::string> chat_template() const = 0;
+  virtual std::filesystem::path tokenizer_file() const = 0;
+
+  Gemma4Config config;
+  std::vector<Token> stop_tokens;
+  SamplingOptions sampling;
+};
+
+}  // namespace ple

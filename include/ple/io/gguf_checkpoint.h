@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model in GGUF files: configuration, weights, tokenizer and chat template in one.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/token.h"
+#include "ple/io/checkpoint_source.h"
+#include "ple/io/gguf_config.h"
+#include "ple/io/gguf_names.h"
+#include "ple/io/gguf_shards.h"
+
+namespace ple {
+
+class GgufCheckpoint final : public CheckpointSource {
+ public:
+  /// Errors: those of GgufShards::open and gemma4_config.
+  explicit GgufCheckpoint(const std::filesystem::path& path) : files_(GgufShards::open(path)) {
+    config = gemma4_config(files_);
+    check_vocabulary();
+    read_stop_tokens();
+    read_sampling();
+  }
+
+  bool has(Parameter parameter, std::size_t layer) const override {
+    return files_.contains(gguf_name(parameter, layer));
+  }
+
+  Tensor tensor(Parameter parameter, std::size_t layer) const override {
+    const std::string name = gguf_name(parameter, layer);
+    if (!files_.contains(name)) {
+      if (parameter == Parameter::layer_scalar) return one(name);
+      const std::string fused = "blk." + std::to_string(layer) + ".attn_qkv.weight";
+      if (parameter == Parameter::query && files_.contains(fused)) {
+        fail(ErrorCode::not_supported, files_.name(), ": ", fused, ": expected attn_q, attn_k and attn_v apart");
+      }
+    }
+    return files_.tensor(name);
+  }
+
+  std::optional<std::string> chat_template() const override {
+    constexpr std::string_view key = "tokenizer.chat_template";
+    if (!files_.metadata().has(key)) return std::nullopt;
+    return std::string(files_.metadata().text(key));
+  }
+
+  std::filesystem::path tokenizer_file() const override { return files_.path(); }
+
+ private:
+  /// A file may leave a layer's scalar away where it is 1.
+  Tensor one(const std::string& name) const {
+    const auto value = std::make_shared<const float>(1.0f);
+    return {files_.name(), name, Dtype::f32, {1}, reinterpret_cast<const std::byte*>(value.get()),
+            sizeof(float), value};
+  }
+
+  void check_vocabulary() const {
+    const GgufValue* tokens = files_.metadata().find("tokenizer.ggml.tokens");
+    if (tokens == nullptr || (tokens->is_array() && tokens->count == config.vocab_size)) return;
+    files_.metadata().wrong("tokenizer.ggml.tokens", *tokens,
+                            "an array of " + std::to_string(config.vocab_size) + " text, one for each row of " +
+                                gguf_name(Parameter::token_embedding, 0));
+  }
+
+  /// The converter writes one token that ends a text. What ends a turn of a chat is known by its name.
+  void read_stop_tokens() {
+    const GgufMetadata& keys = files_.metadata();
+    const auto add = [&](std::size_t token) {
+      const auto id = static_cast<Token>(token);
+      if (std::find(stop_tokens.begin(), stop_tokens.end(), id) == stop_tokens.end()) stop_tokens.push_back(id);
+    };
+    for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+      if (keys.has(key)) add(keys.count(key, std::nullopt, config.vocab_size - 1));
+    }
+    if (!keys.has("tokenizer.ggml.tokens")) return;
+    const std::vector<std::string_view> tokens = keys.texts("tokenizer.ggml.tokens");
+    const auto turn_end = std::find(tokens.begin(), tokens.end(), "<turn|>");
+    if (turn_end != tokens.end()) add(static_cast<std::size_t>(turn_end - tokens.begin()));
+  }
+
+  /// What the converter takes from generation_config.json. It does not say there whether to sample at all; who
+  /// recommends a temperature, a top-k or a top-p means so.
+  void read_sampling() {
+    const GgufMetadata& keys = files_.metadata();
+    const std::string prefix = "general.sampling.";
+    if (!keys.has(prefix + "temp") && !keys.has(prefix + "top_k") && !keys.has(prefix + "top_p")) return;
+    const auto number = [&](const char* name, double otherwise) {
+      return static_cast<float>(keys.number(prefix + name, otherwise));
+    };
+    sampling.temperature = number("temp", 1);
+    sampling.top_k = keys.count(prefix + "top_k", 0);
+    sampling.top_p = number("top_p", 1);
+    sampling.min_p = number("min_p", 0);
+    sampling.repetition_penalty = number("penalty_repeat", 1);
+  }
+
+  GgufShards files_;
+};
+
+}  // namespace ple

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a model is made of, without reading it: its configuration, and the headers of its files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/io/hf_config.h"
+#include "ple/io/hf_gemma3n_config.h"
+#include "ple/io/hf_names.h"
+#include "ple/io/json.h"
+#include "ple/io/safetensors.h"
+#include "ple/io/safetensors_folder.h"
+#include "ple/model/parameter_groups.h"
+#include "ple/model/parameter_shapes.h"
+#include "ple/tensor/tensor.h"
+
+namespace ple {
+
+/// A parameter of the text model, and how it is stored.
+struct StoredParameter {
+  ParameterShape of = {};
+  std::string dtype = {};  ///< as safetensors spells it
+  std::uint64_t bytes = 0;
+};
+
+struct Inspection {
+  std::string source = {};  ///< a folder, or a published model's name
+  std::variant<Gemma4Config, Gemma3nConfig> config = {};
+  bool has_files = false;                           ///< no: the text was counted from the configuration, as bf16
+  std::vector<StoredParameter> text = {};           ///< its token embedding and PLE table too
+  std::vector<TensorInfo> vision = {}, audio = {};  ///< towers and their projections into the text's width
+  std::vector<TensorInfo> rest = {};                ///< tensors of the files that no part of the model has
+  ParameterGroups groups = {};
+};
+
+namespace detail {
+
+inline constexpr std::string_view assumed_dtype = "BF16";  // of the published files
+
+inline std::uint64_t count_of(std::span<const TensorInfo> tensors) {
+  std::uint64_t n = 0;
+  for (const TensorInfo& tensor : tensors) {
+    std::uint64_t count = 1;
+    for (const std::uint64_t size : tensor.shape)
+      count *= size;  // a type that ple does not know may wrap: a wrong number, no harm
+    n += count;
+  }
+  return n;
+}
+
+/// Every tensor of the folder, by name.
+inline std::map<std::string, TensorInfo> tensor_list(const TensorFiles& files) {
+  std::map<std::string, TensorInfo> all;
+  std::set<const SafetensorsFile*> listed;
+  for (const auto& [name, file] : files) {
+    if (!listed.insert(file.get()).second) continue;
+    for (TensorInfo& tensor : file->list()) {
+      if (files.contains(tensor.name)) all.insert_or_assign(tensor.name, std::move(tensor));
+    }
+  }
+  return all;
+}
+
+/// Takes the text model's tensors out of `tensors`. A parameter that no token needs may be missing.
+inline std::vector<StoredParameter> take_text(const std::vector<ParameterShape>& shapes,
+                                              std::map<std::string, TensorInfo>& tensors, const std::string& folder) {
+  std::string_view prefix = hf_prefixes[0];
+  for (const std::string_view p : hf_prefixes) {
+    if (tensors.contains(hf_name(p, Parameter::token_embedding, 0))) prefix = p;
+  }
+  std::vector<StoredParameter> text;
+  for (const ParameterShape& of : shapes) {
+    const std::string name = hf_name(prefix, of.parameter, of.layer);
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) {
+      if (!of.used) continue;
+      fail(ErrorCode::missing, folder, ": ", name, ": no file of the folder has this tensor");
+    }
+    if (found->second.shape != of.shape) {
+      fail(ErrorCode::shape, folder, ": ", name, ": shape is ", shape_text(found->second.shape), ", expected ",
+           shape_text(of.shape));
+    }
+    text.push_back({of, found->second.dtype, found->second.bytes});
+    tensors.erase(found);
+  }
+  return text;
+}
+
+inline void count_groups(Inspection& model) {
+  std::vector<ParameterShape> shapes;
+  for (const StoredParameter& parameter : model.text) shapes.push_back(parameter.of);
+  model.groups = parameter_groups(shapes);
+  if (!model.vision.empty()) model.groups.vision = count_of(model.vision);
+  if (!model.audio.empty()) model.groups.audio = count_of(model.audio);
+}
+
+inline Inspection without_files(std::string source, std::variant<Gemma4Config, Gemma3nConfig> config) {
+  Inspection model{.source = std::move(source), .config = std::move(config)};
+  const auto shapes = std::visit([](const auto& c) { return parameter_shapes(c); }, model.config);
+  for (const ParameterShape& of : shapes) {
+    model.text.push_back({of, std::string(assumed_dtype), 2 * of.count()});
+  }
+  count_groups(model);
+  return model;
+}
+
+}  // namespace detail
+
+/// Published models whose shapes are built in.
+inline constexpr std::string_view published_models[] = {"gemma4-e2b", "gemma4-e4b", "gemma4-31b", "gemma3n-e2b",
+                                                        "gemma3n-e4b"};
+
+/// A Hugging Face folder, of which config.json and the headers of its safetensors are read, if it has any; or one of
+/// published_models. Errors: ErrorCode::file, missing, malformed, config, not_supported, shape.
+inline Inspection inspect(const std::string& model) {
+  if (model == "gemma4-e2b") return detail::without_files(model, gemma4_e2b());
+  if (model == "gemma4-e4b") return detail::without_files(model, gemma4_e4b());
+  if (model == "gemma4-31b") return detail::without_files(model, gemma4_31b());
+  if (model == "gemma3n-e2b") return detail::without_files(model, gemma3n_e2b());
+  if (model == "gemma3n-e4b") return detail::without_files(model, gemma3n_e4b());
+  const std::filesystem::path folder = model;
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    std::string names;
+    for (const std::string_view name : published_models) names.append(", ").append(name);
+    fail(ErrorCode::file, model, ": no such folder: expected a Hugging Face folder, or one of", names.substr(1));
+  }
+  const std::filesystem::path path = folder / "config.json";
+  if (!std::filesystem::exists(path, error)) fail(ErrorCode::missing, model, ": config.json is missing");
+  const Json json = read_json_file(path);
+  std::variant<Gemma4Config, Gemma3nConfig> config;
+  if (hf_model_type(json, path.string()).starts_with("gemma3n")) {
+    config = gemma3n_config(json, path.string());
+  } else {
+    config = gemma4_config(json, path.string());
+  }
+  const TensorFiles files = open_safetensors(folder);
+  if (files.empty()) return detail::without_files(model, std::move(config));
+
+  Inspection found{.source = model, .config = std::move(config), .has_files = true};
+  auto tensors = detail::tensor_list(files);
+  found.text = detail::take_text(std::visit([](const auto& c) { return parameter_shapes(c); }, found.config), tensors,
+                                 folder.string());
+  for (auto& [name, tensor] : tensors) {
+    const HfTower tower = hf_tower(name);
+    (tower == HfTower::vision  ? found.vision
+     : tower == HfTower::audio ? found.audio
+                               : found.rest)
+        .push_back(std::move(tensor));
+  }
+  detail::count_groups(found);
+  return found;
+}
+
+}  // namespace ple

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The safetensors files of a Hugging Face folder: one, or many with an index.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <system_error>
+
+#include "ple/core/error.h"
+#include "ple/io/json.h"
+#include "ple/io/safetensors.h"
+
+namespace ple {
+
+/// The file that has each tensor, by the tensor's name.
+using TensorFiles = std::map<std::string, std::shared_ptr<const SafetensorsFile>>;
+
+namespace detail {
+
+inline TensorFiles open_shards(const std::filesystem::path& index_path) {
+  const Json index = read_json_file(index_path);
+  const JsonFields fields(index, index_path.string());
+  const auto wrong = [&](const auto&... parts) { fail(ErrorCode::malformed, index_path.string(), ": ", parts...); };
+  if (!fields.object("weight_map")) wrong("weight_map is missing");
+  TensorFiles tensors;
+  std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
+  for (const auto& [name, value] : fields.find("weight_map")->members()) {
+    const std::string shard = value.is_string() ? value.text() : "";
+    // A plain file name: an index must not point outside its folder.
+    if (shard.empty() || shard == "." || shard == ".." || std::filesystem::path(shard).filename() != shard) {
+      wrong(name, ": its file is ", value.brief(), ", expected the name of a file in the folder");
+    }
+    const std::filesystem::path path = index_path.parent_path() / shard;
+    auto& file = shards[shard];
+    if (!file) file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(path));
+    if (!file->contains(name)) {
+      fail(ErrorCode::missing, path.string(), ": ", name, ": the index says this file has it, but it has not");
+    }
+    tensors.emplace(name, file);
+  }
+  return tensors;
+}
+
+}  // namespace detail
+
+/// Maps the files and reads their headers. Empty if the folder has neither model.safetensors nor an index.
+/// Errors: ErrorCode::file, missing, malformed, config.
+inline TensorFiles open_safetensors(const std::filesystem::path& folder) {
+  std::error_code error;
+  const std::filesystem::path index = folder / "model.safetensors.index.json", single = folder / "model.safetensors";
+  if (std::filesystem::exists(index, error)) return detail::open_shards(index);
+  TensorFiles tensors;
+  if (!std::filesystem::exists(single, error)) return tensors;
+  const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(single));
+  for (const std::string& name : file->names()) tensors.emplace(name, file);
+  return tensors;
+}
+
+}  // namespace ple

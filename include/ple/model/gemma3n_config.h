@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// The numbers that make a Gemma 3n text model: nothing here computes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/model/config.h"
+
+namespace ple {
+
+/// What may differ from layer to layer.
+struct Gemma3nLayerConfig {
+  AttentionType attention = AttentionType::sliding;
+  std::size_t intermediate_size = 16384;
+  float activation_sparsity = 0;  ///< share of the gate that is made 0; 0: none
+};
+
+/// Names are those of Hugging Face's config.json.
+struct Gemma3nConfig {
+  std::size_t vocab_size = 262400;
+  std::size_t hidden_size = 2048;
+  std::size_t num_attention_heads = 8;
+  std::size_t num_key_value_heads = 2;
+  std::size_t head_dim = 256;
+  std::size_t num_kv_shared_layers = 0;  ///< the last layers, which attend over an earlier layer's K and V
+  std::size_t sliding_window = 512;      ///< positions a sliding layer sees, the token itself included
+  std::size_t max_position_embeddings = 32768;
+  std::size_t vocab_size_per_layer_input = 262144;  ///< tokens from here on have the row of token 0
+  std::size_t hidden_size_per_layer_input = 256;    ///< p
+  std::int32_t pad_token_id = 0;
+  std::size_t altup_num_inputs = 4;  ///< streams
+  std::size_t altup_active_idx = 0;  ///< the stream that attention and feed-forward see
+  float altup_coef_clip = 120;       ///< of the coefficients' weights, while training
+  bool altup_correct_scale = true;   ///< whether the PLE step's input is multiplied by correct_output_scale
+  std::size_t laurel_rank = 64;
+  bool tie_word_embeddings = true;
+  float rms_norm_eps = 1e-6f;
+  float final_logit_softcapping = 30;  ///< 0 for none
+  RopeConfig sliding_rope{10000, 1, 1};
+  RopeConfig full_rope{1000000, 1, 1};
+  std::vector<Gemma3nLayerConfig> layers = {};
+
+  std::size_t num_layers() const { return layers.size(); }
+  std::size_t first_shared_layer() const { return layers.size() - num_kv_shared_layers; }
+  const RopeConfig& rope(AttentionType type) const { return type == AttentionType::full ? full_rope : sliding_rope; }
+
+  /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
+  std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }
+};
+
+/// What the published models have in common: every fifth layer is full, the first ten are sparse.
+inline std::vector<Gemma3nLayerConfig> gemma3n_layers(std::size_t layers, std::size_t intermediate_size) {
+  std::vector<Gemma3nLayerConfig> list(layers, {.intermediate_size = intermediate_size});
+  for (std::size_t l = 4; l < layers; l += 5) list[l].attention = AttentionType::full;
+  for (std::size_t l = 0; l < 10 && l < layers; ++l) list[l].activation_sparsity = 0.95f;
+  return list;
+}
+
+/// Gemma 3n E2B, as published.
+inline Gemma3nConfig gemma3n_e2b() { return {.num_kv_shared_layers = 10, .layers = gemma3n_layers(30, 8192)}; }
+
+/// Gemma 3n E4B, as published.
+inline Gemma3nConfig gemma3n_e4b() { return {.num_kv_shared_layers = 15, .layers = gemma3n_layers(35, 16384)}; }
+
+/// Refuses numbers that no model can have, before anything is computed or allocated from them.
+/// `source` names the file for the message. Errors: ErrorCode::config.
+inline void validate(const Gemma3nConfig& config, const std::string& source) {
+  const detail::ConfigChecks check{source};
+  check.count("vocab_size", config.vocab_size, 1, check.most_tokens);
+  check.count("hidden_size", config.hidden_size, 1, check.most_width);
+  check.count("num_hidden_layers", config.num_layers(), 1, check.most_layers);
+  check.count("num_attention_heads", config.num_attention_heads, 1, 4096);
+  check.heads("", config.head_dim, config.num_key_value_heads, config.num_attention_heads);
+  check.count("num_kv_shared_layers", config.num_kv_shared_layers, 0, config.num_layers() - 1);
+  check.count("sliding_window", config.sliding_window, 1, check.most_tokens);
+  check.count("max_position_embeddings", config.max_position_embeddings, 1, check.most_tokens);
+  check.count("hidden_size_per_layer_input", config.hidden_size_per_layer_input, 1, 65536);
+  check.count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, check.most_tokens);
+  check.count("altup_num_inputs", config.altup_num_inputs, 1, 64);
+  check.count("altup_active_idx", config.altup_active_idx, 0, config.altup_num_inputs - 1);
+  check.number("altup_coef_clip", config.altup_coef_clip, 0, 1e9);
+  check.count("laurel_rank", config.laurel_rank, 1, check.most_width);
+  check.number("rms_norm_eps", config.rms_norm_eps, 0, 1);
+  check.number("final_logit_softcapping", config.final_logit_softcapping, 0, 1e9);
+  for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) check.rope(type, config.rope(type));
+  for (std::size_t l = 0; l < config.num_layers(); ++l) {
+    const std::string at = "layer " + std::to_string(l) + ": ";
+    check.count(at + "intermediate_size", config.layers[l].intermediate_size, 1, check.most_width * 16);
+    const float sparsity = config.layers[l].activation_sparsity;
+    if (!(sparsity >= 0 && sparsity < 1)) {  // the normal quantile of 1 is infinite
+      fail(ErrorCode::config, source, ": ", at, "activation_sparsity_pattern is ", sparsity,
+           ", expected at least 0 and less than 1");
+    }
+    if (!config.kv_layer(l)) check.no_donor(at, config.first_shared_layer());
+  }
+}
+
+}  // namespace ple

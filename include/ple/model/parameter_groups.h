@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many parameters a model has, in the groups that Google counts, and what 'effective' means.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "ple/model/parameter_shapes.h"
+
+namespace ple {
+
+/// What a parameter of the text model is for: a finer division than Google's groups.
+enum class ParameterPart : std::uint8_t {
+  token_embedding,
+  ple_table,
+  attention,
+  feed_forward,
+  ple_step,  ///< what makes a row's values an addition to h: gates, projections, their norms
+  streams,   ///< AltUp and LAuReL of Gemma 3n
+  other,     ///< an untied head, norms, scalars
+};
+
+inline ParameterPart part_of(Parameter parameter) {
+  switch (parameter) {
+    case Parameter::token_embedding: return ParameterPart::token_embedding;
+    case Parameter::ple_table: return ParameterPart::ple_table;
+    case Parameter::query:
+    case Parameter::key:
+    case Parameter::value:
+    case Parameter::attention_output:
+    case Parameter::query_norm:
+    case Parameter::key_norm: return ParameterPart::attention;
+    case Parameter::gate:
+    case Parameter::up:
+    case Parameter::down: return ParameterPart::feed_forward;
+    case Parameter::ple_context_projection:
+    case Parameter::ple_context_norm:
+    case Parameter::ple_gate:
+    case Parameter::ple_output:
+    case Parameter::post_ple_norm: return ParameterPart::ple_step;
+    case Parameter::altup_projection:
+    case Parameter::altup_unembedding:
+    case Parameter::altup_router:
+    case Parameter::altup_router_norm:
+    case Parameter::altup_prediction:
+    case Parameter::altup_correction:
+    case Parameter::altup_output_scale:
+    case Parameter::laurel_left:
+    case Parameter::laurel_right:
+    case Parameter::post_laurel_norm: return ParameterPart::streams;
+    case Parameter::head:
+    case Parameter::final_norm:
+    case Parameter::input_norm:
+    case Parameter::post_attention_norm:
+    case Parameter::pre_feed_forward_norm:
+    case Parameter::post_feed_forward_norm:
+    case Parameter::layer_scalar: break;
+  }
+  return ParameterPart::other;
+}
+
+/// Numbers of parameters. Google's four groups are text(), vision, audio and ple.
+struct ParameterGroups {
+  std::uint64_t token_embedding = 0;  ///< part of the text group; it is the head too where they are tied
+  std::uint64_t other_text = 0;       ///< the rest of the text group
+  std::uint64_t einsums = 0;          ///< of it, what the Gemma 4 technical report counts: see effective_report()
+  std::uint64_t ple = 0;              ///< the PLE table
+  std::optional<std::uint64_t> vision = {}, audio = {};  ///< nothing where the files, which alone tell, have none
+
+  std::uint64_t text() const { return token_embedding + other_text; }
+  std::uint64_t total() const { return text() + ple + vision.value_or(0) + audio.value_or(0); }
+  std::uint64_t embeddings() const { return token_embedding + ple; }
+
+  /// 'Effective' in the documentation of Gemma 3n: the text parameters without the PLE table and without the token
+  /// embedding. E2B: 1.91 B of 1,905,495,648; E4B: 3.98 B of 3,980,491,248.
+  std::uint64_t effective_documentation() const { return other_text; }
+
+  /// 'Effective' in the Gemma 4 technical report: the embedder (token embedding) and the einsums.
+  ///
+  /// The report gives 1,870 M einsums for E2B and 3,940 M for E4B, and so 2.27 B and 4.61 B. All of the text but its
+  /// two tables is 1,877.1 M and 3,973.4 M, which is neither of them rounded. Without the value projections the weight
+  /// matrices are 1,869.7 M and 3,936.1 M: both numbers when rounded to 10 M, and 2.272 B and 4.607 B with the
+  /// embedder. Only value or key projections, which are of one size, can be left out to that effect, so this is how we
+  /// count; the report does not say it.
+  std::uint64_t effective_report() const { return token_embedding + einsums; }
+
+  static constexpr std::string_view documentation_definition =
+      "text without the PLE table and without the token embedding (Gemma 3n documentation)";
+  static constexpr std::string_view report_definition =
+      "token embedding + einsums: weight matrices, K and V counted once (Gemma 4 technical report)";
+};
+
+/// Counts a text model's parameters.
+inline ParameterGroups parameter_groups(std::span<const ParameterShape> shapes) {
+  ParameterGroups groups;
+  for (const ParameterShape& shape : shapes) {
+    if (shape.parameter == Parameter::token_embedding) {
+      groups.token_embedding += shape.count();
+    } else if (shape.parameter == Parameter::ple_table) {
+      groups.ple += shape.count();
+    } else {
+      groups.other_text += shape.count();
+      if (shape.shape.size() == 2 && shape.parameter != Parameter::value) groups.einsums += shape.count();
+    }
+  }
+  return groups;
+}
+
+}  // namespace ple

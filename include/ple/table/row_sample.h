@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of a few tokens, taken out of a table: small enough to be stored in many ways, one after another, and tried.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/executor.h"
+#include "ple/core/token.h"
+#include "ple/table/ple_table.h"
+
+namespace ple {
+
+/// Rows in f32 as the table stores them, which is exact: every type fits into an f32.
+template <Backend B>
+class RowSample {
+ public:
+  /// Takes the rows of `tokens`, which may come more than once and in any order.
+  /// Errors: ErrorCode::argument for a token outside the table, and for a folded or cut-down one; file.
+  RowSample(const PleTable<Any, B>& table, std::span<const Token> tokens, Executor& executor)
+      : layers_(table.layout().layers()), width_(table.width()), scale_(table.scale()) {
+    if (table.vocabulary() || table.folded()) {
+      fail(ErrorCode::argument, "RowSample: the table was packed already: start from the original");
+    }
+    auto sorted = std::make_shared<std::vector<Token>>(tokens.begin(), tokens.end());
+    std::sort(sorted->begin(), sorted->end());
+    sorted->erase(std::unique(sorted->begin(), sorted->end()), sorted->end());
+    for (const Token token : *sorted) {
+      if (token < 0 || static_cast<std::size_t>(token) >= table.rows()) {
+        fail(ErrorCode::argument, "RowSample: token ", token, ", expected 0 to ", table.rows() - 1);
+      }
+    }
+    tokens_ = std::move(sorted);
+    const RowsRequest requests[] = {{&values_, tokens_->size(), layers_ * width_}};
+    memory_ = allocate_rows(requests);
+    RowSelection selection = table.make_selection(tokens_->size());
+    table.select(*tokens_, tokens_->size(), 0, selection);
+    table.request(selection);
+    table.gather_stored(executor, selection, 0, 0, layers_, values_);
+  }
+
+  /// The tokens that have rows, ascending.
+  std::span<const Token> tokens() const { return *tokens_; }
+
+  /// A table of these rows, each layer in its type or, without one, pruned away: what a model gets from a file that
+  /// pack_table wrote, for the tokens of the sample. Others must not be asked for. Errors: those of RowLayout.
+  PleTable<Any, B> table(const std::vector<std::optional<Dtype>>& dtypes) const {
+    const RowLayout layout(dtypes, width_);
+    auto bytes = std::make_shared<AlignedVector<std::byte>>(tokens_->size() * layout.row_bytes());
+    for (std::size_t r = 0; r < values_.rows; ++r)
+      layout.encode(values_.row(r), bytes->data() + r * layout.row_bytes());
+    TableSource source;
+    source.tensor.file = "memory";
+    source.tensor.name = "rows of a sample";
+    source.tensor.data = bytes->data();
+    source.tensor.bytes = bytes->size();
+    source.tensor.owner = std::move(bytes);
+    source.layout = layout;
+    source.rows = tokens_->size();
+    source.scale = scale_;
+    PleTable<Any, B> table(source.rows, layers_, width_);
+    table.load(source, Resident{});
+    table.set_keys({.ids = [known = tokens_](std::span<const Token> window, std::span<RowId> ids) {
+      const auto found = std::lower_bound(known->begin(), known->end(), window.back());
+      ids[0] = static_cast<RowId>(found - known->begin());
+    }});
+    return table;
+  }
+
+ private:
+  std::size_t layers_, width_;
+  float scale_;
+  std::shared_ptr<const std::vector<Token>> tokens_;
+  Rows values_;  // [tokens, layers * width]
+  AlignedVector<float> memory_;
+};
+
+}  // namespace ple

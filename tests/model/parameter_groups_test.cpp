@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Exact counts are those of transformers' modules (torch's meta device, release 5.23); published numbers are Google's.
+#include "ple/model/parameter_groups.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <string>
+
+#include "ple/io/checkpoint.h"
+#include "ple/io/inspect.h"
+#include "ple/model/kv_cache_size.h"
+#include "random_model.h"
+
+using namespace ple;
+
+namespace {
+
+ParameterGroups groups_of(const auto& config) { return parameter_groups(parameter_shapes(config)); }
+
+/// As a published number with two decimals: in units of 10 million.
+std::uint64_t in_10_million(std::uint64_t count) { return (count + 5'000'000) / 10'000'000; }
+
+}  // namespace
+
+TEST_CASE("Gemma 4: the reference's counts, and the technical report's effective parameters") {
+  const ParameterGroups e2b = groups_of(gemma4_e2b()), e4b = groups_of(gemma4_e4b()), dense = groups_of(gemma4_31b());
+  // The reference has layer_scalar, one a layer, as a buffer: named_parameters() is that much less.
+  CHECK(e2b.total() == 4'628'569'344 + 35);
+  CHECK(e2b.token_embedding == 402'653'184);
+  CHECK(e2b.ple == 2'348'810'240);
+  CHECK(e2b.other_text == 1'877'105'920 + 35);
+  CHECK(e2b.effective_documentation() == e2b.other_text);
+  CHECK(e4b.total() == 7'463'013'376 + 42);
+  CHECK(e4b.ple == 2'818'572'288);
+  CHECK(dense.total() == 30'697'345'280 + 60);
+  CHECK(dense.ple == 0);
+
+  CHECK(e2b.einsums == 1'869'742'080);
+  CHECK(e4b.einsums == 3'936'092'160);
+  CHECK(in_10_million(e2b.einsums) == 187);             // 1,870 M
+  CHECK(in_10_million(e4b.einsums) == 394);             // 3,940 M
+  CHECK(in_10_million(e2b.effective_report()) == 227);  // 2.27 B
+  CHECK(in_10_million(e4b.effective_report()) == 461);  // 4.61 B
+  CHECK(in_10_million(e2b.ple) == 235);                 // 2.35 B
+  CHECK(in_10_million(e4b.ple) == 282);                 // 2.82 B
+  CHECK(in_10_million(e2b.embeddings()) == 275);        // 2.8 B on the model's page
+  // All of the text but its tables is neither of the report's numbers.
+  CHECK(in_10_million(e2b.other_text) == 188);
+  CHECK(in_10_million(e4b.other_text) == 397);
+}
+
+TEST_CASE("Gemma 3n: the reference's counts and the K and V that only the files have make the published numbers") {
+  const ParameterGroups e2b = groups_of(gemma3n_e2b()), e4b = groups_of(gemma3n_e4b());
+  const std::uint64_t kv_of_a_layer = 2 * 512 * 2048 + 256;  // K, V and K's norm
+  CHECK(e2b.other_text == 1'884'521'568 + 10 * kv_of_a_layer);
+  CHECK(e4b.other_text == 3'949'030'128 + 15 * kv_of_a_layer);
+  CHECK(e2b.token_embedding == 537'395'200);
+  CHECK(e2b.ple == 2'013'265'920);
+  CHECK(e4b.ple == 2'348'810'240);
+  CHECK(in_10_million(e2b.effective_documentation()) == 191);  // 1.91 B
+  CHECK(in_10_million(e4b.effective_documentation()) == 398);  // 3.98 B
+  std::uint64_t unused = 0;
+  for (const ParameterShape& shape : parameter_shapes(gemma3n_e2b())) unused += shape.used ? 0 : shape.count();
+  CHECK(unused == 10 * kv_of_a_layer);
+}
+
+TEST_CASE("vision and audio are part of the total where they are known") {
+  ParameterGroups groups{.token_embedding = 1, .other_text = 2, .einsums = 2, .ple = 4};
+  CHECK(groups.total() == 7);
+  CHECK(groups.text() == 3);
+  CHECK(groups.embeddings() == 5);
+  groups.vision = 8;
+  groups.audio = 16;
+  CHECK(groups.total() == 31);
+}
+
+TEST_CASE("shapes from a configuration are those of the files: the shipped model, and all that the reference saved") {
+  std::vector<std::filesystem::path> folders{std::filesystem::path(PLE_MODEL_DIR) / "storyteller"};
+  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(PLE_TEST_DATA) / "golden")) {
+    if (entry.is_directory()) folders.push_back(entry.path());
+  }
+  CHECK(folders.size() > 10);
+  for (const auto& folder : folders) {
+    CAPTURE(folder.string());
+    const Inspection found = inspect(folder.string());  // refuses another shape than the configuration gives
+    REQUIRE(found.has_files);
+    auto model = Gemma4<Any, Simd>::load(Checkpoint::open(folder));
+    std::uint64_t walked = 0, stored = 0;
+    for (const ParameterShape& shape : parameter_shapes_of(model)) walked += shape.count();
+    for (const StoredParameter& parameter : found.text) stored += parameter.bytes;
+    CHECK(found.groups.text() + found.groups.ple == walked);
+    CHECK(found.rest.empty());
+    CHECK(found.groups.vision.has_value() == (folder.filename() == "nested"));
+    CHECK(!found.groups.audio);
+    // All of one type, so bytes and counts agree; the files' other bytes are headers and vision.
+    const std::uint64_t width = found.text[0].dtype == "F32" ? 4 : 2;
+    CHECK(stored == walked * width);
+  }
+}
+
+TEST_CASE("the caches' sizes are those of a state") {
+  const auto model = ple::testing::random_model<Gemma4<f32, Simd>>(ple::testing::small_config());
+  for (const StateOptions& options : {StateOptions{100, 7, 1}, StateOptions{6, 4, 1}, StateOptions{256, 1, 2}}) {
+    std::uint64_t bytes = 0;
+    for (std::size_t l = 0; l < model.config.num_layers(); ++l) bytes += kv_cache_bytes(model.config, l, options);
+    CHECK(bytes == model.make_state(options)->kv_cache_bytes());
+  }
+  // Of Gemma 3n: a full layer has a slot for every position, a sliding one a window and a chunk less one.
+  const Gemma3nConfig config = gemma3n_e2b();
+  CHECK(kv_cache_bytes(config, 4, {4096, 128, 1}) == std::uint64_t{2} * 2 * 256 * 4096 * 4);
+  CHECK(kv_cache_bytes(config, 3, {4096, 128, 1}) == std::uint64_t{2} * 2 * 256 * (512 + 127) * 4);
+  CHECK(kv_cache_bytes(config, 20, {4096, 128, 1}) == 0);  // the first that shares
+}
