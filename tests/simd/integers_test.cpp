@@ -95,7 +95,7 @@ TEST_CASE("integers, scales and minimums say what decoding says") {
     float decoded[256];
     for (std::size_t b = 0; b < blocks; ++b) DtypeTraits<T>::decode(w[b], decoded + b * n);
     IntegerChunk chunk;
-    IntegerTraits<T>::unpack(w, blocks, chunk);
+    integer_format(DtypeTraits<T>::id).unpack(bytes.data(), blocks, chunk);
     bool good = true;
     for (std::size_t i = 0; i < 256; ++i) {
       const std::size_t lane = lane_of(i / sub, subs);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../temporary.h"
+#include "ple/table/encode_row.h"
 
 using namespace ple;
 
@@ -42,7 +43,7 @@ TableSource source_in(const testing::TemporaryFolder& folder, const RowLayout& l
   std::vector<std::byte> bytes(before + vocabulary * layout.row_bytes());
   AlignedVector<std::byte> row(layout.row_bytes());
   for (std::size_t t = 0; t < vocabulary; ++t) {
-    layout.encode(random_row(static_cast<unsigned>(t), layout.width()).data(), row.data());
+    encode_row(layout, random_row(static_cast<unsigned>(t), layout.width()).data(), row.data());
     std::copy(row.begin(), row.end(), bytes.begin() + static_cast<std::ptrdiff_t>(before + t * row.size()));
   }
   const auto map = MappedFile::open(folder.write("table.bin", bytes));
@@ -269,7 +270,7 @@ TEST_CASE("a type that can be read but not written is no type to store rows in")
   std::vector<std::byte> row(layout.row_bytes(), std::byte{7});
   const auto code = [&] {
     try {
-      layout.encode(values.data(), row.data());
+      encode_row(layout, values.data(), row.data());
     } catch (const Error& error) {
       CHECK(error.what() ==
             "layer 1 of a PLE row: q3_k can be read but not written, expected " + names_of_dtypes(true));

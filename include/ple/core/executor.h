@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -40,6 +41,10 @@ class Executor {
   virtual ~Executor() = default;
   virtual std::size_t concurrency() const = 0;
   virtual void run(std::size_t count, TaskRef task) = 0;
+
+  /// Memory for what a computation needs on its way, the same for every call: only one caller at a time may use it.
+  /// Aligned to a cache line; empty where there is none. A model's state brings its own.
+  virtual std::span<std::byte> scratch() { return {}; }
 };
 
 /// Everything on the calling thread.

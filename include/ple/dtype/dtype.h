@@ -47,8 +47,45 @@ decltype(auto) with_dtype(Dtype type, F&& f) {
   return detail::with_dtype(type, f, StoredTypes());
 }
 
-inline std::string_view name_of(Dtype type) {
-  return with_dtype(type, []<class T>() { return DtypeTraits<T>::name; });
+/// What is known of a type at run time. A table of these, because asking through with_dtype makes a function of every
+/// question and type, and programs slow to compile.
+struct DtypeInfo {
+  std::string_view name;
+  std::size_t values_per_block, bytes_per_block;
+  std::size_t alignment;  ///< where a block may begin in memory
+  bool is_encodable;      ///< whether values can be written in the type, not only read
+  void (*decode)(const std::byte* blocks, std::size_t count, float* values);
+};
+
+namespace detail {
+
+template <class T>
+void decode_blocks(const std::byte* blocks, std::size_t count, float* values) {
+  const T* block = reinterpret_cast<const T*>(blocks);
+  for (std::size_t b = 0; b < count; ++b)
+    DtypeTraits<T>::decode(block[b], values + b * DtypeTraits<T>::values_per_block);
+}
+
+template <class... Ts>
+constexpr auto infos_of(TypeList<Ts...> /*types*/) {
+  return std::array{DtypeInfo{DtypeTraits<Ts>::name, DtypeTraits<Ts>::values_per_block, sizeof(Ts), alignof(Ts),
+                              EncodableType<Ts>, &decode_blocks<Ts>}...};
+}
+
+inline constexpr auto dtype_infos = infos_of(StoredTypes());
+
+}  // namespace detail
+
+constexpr const DtypeInfo& info(Dtype type) { return detail::dtype_infos[static_cast<std::size_t>(type)]; }
+
+inline std::string_view name_of(Dtype type) { return info(type).name; }
+inline std::size_t values_per_block(Dtype type) { return info(type).values_per_block; }
+inline std::size_t alignment_of(Dtype type) { return info(type).alignment; }
+inline bool is_encodable(Dtype type) { return info(type).is_encodable; }
+
+/// What `count` values take, a whole number of blocks.
+inline std::size_t bytes_of(Dtype type, std::size_t count) {
+  return count / info(type).values_per_block * info(type).bytes_per_block;
 }
 
 inline std::optional<Dtype> dtype_of_name(std::string_view name) {
@@ -58,15 +95,6 @@ inline std::optional<Dtype> dtype_of_name(std::string_view name) {
   return std::nullopt;
 }
 
-inline std::size_t values_per_block(Dtype type) {
-  return with_dtype(type, []<class T>() { return DtypeTraits<T>::values_per_block; });
-}
-
-/// Whether values can be written in the type, not only read.
-inline bool is_encodable(Dtype type) {
-  return with_dtype(type, []<class T>() { return EncodableType<T>; });
-}
-
 /// "f32, bf16, ...": the names of all types, or of those only that values can be written in.
 inline std::string names_of_dtypes(bool encodable_only = false) {
   std::string names;
@@ -74,16 +102,6 @@ inline std::string names_of_dtypes(bool encodable_only = false) {
     if (!encodable_only || is_encodable(type)) names += (names.empty() ? "" : ", ") + std::string(name_of(type));
   }
   return names;
-}
-
-/// Where a value of the type may begin in memory.
-inline std::size_t alignment_of(Dtype type) {
-  return with_dtype(type, []<class T>() { return alignof(T); });
-}
-
-/// What `count` values take, a whole number of blocks.
-inline std::size_t bytes_of(Dtype type, std::size_t count) {
-  return with_dtype(type, [&]<class T>() { return count / DtypeTraits<T>::values_per_block * sizeof(T); });
 }
 
 /// `value` after it was stored as `type` and read back. A single value has no block: it stays what it is there.

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Block types as what integer dot products want: 256 values of a row as bytes, with a scale for each sub-block.
+// Block types as what integer dot products want: 256 values of a row as bytes, with a scale for each sub-block. In
+// plain C++, eight bytes at a time; the types that are used most have vector kernels as well.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "ple/dtype/dtype.h"
 
@@ -25,56 +28,83 @@ struct IntegerChunk {
 /// The place of a sub-block's numbers among n: the order in which sums of neighbouring vectors come out.
 constexpr std::size_t lane_of(std::size_t s, std::size_t n) { return s % (n / 4) * 4 + s / (n / 4); }
 
-/// How a block type is unpacked. zero_point is 128 where all 8 bits are used, else integers are below 64.
+/// How a block type is unpacked: `integers` writes a block's, `numbers` a super-block's scales and minimums.
+/// zero_point is 128 where all 8 bits are used, else integers are below 64.
 template <class T>
 struct IntegerTraits;
 
 template <class T>
-concept IntegerType = requires(const T* blocks, std::size_t count, IntegerChunk& chunk) {
+concept IntegerType = requires(const T& block, std::uint8_t* out) {
   { IntegerTraits<T>::zero_point } -> std::convertible_to<int>;
   { IntegerTraits<T>::sub_block } -> std::convertible_to<std::size_t>;
   { IntegerTraits<T>::has_minimum } -> std::convertible_to<bool>;
-  IntegerTraits<T>::unpack(blocks, count, chunk);
+  IntegerTraits<T>::integers(block, out);
 };
 
 namespace detail {
 
-/// Types of blocks of 32: `count` blocks, at most 8; sub-blocks that are not there count nothing.
-template <class T, int zero, bool minimum>
-struct SmallBlocks {
-  static constexpr int zero_point = zero;
-  static constexpr std::size_t sub_block = 32;
-  static constexpr bool has_minimum = minimum;
-  static void unpack(const T* blocks, std::size_t count, IntegerChunk& chunk) {
-    for (std::size_t b = 0; b < count; ++b) {
-      scales(blocks[b], b, chunk);
-      IntegerTraits<T>::integers(blocks[b], chunk.integers + 32 * b);
-    }
-    fill_from(count, chunk);
-  }
-  static void scales(const T& block, std::size_t b, IntegerChunk& chunk) {
-    chunk.scales[lane_of(b, 8)] = to_f32(block.scale);
-    if constexpr (minimum) chunk.minimums[lane_of(b, 8)] = -to_f32(block.minimum);
-  }
-  static void fill_from(std::size_t count, IntegerChunk& chunk) {
-    for (std::size_t b = count; b < 8; ++b) {
-      std::fill_n(chunk.integers + 32 * b, 32, std::uint8_t{0});
-      chunk.scales[lane_of(b, 8)] = chunk.minimums[lane_of(b, 8)] = 0;
-    }
-  }
-};
-
-/// Types of super-blocks of 256: always one.
-template <class T, int zero, std::size_t sub, bool minimum>
-struct SuperBlock {
+template <int zero, std::size_t sub, bool minimum>
+struct IntegerShape {
   static constexpr int zero_point = zero;
   static constexpr std::size_t sub_block = sub;
   static constexpr bool has_minimum = minimum;
-  static void unpack(const T* block, std::size_t, IntegerChunk& chunk) {
-    IntegerTraits<T>::numbers(*block, chunk.scales, chunk.minimums);
-    IntegerTraits<T>::integers(*block, chunk.integers);
-  }
 };
+
+/// Eight bytes; the machine is little-endian.
+inline std::uint64_t load8(const void* p) {
+  std::uint64_t word;
+  std::memcpy(&word, p, sizeof word);
+  return word;
+}
+inline void store8(std::uint64_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
+constexpr std::uint64_t all8(std::uint64_t byte) { return byte * 0x0101010101010101u; }
+
+/// 32 integers of 4 bits: 16 lower halves, then 16 upper ones.
+inline void nibbles(const std::uint8_t* pairs, std::uint8_t* out) {
+  for (std::size_t i = 0; i < 16; i += 8) {
+    const std::uint64_t word = load8(pairs + i);
+    store8(word & all8(15), out + i);
+    store8(word >> 4 & all8(15), out + 16 + i);
+  }
+}
+
+/// Bit i of `bits` as byte i, 0 or 1.
+inline std::uint64_t spread(std::uint8_t bits) {
+  const std::uint64_t mine = all8(bits) & 0x8040201008040201u;
+  return (mine + 0x00406070787c7e7fu) >> 7 & all8(1);  // what is added carries a bit that is set to the byte's top
+}
+
+template <class Block>
+void five_bit_integers(const Block& block, std::uint8_t* out) {
+  nibbles(block.pairs, out);
+  for (std::size_t i = 0; i < 4; ++i) store8(load8(out + 8 * i) | spread(block.high[i]) << 4, out + 8 * i);
+}
+
+inline void iq4_integers(const std::uint8_t* pairs, std::uint8_t* out) {
+  nibbles(pairs, out);
+  for (std::size_t i = 0; i < 32; ++i) out[i] = static_cast<std::uint8_t>(iq4_values[out[i]] ^ 0x80);
+}
+
+/// 256 integers of 2 bits, as q2_k has them, times 1 << up; joined with what `out` holds.
+inline void add_two_bits(const std::uint8_t* quads, int up, std::uint8_t* out) {
+  for (std::size_t i = 0; i < 256; i += 8) {
+    const std::uint64_t two = load8(quads + i / 128 * 32 + i % 32) >> (i % 128 / 32 * 2) & all8(3);
+    store8(load8(out + i) | two << up, out + i);
+  }
+}
+/// 256 integers of 1 bit: bit i / 32 of byte i % 32.
+inline void add_one_bit(const std::uint8_t* high, int up, std::uint8_t* out) {
+  for (std::size_t i = 0; i < 256; i += 8) {
+    const std::uint64_t one = load8(high + i % 32) >> (i / 32) & all8(1);
+    store8(load8(out + i) | one << up, out + i);
+  }
+}
+/// 256 integers of 4 bits, as q4_k has them.
+inline void pairs_of_sub_blocks(const std::uint8_t* pairs, std::uint8_t* out) {
+  for (std::size_t i = 0; i < 256; i += 8) {
+    store8(load8(pairs + pair_of(i)) >> half_of(i) & all8(15), out + i);
+  }
+}
 
 template <class T>
 void sub_numbers(const T& block, float* scales, float* minimums) {
@@ -89,51 +119,40 @@ void sub_numbers(const T& block, float* scales, float* minimums) {
 }  // namespace detail
 
 template <>
-struct IntegerTraits<q8_0> : detail::SmallBlocks<q8_0, 128, false> {
+struct IntegerTraits<q8_0> : detail::IntegerShape<128, 32, false> {
   static void integers(const q8_0& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 32; ++i) out[i] = static_cast<std::uint8_t>(block.values[i] ^ 0x80);
+    for (std::size_t i = 0; i < 32; i += 8)
+      detail::store8(detail::load8(block.values + i) ^ detail::all8(128), out + i);
   }
 };
 
 template <>
-struct IntegerTraits<q4_0> : detail::SmallBlocks<q4_0, 8, false> {
-  static void integers(const q4_0& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 32; ++i) out[i] = block.pairs[i % 16] >> (i / 16 * 4) & 15;
-  }
+struct IntegerTraits<q4_0> : detail::IntegerShape<8, 32, false> {
+  static void integers(const q4_0& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q4_1> : detail::SmallBlocks<q4_1, 0, true> {
-  static void integers(const q4_1& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 32; ++i) out[i] = block.pairs[i % 16] >> (i / 16 * 4) & 15;
-  }
+struct IntegerTraits<q4_1> : detail::IntegerShape<0, 32, true> {
+  static void integers(const q4_1& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q5_0> : detail::SmallBlocks<q5_0, 16, false> {
-  static void integers(const q5_0& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 32; ++i) out[i] = static_cast<std::uint8_t>(detail::five_bits(block, i));
-  }
+struct IntegerTraits<q5_0> : detail::IntegerShape<16, 32, false> {
+  static void integers(const q5_0& block, std::uint8_t* out) { detail::five_bit_integers(block, out); }
 };
 
 template <>
-struct IntegerTraits<q5_1> : detail::SmallBlocks<q5_1, 0, true> {
-  static void integers(const q5_1& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 32; ++i) out[i] = static_cast<std::uint8_t>(detail::five_bits(block, i));
-  }
+struct IntegerTraits<q5_1> : detail::IntegerShape<0, 32, true> {
+  static void integers(const q5_1& block, std::uint8_t* out) { detail::five_bit_integers(block, out); }
 };
 
 template <>
-struct IntegerTraits<iq4_nl> : detail::SmallBlocks<iq4_nl, 128, false> {
-  static void integers(const iq4_nl& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 32; ++i) {
-      out[i] = static_cast<std::uint8_t>(iq4_values[block.pairs[i % 16] >> (i / 16 * 4) & 15] ^ 0x80);
-    }
-  }
+struct IntegerTraits<iq4_nl> : detail::IntegerShape<128, 32, false> {
+  static void integers(const iq4_nl& block, std::uint8_t* out) { detail::iq4_integers(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q2_k> : detail::SuperBlock<q2_k, 0, 16, true> {
+struct IntegerTraits<q2_k> : detail::IntegerShape<0, 16, true> {
   static void numbers(const q2_k& block, float* scales, float* minimums) {
     const float scale = to_f32(block.scale), min_scale = to_f32(block.min_scale);
     for (std::size_t s = 0; s < 16; ++s) {
@@ -142,12 +161,13 @@ struct IntegerTraits<q2_k> : detail::SuperBlock<q2_k, 0, 16, true> {
     }
   }
   static void integers(const q2_k& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 256; ++i) out[i] = static_cast<std::uint8_t>(detail::two_bits(block.quads, i));
+    std::fill_n(out, 256, std::uint8_t{0});
+    detail::add_two_bits(block.quads, 0, out);
   }
 };
 
 template <>
-struct IntegerTraits<q3_k> : detail::SuperBlock<q3_k, 4, 16, false> {
+struct IntegerTraits<q3_k> : detail::IntegerShape<4, 16, false> {
   static void numbers(const q3_k& block, float* scales, float*) {
     const float scale = to_f32(block.scale);
     for (std::size_t s = 0; s < 16; ++s) {
@@ -156,52 +176,48 @@ struct IntegerTraits<q3_k> : detail::SuperBlock<q3_k, 4, 16, false> {
     }
   }
   static void integers(const q3_k& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 256; ++i) {
-      const int third = block.high[i % 32] >> (i / 32) & 1;
-      out[i] = static_cast<std::uint8_t>(detail::two_bits(block.quads, i) | third << 2);
-    }
+    std::fill_n(out, 256, std::uint8_t{0});
+    detail::add_two_bits(block.quads, 0, out);
+    detail::add_one_bit(block.high, 2, out);
   }
 };
 
 template <>
-struct IntegerTraits<q4_k> : detail::SuperBlock<q4_k, 0, 32, true> {
+struct IntegerTraits<q4_k> : detail::IntegerShape<0, 32, true> {
   static void numbers(const q4_k& block, float* scales, float* minimums) {
     detail::sub_numbers(block, scales, minimums);
   }
-  static void integers(const q4_k& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 256; ++i) out[i] = block.pairs[detail::pair_of(i)] >> detail::half_of(i) & 15;
-  }
+  static void integers(const q4_k& block, std::uint8_t* out) { detail::pairs_of_sub_blocks(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q5_k> : detail::SuperBlock<q5_k, 0, 32, true> {
+struct IntegerTraits<q5_k> : detail::IntegerShape<0, 32, true> {
   static void numbers(const q5_k& block, float* scales, float* minimums) {
     detail::sub_numbers(block, scales, minimums);
   }
   static void integers(const q5_k& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 256; ++i) {
-      const int low = block.pairs[detail::pair_of(i)] >> detail::half_of(i) & 15;
-      out[i] = static_cast<std::uint8_t>(low | (block.high[i % 32] >> (i / 32) & 1) << 4);
-    }
+    detail::pairs_of_sub_blocks(block.pairs, out);
+    detail::add_one_bit(block.high, 4, out);
   }
 };
 
 template <>
-struct IntegerTraits<q6_k> : detail::SuperBlock<q6_k, 32, 16, false> {
+struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, false> {
   static void numbers(const q6_k& block, float* scales, float*) {
     const float scale = to_f32(block.scale);
     for (std::size_t s = 0; s < 16; ++s) scales[lane_of(s, 16)] = scale * static_cast<float>(block.scales[s]);
   }
   static void integers(const q6_k& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 256; ++i) {
-      const int low = block.pairs[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15;
-      out[i] = static_cast<std::uint8_t>(low | detail::two_bits(block.high, i) << 4);
+    for (std::size_t i = 0; i < 256; i += 8) {
+      const std::uint64_t pairs = detail::load8(block.pairs + i / 128 * 64 + i % 64);
+      detail::store8(pairs >> (i % 128 / 64 * 4) & detail::all8(15), out + i);
     }
+    detail::add_two_bits(block.high, 4, out);
   }
 };
 
 template <>
-struct IntegerTraits<iq4_xs> : detail::SuperBlock<iq4_xs, 128, 32, false> {
+struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, false> {
   static void numbers(const iq4_xs& block, float* scales, float*) {
     for (std::size_t s = 0; s < 8; ++s) {
       const int low = block.scales_low[s / 2] >> (s % 2 * 4) & 15, high = block.scales_high[s / 4] >> (s % 4 * 2) & 3;
@@ -209,27 +225,62 @@ struct IntegerTraits<iq4_xs> : detail::SuperBlock<iq4_xs, 128, 32, false> {
     }
   }
   static void integers(const iq4_xs& block, std::uint8_t* out) {
-    for (std::size_t i = 0; i < 256; ++i) {
-      out[i] =
-          static_cast<std::uint8_t>(iq4_values[block.pairs[i / 32 * 16 + i % 16] >> (i % 32 / 16 * 4) & 15] ^ 0x80);
-    }
+    for (std::size_t s = 0; s < 8; ++s) detail::iq4_integers(block.pairs + 16 * s, out + 32 * s);
   }
 };
 
-/// Calls f.template operator()<T>() with the type that `dtype` stands for, which must be an IntegerType.
-template <class F>
-decltype(auto) with_integer_type(Dtype dtype, F&& f) {
-  return with_dtype(dtype, [&]<class T>() -> decltype(f.template operator()<q8_0>()) {
-    if constexpr (IntegerType<T>) {
-      return f.template operator()<T>();
-    } else {
-      return f.template operator()<q8_0>();  // never asked for
+/// A block type at run time. A table, as DtypeInfo is.
+struct IntegerFormat {
+  int zero_point = 0;
+  std::size_t sub_block = 0;
+  bool has_minimum = false;
+  /// The `count` blocks that a chunk has; what is missing to 256 values counts nothing.
+  void (*unpack)(const std::byte* blocks, std::size_t count, IntegerChunk& chunk) = nullptr;
+};
+
+namespace detail {
+
+template <class T>
+void unpack_chunk(const std::byte* bytes, std::size_t count, IntegerChunk& chunk) {
+  const T* blocks = reinterpret_cast<const T*>(bytes);
+  if constexpr (DtypeTraits<T>::values_per_block == values_per_chunk) {
+    IntegerTraits<T>::numbers(*blocks, chunk.scales, chunk.minimums);
+    IntegerTraits<T>::integers(*blocks, chunk.integers);
+  } else {
+    for (std::size_t b = 0; b < count; ++b) {
+      chunk.scales[lane_of(b, 8)] = to_f32(blocks[b].scale);
+      if constexpr (IntegerTraits<T>::has_minimum) chunk.minimums[lane_of(b, 8)] = -to_f32(blocks[b].minimum);
+      IntegerTraits<T>::integers(blocks[b], chunk.integers + 32 * b);
     }
-  });
+    for (std::size_t b = count; b < 8; ++b) {
+      std::fill_n(chunk.integers + 32 * b, 32, std::uint8_t{0});
+      chunk.scales[lane_of(b, 8)] = chunk.minimums[lane_of(b, 8)] = 0;
+    }
+  }
 }
 
-inline bool is_integer_type(Dtype dtype) {
-  return with_dtype(dtype, []<class T>() { return IntegerType<T>; });
+template <class T>
+constexpr IntegerFormat integer_format_of() {
+  if constexpr (IntegerType<T>) {
+    return {IntegerTraits<T>::zero_point, IntegerTraits<T>::sub_block, IntegerTraits<T>::has_minimum, &unpack_chunk<T>};
+  } else {
+    return {};
+  }
 }
+
+template <class... Ts>
+constexpr auto integer_formats_of(TypeList<Ts...> /*types*/) {
+  return std::array{integer_format_of<Ts>()...};
+}
+
+inline constexpr auto integer_formats = integer_formats_of(StoredTypes());
+
+}  // namespace detail
+
+constexpr const IntegerFormat& integer_format(Dtype dtype) {
+  return detail::integer_formats[static_cast<std::size_t>(dtype)];
+}
+
+constexpr bool is_integer_type(Dtype dtype) { return integer_format(dtype).unpack != nullptr; }
 
 }  // namespace ple

@@ -22,6 +22,7 @@
 #include "ple/core/memory.h"
 #include "ple/io/packed_table.h"
 #include "ple/model/decoder.h"
+#include "ple/table/encode_row.h"
 
 namespace ple {
 
@@ -207,15 +208,15 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
       model.table.gather_stored(executor, selection, 0, 0, layers, out);
     }
     for_each_row(executor, some.size(), out.cols * 8,
-                 [&](std::size_t t) { layout.encode(out.row(t), encoded.data() + t * layout.row_bytes()); });
+                 [&](std::size_t t) { encode_row(layout, out.row(t), encoded.data() + t * layout.row_bytes()); });
     writer.write(encoded.data(), some.size() * layout.row_bytes());
     if (progress && !progress("rows written", done + some.size(), tokens.size()))
       fail(ErrorCode::cancelled, "packing was cancelled");
   }
   if (!options.kept.empty()) {
-    visit(model.embedding, [&](const auto& rows) {
-      for (const Token token : tokens) writer.write(rows.row(static_cast<std::size_t>(token)), embedding_row);
-    });
+    for (const Token token : tokens) {
+      writer.write(model.embedding.data() + static_cast<std::size_t>(token) * embedding_row, embedding_row);
+    }
     writer.write(tokens.data(), tokens.size() * sizeof(Token));
   }
   if (options.fold) {

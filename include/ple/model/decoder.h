@@ -22,6 +22,7 @@
 #include "ple/nn/linear.h"
 #include "ple/nn/per_layer.h"
 #include "ple/nn/rms_norm.h"
+#include "ple/simd/decode.h"
 #include "ple/table/ple_table.h"
 
 namespace ple {
@@ -42,6 +43,19 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
 /// Choices made when a model is opened.
 struct LoadOptions {
   TableStorage table = Mapped{};  ///< where the PLE table's rows live
+};
+
+/// Threads of somebody else, memory of a state.
+class ExecutorWithScratch final : public Executor {
+ public:
+  ExecutorWithScratch(Executor& threads, std::span<std::byte> scratch) : threads_(&threads), scratch_(scratch) {}
+  std::size_t concurrency() const override { return threads_->concurrency(); }
+  void run(std::size_t count, TaskRef task) override { threads_->run(count, task); }
+  std::span<std::byte> scratch() override { return scratch_; }
+
+ private:
+  Executor* threads_;
+  std::span<std::byte> scratch_;
 };
 
 /// Nobody watches.
@@ -98,6 +112,12 @@ class Decoder final : public LanguageModel {
   /// Once all parameters have their values: makes the head the embedding where they are tied.
   void tie() {
     if (config.tie_word_embeddings) head = embedding;
+    widest_integer_row_ = 0;
+    parameters([&](Parameter, std::size_t, const auto& values) {
+      if constexpr (requires { values.dtype(), values.cols(); }) {
+        if (is_integer_type(values.dtype())) widest_integer_row_ = std::max(widest_integer_row_, values.cols());
+      }
+    });
   }
 
   /// Takes configuration and tensors from a checkpoint: anything with config() and tensor(Parameter, layer), and
@@ -157,10 +177,11 @@ class Decoder final : public LanguageModel {
   /// As above; calls observe(name, layer, values) with the scaled embedding ("embedding"), each layer's per-layer input
   /// ("per_layer_input") and output ("layer"), for the positions that are computed there.
   template <class Observer>
-  void forward(ModelState& model_state, Executor& executor, std::span<const Token> tokens, Rows logits, Rows soft,
+  void forward(ModelState& model_state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft,
                const Observer& observe) const {
-    State& state = check(model_state, executor, tokens, logits, soft);
+    State& state = check(model_state, threads, tokens, logits, soft);
     if (tokens.empty()) return;
+    ExecutorWithScratch executor(threads, state.scratch);
     for (const auto& file : files_) file->check_size();
     const std::size_t first_shared = config.first_shared_layer(), wanted = logits.rows, T0 = tokens.size() - wanted;
     const Rows h = state.hidden.slice(0, tokens.size());
@@ -214,6 +235,7 @@ class Decoder final : public LanguageModel {
     std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
     typename Block::Workspace workspace;
     AlignedVector<float> memory;
+    AlignedVector<std::byte> scratch;
     Rows hidden, wanted_embedding, per_layer, context, kept_logits;
     std::size_t ahead;              // tokens whose rows are asked for before their turn
     RowSelection rows, rows_ahead;  // of this chunk, and of those
@@ -230,6 +252,7 @@ class Decoder final : public LanguageModel {
                                  {&context, o.chunk, packed},
                                  {&kept_logits, o.chunk, m.table.vocabulary() ? m.head.rows() : 0}};
       memory = allocate_rows(all);
+      if (m.widest_integer_row_ > 0) scratch.resize(scratch_bytes<B>(o.chunk, m.widest_integer_row_, o.parts));
       ahead = std::max<std::size_t>(o.chunk, 1024);
       if (m.has_ple()) {
         rows = m.table.make_selection(o.chunk);
@@ -268,7 +291,7 @@ class Decoder final : public LanguageModel {
            shape_text({values.size()}));
     }
     row.load(as_row);
-    row.visit([&](const auto& stored) { B::decode(stored.row(0), values.size(), values.data()); });
+    ple::decode<B>(row.dtype(), row.data(), values.size(), values.data());
   }
 
   /// The state as our own, if it and the arguments are valid.
@@ -319,13 +342,12 @@ class Decoder final : public LanguageModel {
   /// h0 = embedding[token] * sqrt(d), the factor rounded to the embedding's dtype as the reference has it; a soft
   /// token's is given.
   void embed(Executor& executor, std::span<const Token> tokens, Rows soft, Rows h0) const {
-    visit(embedding, [&](const auto& rows) {
-      const float scale = rounded_to(rows.dtype(), std::sqrt(static_cast<float>(config.hidden_size)));
-      for_each_row(executor, tokens.size(), h0.cols, [&](std::size_t t) {
-        if (tokens[t] == soft_token) return;
-        B::decode(rows.row(table.row_of(tokens[t])), h0.cols, h0.row(t));
-        B::scale(scale, h0.cols, h0.row(t));
-      });
+    const float scale = rounded_to(embedding.dtype(), std::sqrt(static_cast<float>(config.hidden_size)));
+    const std::size_t row_bytes = bytes_of(embedding.dtype(), h0.cols);
+    for_each_row(executor, tokens.size(), h0.cols, [&](std::size_t t) {
+      if (tokens[t] == soft_token) return;
+      ple::decode<B>(embedding.dtype(), embedding.data() + table.row_of(tokens[t]) * row_bytes, h0.cols, h0.row(t));
+      B::scale(scale, h0.cols, h0.row(t));
     });
     for (std::size_t t = 0, i = 0; t < tokens.size(); ++t) {
       if (tokens[t] == soft_token) std::copy_n(soft.row(i++), h0.cols, h0.row(t));
@@ -413,14 +435,13 @@ class Decoder final : public LanguageModel {
     const VocabularyMap* vocabulary = table.vocabulary().get();
     const bool few = head.rows() < config.vocab_size;
     const Rows y = few ? state.kept_logits.slice(0, x.rows) : logits;
-    visit(head, [&](const auto& w) {
-      parallel_for(executor, w.rows(), 16, [&](std::size_t begin, std::size_t end, std::size_t) {
-        B::matmul(w.row(begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, y.data + begin, y.stride);
-        if (config.final_logit_softcapping == 0) return;
+    multiply<B>(executor, head, 0, x, y);
+    if (config.final_logit_softcapping != 0) {
+      parallel_for(executor, y.cols, 1024, [&](std::size_t begin, std::size_t end, std::size_t) {
         for (std::size_t t = 0; t < x.rows; ++t)
           B::softcap(config.final_logit_softcapping, end - begin, y.row(t) + begin);
       });
-    });
+    }
     if (vocabulary == nullptr) return;
     for (std::size_t t = 0; t < x.rows; ++t) {
       for (std::size_t i = logits.cols; i-- > 0;) {
@@ -440,6 +461,7 @@ class Decoder final : public LanguageModel {
   }
 
   std::vector<std::shared_ptr<const MappedFile>> files_;
+  std::size_t widest_integer_row_ = 0;
 };
 
 }  // namespace ple

@@ -155,10 +155,11 @@ Gemma4Block<T, B>::Gemma4Block(const Gemma4Config& config, std::size_t l) {
 
 inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateOptions& options) {
   const std::size_t T = options.chunk, d = config.hidden_size, p = config.hidden_size_per_layer_input;
-  std::size_t q_width = 0, kv_width = 0, intermediate = 0, half[2] = {0, 0};
+  std::size_t q_width = 0, kv_width = 0, group = 0, intermediate = 0, half[2] = {0, 0};
   for (const Gemma4LayerConfig& layer : config.layers) {
     q_width = std::max(q_width, config.num_attention_heads * layer.head_dim);
     kv_width = std::max(kv_width, layer.num_key_value_heads * layer.head_dim);
+    group = std::max(group, config.num_attention_heads / layer.num_key_value_heads);
     intermediate = std::max(intermediate, layer.intermediate_size);
     half[static_cast<std::size_t>(layer.attention)] = layer.head_dim / 2;
   }
@@ -174,7 +175,7 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
                              {&attention.keys, T, kv_width},
                              {&attention.values, T, kv_width},
                              {&attention.attended, T, q_width},
-                             {&attention.scores, options.parts, options.context},
+                             {&attention.scores, options.parts * group, options.context},
                              {&mlp.gate, T, intermediate},
                              {&mlp.up, T, intermediate},
                              {&angles_[0].cosine, T, half[0]},

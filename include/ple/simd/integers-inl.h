@@ -45,7 +45,7 @@ struct Integers {
   /// Token t of x, [cols] f32, as integers.
   static HWY_NOINLINE void quantize(const float* x, std::size_t cols, Dtype weights, std::size_t t,
                                     const QuantizedRows& out) {
-    const int zero_point = with_integer_type(weights, []<class T>() { return zero_point_of<T>; });
+    const int zero_point = flips(weights) ? 0 : integer_format(weights).zero_point;
     const std::size_t subs = out.sub_blocks(), halves = subs / 8;
     for (std::size_t c = 0; c < out.chunks(); ++c) {
       for (std::size_t b = 0; b < 8; ++b) {
@@ -74,7 +74,18 @@ struct Integers {
   /// y[t, r] = sum_c w[r, c] * x[t, c]. `memory`: tile_bytes(w.cols), aligned to a cache line, where x is tiled.
   static void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                      std::byte* memory) {
-    with_integer_type(w.dtype, [&]<class T>() { multiply<T>(w, x, y, y_stride, memory); });
+    switch (w.dtype) {
+      case Dtype::q8_0: return multiply<Blocks<q8_0>>(w, x, y, y_stride, memory);
+      case Dtype::q4_0: return multiply<Blocks<q4_0>>(w, x, y, y_stride, memory);
+      case Dtype::q4_k: return multiply<Blocks<q4_k>>(w, x, y, y_stride, memory);
+      case Dtype::q6_k: return multiply<Blocks<q6_k>>(w, x, y, y_stride, memory);
+      default: break;
+    }
+    if (integer_format(w.dtype).sub_block == 32) {
+      multiply<AnyBlocks<32>>(w, x, y, y_stride, memory);
+    } else {
+      multiply<AnyBlocks<16>>(w, x, y, y_stride, memory);
+    }
   }
 
  private:
@@ -99,42 +110,68 @@ struct Integers {
     return (any ? largest / 127.0f : 0.0f) + not_a_number;
   }
 
-  // Where bytes are to be signed and a type uses all 8 bits, its zero point goes.
-  template <class T>
-  static constexpr bool flips = Dot::is_signed&& IntegerTraits<T>::zero_point == 128;
-  template <class T>
-  static constexpr int zero_point_of = flips<T> ? 0 : IntegerTraits<T>::zero_point;
+  /// Where bytes are to be signed and a type uses all 8 bits, its zero point goes.
+  static constexpr bool flips(Dtype dtype) { return Dot::is_signed && integer_format(dtype).zero_point == 128; }
 
   using D8 = hn::Repartition<std::uint8_t, DI>;
   using V8 = hn::Vec<D8>;
 
-  template <class T>
-  static HWY_INLINE V8 integers(const T* chunk, std::size_t at) {
-    const V8 v = Unpack<T>::integers(D8(), chunk, at);
-    return flips<T> ? hn::Xor(v, hn::Set(D8(), 128)) : v;
-  }
-
-  /// Chunk c of a row; `room` holds it where the row ends in it, filled up with blocks that count nothing.
-  template <class T>
-  static HWY_INLINE const T* chunk_of(const IntegerWeights& w, std::size_t r, std::size_t c, T* room) {
-    constexpr std::size_t n = Unpack<T>::blocks;
-    const T* chunk = reinterpret_cast<const T*>(w.data + r * w.row_bytes) + c * n;
-    const std::size_t left = w.cols / DtypeTraits<T>::values_per_block - c * n;
-    if (n == 1 || HWY_LIKELY(left >= n)) return chunk;
-    std::fill(std::copy_n(chunk, left, room), room + n, T{});
-    return room;
-  }
+  // Two ways to a chunk's integers: in vectors, of a type known when compiling; or through memory. `sub`: values in a
+  // sub-block; read(w, r, c) goes to chunk c of row r; then integers(at) are those from `at` on.
 
   template <class T>
+  struct Blocks {
+    static constexpr std::size_t sub = IntegerTraits<T>::sub_block;
+    static constexpr bool has_minimum = IntegerTraits<T>::has_minimum;
+    explicit Blocks(Dtype) {}
+    HWY_INLINE void read(const IntegerWeights& w, std::size_t r, std::size_t c) {
+      chunk = reinterpret_cast<const T*>(w.chunk(r, c));
+      const std::size_t count = w.blocks(c);
+      if (HWY_UNLIKELY(count < Unpack<T>::blocks)) {  // the row ends here: what is missing counts nothing
+        std::fill(std::copy_n(chunk, count, room), room + Unpack<T>::blocks, T{});
+        chunk = room;
+      }
+      Unpack<T>::numbers(chunk, scales, minimums);
+    }
+    HWY_INLINE V8 integers(std::size_t at) const {
+      const V8 v = Unpack<T>::integers(D8(), chunk, at);
+      return flips(DtypeTraits<T>::id) ? hn::Xor(v, hn::Set(D8(), 128)) : v;
+    }
+    HWY_ALIGN float scales[16];
+    HWY_ALIGN float minimums[16];
+    const T* chunk = nullptr;
+    T room[Unpack<T>::blocks];
+  };
+
+  template <std::size_t sub_block>
+  struct AnyBlocks {
+    static constexpr std::size_t sub = sub_block;
+    explicit AnyBlocks(Dtype dtype)
+        : format(&integer_format(dtype)), has_minimum(format->has_minimum), flip(flips(dtype) ? 128 : 0) {}
+    HWY_INLINE void read(const IntegerWeights& w, std::size_t r, std::size_t c) {
+      format->unpack(w.chunk(r, c), w.blocks(c), chunk);
+      scales = chunk.scales;
+      minimums = chunk.minimums;
+    }
+    HWY_INLINE V8 integers(std::size_t at) const {
+      return hn::Xor(hn::LoadU(D8(), chunk.integers + at), hn::Set(D8(), flip));
+    }
+    const IntegerFormat* format;
+    bool has_minimum;
+    std::uint8_t flip;
+    const float *scales = nullptr, *minimums = nullptr;
+    IntegerChunk chunk;
+  };
+
+  template <class Source>
   static HWY_NOINLINE void multiply(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                     std::byte* memory) {
-    if (!x.tiled()) return multiply_rows<T>(w, x, y, y_stride);
-    constexpr std::size_t sub = IntegerTraits<T>::sub_block;
+    if (!x.tiled()) return multiply_rows<Source>(w, x, y, y_stride);
     for (std::size_t r = 0; r < w.rows; r += N) {
       const std::size_t rows = std::min(N, w.rows - r);
-      const Tile tile = unpack_tile<T>(w.slice(r, rows), x.chunks(), memory);
+      const Tile tile = unpack_tile<Source>(w.slice(r, rows), x.chunks(), memory);
       for (std::size_t i = 0; i * tokens_per_tile < x.tokens(); ++i) {
-        multiply_tile<sub>(tile, x, i, rows, y + i * tokens_per_tile * y_stride + r, y_stride);
+        multiply_tile<Source::sub>(tile, x, i, rows, y + i * tokens_per_tile * y_stride + r, y_stride);
       }
     }
   }
@@ -146,22 +183,20 @@ struct Integers {
   using V4 = hn::Vec<D4>;
   using VI4 = hn::Vec<DI4>;
 
-  template <class T>
+  template <class Source>
   static HWY_INLINE void multiply_rows(const IntegerWeights& w, const QuantizedRows& x, float* y,
                                        std::size_t y_stride) {
-    constexpr std::size_t sub = IntegerTraits<T>::sub_block, pieces = values_per_chunk / sub / 4, most_tokens = 4;
+    constexpr std::size_t pieces = values_per_chunk / Source::sub / 4, most_tokens = 4;
     const D4 d4;
-    T room[Unpack<T>::blocks];
+    Source source(w.dtype);
     for (std::size_t r = 0; r < w.rows; ++r) {
       HWY_ALIGN float sums[most_tokens][16] = {};
       for (std::size_t c = 0; c < x.chunks(); ++c) {
-        const T* chunk = chunk_of<T>(w, r, c, room);
-        HWY_ALIGN float scales[16], minimums[16];
-        Unpack<T>::numbers(chunk, scales, minimums);
+        source.read(w, r, c);
         for (std::size_t t = 0; t < x.tokens(); ++t) {
           VI4 dots[4];
-          dot_chunk<T>(chunk, x.row_values(t, c), dots);
-          if (sub == 32) {
+          dot_chunk(source, x.row_values(t, c), dots);
+          if (Source::sub == 32) {
             dots[0] = hn::Add(dots[0], dots[1]);
             dots[1] = hn::Add(dots[2], dots[3]);
           }
@@ -169,9 +204,9 @@ struct Integers {
             const VI4 dot = hn::Add(dots[p], hn::LoadU(DI4(), x.row_offsets(t, c) + 4 * p));
             V4 sum = hn::Load(d4, sums[t] + 4 * p);
             sum = hn::MulAdd(hn::Mul(hn::ConvertTo(d4, dot), hn::LoadU(d4, x.row_scales(t, c) + 4 * p)),
-                             hn::Load(d4, scales + 4 * p), sum);
-            if (IntegerTraits<T>::has_minimum) {
-              sum = hn::NegMulAdd(hn::Load(d4, minimums + 4 * p), hn::LoadU(d4, x.row_sums(t, c) + 4 * p), sum);
+                             hn::LoadU(d4, source.scales + 4 * p), sum);
+            if (source.has_minimum) {
+              sum = hn::NegMulAdd(hn::LoadU(d4, source.minimums + 4 * p), hn::LoadU(d4, x.row_sums(t, c) + 4 * p), sum);
             }
             hn::Store(sum, d4, sums[t] + 4 * p);
           }
@@ -197,13 +232,13 @@ struct Integers {
   }
 
   /// dots[q][v] = the product of 16 values from 64 v + 16 q on.
-  template <class T>
-  static HWY_INLINE void dot_chunk(const T* w, const std::int8_t* x, VI4 (&dots)[4]) {
+  template <class Source>
+  static HWY_INLINE void dot_chunk(const Source& w, const std::int8_t* x, VI4 (&dots)[4]) {
     constexpr std::size_t bytes = 4 * N, quarters = N / 4;  // of a vector; 16-byte parts of it
     for (std::size_t g = 0; g < 4 / quarters; ++g) {
       const std::size_t at = g * bytes;
       const auto dot = [&](std::size_t i) HWY_ATTR {
-        return Dot::quads(hn::Zero(DI()), integers<T>(w, i), hn::LoadU(hn::Repartition<std::int8_t, DI>(), x + i));
+        return Dot::quads(hn::Zero(DI()), w.integers(i), hn::LoadU(hn::Repartition<std::int8_t, DI>(), x + i));
       };
       const VI a = dot(at), b = dot(64 + at), c = dot(128 + at), d = dot(192 + at);
       // Within each 128 bits: the sums of a's, b's, c's and d's four lanes.
@@ -236,13 +271,13 @@ struct Integers {
     float *scales, *minimums;  // minimums: null where the type has none
   };
 
-  template <class T>
+  template <class Source>
   static HWY_INLINE Tile unpack_tile(const IntegerWeights& w, std::size_t chunks, std::byte* memory) {
-    constexpr std::size_t sub = IntegerTraits<T>::sub_block, subs = values_per_chunk / sub;
+    constexpr std::size_t sub = Source::sub, subs = values_per_chunk / sub;
+    Source source(w.dtype);
     Tile tile{reinterpret_cast<std::uint8_t*>(memory), reinterpret_cast<float*>(memory + N * chunks * values_per_chunk),
               nullptr};
-    if (IntegerTraits<T>::has_minimum) tile.minimums = tile.scales + subs * chunks * N;
-    T room[Unpack<T>::blocks];
+    if (source.has_minimum) tile.minimums = tile.scales + subs * chunks * N;
     for (std::size_t c = 0; c < chunks; ++c) {
       for (std::size_t r = 0; r < N; r += 4) {
         IntegerChunk four[4];
@@ -251,10 +286,11 @@ struct Integers {
             four[i] = {};
             continue;
           }
-          const T* chunk = chunk_of<T>(w, r + i, c, room);
-          Unpack<T>::numbers(chunk, four[i].scales, four[i].minimums);
+          source.read(w, r + i, c);
+          std::copy_n(source.scales, subs, four[i].scales);
+          if (source.has_minimum) std::copy_n(source.minimums, subs, four[i].minimums);
           for (std::size_t at = 0; at < values_per_chunk; at += 4 * N) {
-            hn::StoreU(integers<T>(chunk, at), D8(), four[i].integers + at);
+            hn::StoreU(source.integers(at), D8(), four[i].integers + at);
           }
         }
         for (std::size_t s = 0; s < subs; ++s) {

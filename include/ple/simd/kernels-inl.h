@@ -102,18 +102,12 @@ struct Simd {
   }
 
   template <StoredType T>
-  static HWY_NOINLINE void decode(const T* x, std::size_t n, float* y) {
+  requires(DtypeTraits<T>::values_per_block == 1) static HWY_NOINLINE void decode(const T* x, std::size_t n, float* y) {
     const D d;
     const std::size_t lanes = hn::Lanes(d);
     std::size_t i = 0;
     for (; i + lanes <= n; i += lanes) hn::StoreU(load(x + i), d, y + i);
     if (i < n) store_some(load_some(x + i, n - i), n - i, y + i);
-  }
-
-  template <StoredType T>
-  requires(DtypeTraits<T>::values_per_block > 1) static HWY_NOINLINE void decode(const T* x, std::size_t n, float* y) {
-    constexpr std::size_t block = DtypeTraits<T>::values_per_block;
-    for (std::size_t b = 0; b < n / block; ++b) DtypeTraits<T>::decode(x[b], y + b * block);
   }
 
   static HWY_NOINLINE void decode(const q8_0* x, std::size_t n, float* y) {

@@ -2,6 +2,7 @@
 // Activations as 8-bit integers, for products with integer weights.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -59,6 +60,17 @@ class QuantizedRows {
   float& sum(std::size_t t, std::size_t chunk, std::size_t s) const { return sums_[number(t, chunk, s)]; }
   std::int32_t& offset(std::size_t t, std::size_t chunk, std::size_t s) const { return offsets_[number(t, chunk, s)]; }
 
+  /// Makes token t count nothing: for what fills a tile up.
+  void clear(std::size_t t) const {
+    for (std::size_t c = 0; c < chunks_; ++c) {
+      for (std::size_t s = 0; s < sub_blocks_; ++s) {
+        std::fill_n(values(t, c, s), values_per_chunk / sub_blocks_, std::int8_t{0});
+        scale(t, c, s) = sum(t, c, s) = 0;
+        offset(t, c, s) = 0;
+      }
+    }
+  }
+
   // Of a row that is not in a tile: a chunk's values, and the numbers of its sub-blocks by lane_of.
   const std::int8_t* row_values(std::size_t t, std::size_t chunk) const { return values(t, chunk, 0); }
   const float* row_scales(std::size_t t, std::size_t chunk) const { return &scale(t, chunk, 0); }
@@ -97,6 +109,13 @@ struct IntegerWeights {
 
   IntegerWeights slice(std::size_t first, std::size_t count) const {
     return {dtype, data + first * row_bytes, row_bytes, count, cols};
+  }
+  /// Where chunk c of a row begins, and how many blocks it has.
+  const std::byte* chunk(std::size_t row, std::size_t c) const {
+    return data + row * row_bytes + bytes_of(dtype, c * values_per_chunk);
+  }
+  std::size_t blocks(std::size_t c) const {
+    return std::min(values_per_chunk, cols - c * values_per_chunk) / values_per_block(dtype);
   }
 };
 

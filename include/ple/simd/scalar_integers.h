@@ -19,7 +19,7 @@ struct ScalarIntegers {
 
   /// Token t of x, [cols], as the nearest integers from -127 to 127 times a scale for each 32 values.
   static void quantize(const float* x, std::size_t cols, Dtype weights, std::size_t t, const QuantizedRows& out) {
-    const int zero_point = with_integer_type(weights, []<class T>() { return IntegerTraits<T>::zero_point; });
+    const int zero_point = integer_format(weights).zero_point;
     const std::size_t size = values_per_chunk / out.sub_blocks();
     for (std::size_t i = 0; i < out.chunks() * values_per_chunk; i += size) {
       const std::size_t c = i / values_per_chunk, s = i % values_per_chunk / size, begin = i / 32 * 32;
@@ -46,36 +46,30 @@ struct ScalarIntegers {
 
   /// y[t, r] = sum_c w[r, c] * x[t, c]      w: integers, x: quantised for them
   static void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte*) {
-    with_integer_type(w.dtype, [&]<class T>() {
-      constexpr std::size_t subs = values_per_chunk / IntegerTraits<T>::sub_block;
-      constexpr std::size_t n = DtypeTraits<T>::values_per_block, blocks = values_per_chunk / n;
-      for (std::size_t r = 0; r < w.rows; ++r) {
-        const T* row = reinterpret_cast<const T*>(w.data + r * w.row_bytes);
-        for (std::size_t t = 0; t < x.tokens(); ++t) {
-          float sums[subs] = {};  // by lane_of
-          for (std::size_t c = 0; c < x.chunks(); ++c) {
-            IntegerChunk chunk;
-            IntegerTraits<T>::unpack(row + c * blocks, std::min(blocks, w.cols / n - c * blocks), chunk);
-            for (std::size_t s = 0; s < subs; ++s) {
-              const std::uint8_t* integers = chunk.integers + s * IntegerTraits<T>::sub_block;
-              std::int32_t dot = x.offset(t, c, s);
-              for (std::size_t k = 0; k < IntegerTraits<T>::sub_block; ++k) dot += integers[k] * x.values(t, c, s)[k];
-              const std::size_t lane = lane_of(s, subs);
-              sums[lane] = std::fma(static_cast<float>(dot) * x.scale(t, c, s), chunk.scales[lane], sums[lane]);
-              if (IntegerTraits<T>::has_minimum) {
-                sums[lane] = std::fma(-chunk.minimums[lane], x.sum(t, c, s), sums[lane]);
-              }
-            }
+    const IntegerFormat& format = integer_format(w.dtype);
+    const std::size_t size = format.sub_block, subs = values_per_chunk / size;
+    for (std::size_t r = 0; r < w.rows; ++r) {
+      for (std::size_t t = 0; t < x.tokens(); ++t) {
+        float sums[16] = {};  // by lane_of
+        for (std::size_t c = 0; c < x.chunks(); ++c) {
+          IntegerChunk chunk;
+          format.unpack(w.chunk(r, c), w.blocks(c), chunk);
+          for (std::size_t s = 0; s < subs; ++s) {
+            std::int32_t dot = x.offset(t, c, s);
+            for (std::size_t k = 0; k < size; ++k) dot += chunk.integers[s * size + k] * x.values(t, c, s)[k];
+            const std::size_t lane = lane_of(s, subs);
+            sums[lane] = std::fma(static_cast<float>(dot) * x.scale(t, c, s), chunk.scales[lane], sums[lane]);
+            if (format.has_minimum) sums[lane] = std::fma(-chunk.minimums[lane], x.sum(t, c, s), sums[lane]);
           }
-          float four[4];
-          for (std::size_t v = 0; v < 4; ++v) {
-            four[v] = sums[v] + sums[4 + v];
-            if (subs == 16) four[v] += sums[subs - 8 + v] + sums[subs - 4 + v];
-          }
-          y[t * y_stride + r] = (four[0] + four[2]) + (four[1] + four[3]);
         }
+        float four[4];
+        for (std::size_t v = 0; v < 4; ++v) {
+          four[v] = sums[v] + sums[4 + v];
+          if (subs == 16) four[v] += sums[8 + v] + sums[12 + v];
+        }
+        y[t * y_stride + r] = (four[0] + four[2]) + (four[1] + four[3]);
       }
-    });
+    }
   }
 };
 

@@ -19,6 +19,7 @@
 
 #include "ple/core/token.h"
 #include "ple/nn/linear.h"
+#include "ple/simd/decode.h"
 #include "ple/table/row_keys.h"
 #include "ple/table/row_layout.h"
 #include "ple/table/row_store.h"
@@ -284,31 +285,23 @@ class PleTable {
     for (std::size_t l = first; l < first + layers; ++l, out += width_) {
       const RowLayout::Slice& slice = layout_.slice(l);
       if (!slice.dtype) continue;
-      const auto values = [&]<class V>() {
-        // Piece by piece: a file may have rows where no V can be used, and what several rows add up to needs room.
-        constexpr std::size_t most = 256, per_block = DtypeTraits<V>::values_per_block;
-        const std::byte* stored = row + slice.offset;
-        for (std::size_t i = 0; i < width_; i += most, stored += most / per_block * sizeof(V)) {
-          const std::size_t count = std::min(most, width_ - i);
-          V aligned[most / per_block];
-          const V* blocks = reinterpret_cast<const V*>(stored);
-          if (reinterpret_cast<std::uintptr_t>(stored) % alignof(V) != 0) {
-            std::memcpy(aligned, stored, count / per_block * sizeof(V));
-            blocks = aligned;
-          }
-          if (keys_.per_token == 1) {
-            B::decode(blocks, count, out + i);
-          } else {
-            float piece[most];
-            B::decode(blocks, count, piece);
-            B::add(piece, count, out + i);
-          }
+      // Piece by piece: a file may have rows where the type cannot be used, and what several rows add up to needs room.
+      constexpr std::size_t most = 256;
+      for (std::size_t i = 0; i < width_; i += most) {
+        const std::size_t count = std::min(most, width_ - i);
+        const std::byte* blocks = row + slice.offset + bytes_of(*slice.dtype, i);
+        alignas(alignment) std::byte aligned[most * sizeof(float)];
+        if (reinterpret_cast<std::uintptr_t>(blocks) % alignment_of(*slice.dtype) != 0) {
+          std::memcpy(aligned, blocks, bytes_of(*slice.dtype, count));
+          blocks = aligned;
         }
-      };
-      if constexpr (StoredType<T>) {
-        values.template operator()<T>();
-      } else {
-        with_dtype(*slice.dtype, values);
+        if (keys_.per_token == 1) {
+          ple::decode<B>(*slice.dtype, blocks, count, out + i);
+        } else {
+          float piece[most];
+          ple::decode<B>(*slice.dtype, blocks, count, piece);
+          B::add(piece, count, out + i);
+        }
       }
     }
   }

@@ -107,22 +107,6 @@ class RowLayout {
     }
   }
 
-  /// Stores a row's values, layers() * width() of them. `row` has row_bytes(). Errors: as require_encodable().
-  void encode(const float* values, std::byte* row) const {
-    require_encodable();
-    std::fill_n(row, bytes_, std::byte{0});
-    for (std::size_t l = 0; l < layers(); ++l) {
-      if (!has(l)) continue;
-      with_dtype(*slices_[l].dtype, [&]<class T>() {
-        if constexpr (EncodableType<T>) {
-          T* blocks = reinterpret_cast<T*>(row + slices_[l].offset);
-          constexpr std::size_t n = DtypeTraits<T>::values_per_block;
-          for (std::size_t i = 0; i < width_ / n; ++i) DtypeTraits<T>::encode(values + l * width_ + i * n, blocks[i]);
-        }
-      });
-    }
-  }
-
   friend bool operator==(const RowLayout& a, const RowLayout& b) {
     return a.text() == b.text() && a.width_ == b.width_ && a.bytes_ == b.bytes_;
   }

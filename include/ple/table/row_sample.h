@@ -13,6 +13,7 @@
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
+#include "ple/table/encode_row.h"
 #include "ple/table/ple_table.h"
 
 namespace ple {
@@ -54,7 +55,7 @@ class RowSample {
     const RowLayout layout(dtypes, width_);
     auto bytes = std::make_shared<AlignedVector<std::byte>>(tokens_->size() * layout.row_bytes());
     for (std::size_t r = 0; r < values_.rows; ++r)
-      layout.encode(values_.row(r), bytes->data() + r * layout.row_bytes());
+      encode_row(layout, values_.row(r), bytes->data() + r * layout.row_bytes());
     TableSource source;
     source.tensor.file = "memory";
     source.tensor.name = "rows of a sample";

@@ -37,8 +37,19 @@ class MatrixView {
 template <StoredType... Ts>
 struct OneOf {};
 
+namespace detail {
+
+template <class List>
+struct OneOfList;
+template <StoredType... Ts>
+struct OneOfList<TypeList<Ts...>> {
+  using type = OneOf<Ts...>;
+};
+
+}  // namespace detail
+
 /// Every type this version reads.
-using Any = OneOf<f32, bf16, f16>;
+using Any = detail::OneOfList<StoredTypes>::type;
 
 namespace detail {
 
@@ -50,6 +61,7 @@ class MatrixBase {
   std::size_t bytes() const { return bytes_of(dtype_, rows_ * cols_); }
   Dtype dtype() const { return dtype_; }
   bool loaded() const { return data_ != nullptr; }
+  const std::byte* data() const { return static_cast<const std::byte*>(data_); }
 
   /// Moves the values into memory of our own, so that no file backs them.
   void make_resident() {
@@ -71,6 +83,10 @@ class MatrixBase {
       for (const Dtype type : types) names += (names.empty() ? "" : " or ") + std::string(name_of(type));
       fail(ErrorCode::dtype, tensor.file, ": ", tensor.name, ": dtype is ", name_of(tensor.dtype), ", expected ",
            names);
+    }
+    if (cols_ % values_per_block(tensor.dtype) != 0) {
+      fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": rows of ", cols_, " values in ", name_of(tensor.dtype),
+           ", expected a multiple of ", values_per_block(tensor.dtype));
     }
     dtype_ = tensor.dtype;
     data_ = tensor.data;
@@ -150,6 +166,14 @@ void visit(const Matrix<T>& matrix, F&& f) {
   } else {
     matrix.visit(f);
   }
+}
+
+/// As above, for a matrix of plain numbers; does nothing for one of blocks.
+template <class T, class F>
+void visit_floats(const Matrix<T>& matrix, F&& f) {
+  visit(matrix, [&]<class Stored>(const MatrixView<Stored>& view) {
+    if constexpr (DtypeTraits<Stored>::values_per_block == 1) f(view);
+  });
 }
 
 }  // namespace ple
