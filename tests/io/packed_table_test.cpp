@@ -170,7 +170,7 @@ TEST_CASE("positions that are no text take their embedding from the caller and t
   // The pad token, spelled out: its scaled embedding as a soft token is the token itself.
   const Token pad = original.config.pad_token_id;
   std::vector<float> pad_embedding(d);
-  visit(original.embedding, [&](const auto& rows) {
+  visit_floats(original.embedding, [&](const auto& rows) {
     Simd::decode(rows.row(static_cast<std::size_t>(pad)), d, pad_embedding.data());
     Simd::scale(rounded_to(rows.dtype(), std::sqrt(static_cast<float>(d))), d, pad_embedding.data());
   });

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../temporary.h"
+#include "ple/table/encode_row.h"
 
 using namespace ple;
 
@@ -26,7 +27,7 @@ TableSource source_in(const testing::TemporaryFolder& folder, const RowLayout& l
   AlignedVector<std::byte> row(layout.row_bytes());
   for (std::size_t r = 0; r < rows; ++r) {
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = value(r, i);
-    layout.encode(values.data(), row.data());
+    encode_row(layout, values.data(), row.data());
     std::copy(row.begin(), row.end(), bytes.begin() + static_cast<std::ptrdiff_t>(before + r * row.size()));
   }
   const auto map = MappedFile::open(folder.write("table.bin", bytes));

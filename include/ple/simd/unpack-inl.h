@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "hwy/highway.h"
@@ -117,8 +118,44 @@ struct Unpack {
       };
       hn::StoreU(four(0), d, scales);
       hn::StoreU(four(1), d, scales + 4);
+    } else if constexpr (std::is_same_v<T, q4_k>) {
+      // Bytes as SubScales says, eight in a word.
+      const std::uint64_t low = detail::load8(chunk->scales);  // 4 scales, 4 minimums, and two bits of four more
+      std::uint32_t high;
+      std::memcpy(&high, chunk->scales + 8, sizeof high);
+      const auto word = [&](std::uint32_t first, std::uint32_t others) {
+        return std::uint64_t{first & 0x3f3f3f3fu} |
+               std::uint64_t{(others & 0x0f0f0f0fu) | (first >> 6 & 0x03030303u) << 4} << 32;
+      };
+      eight(word(static_cast<std::uint32_t>(low), high), to_f32(chunk->scale), scales);
+      eight(word(static_cast<std::uint32_t>(low >> 32), high >> 4), to_f32(chunk->min_scale), minimums);
     } else {
-      IntegerTraits<T>::numbers(*chunk, scales, minimums);
+      static_assert(std::is_same_v<T, q6_k>);
+      alignas(16) static constexpr std::uint8_t order[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+      alignas(16) std::int8_t ordered[16];
+      const V16 bytes = hn::TableLookupBytes(load16(chunk->scales), hn::Load(D16(), order));
+      hn::Store(bytes, D16(), reinterpret_cast<std::uint8_t*>(ordered));
+      const hn::CappedTag<float, 16> d;
+      const hn::Rebind<std::int32_t, decltype(d)> di;
+      const hn::Rebind<std::int8_t, decltype(d)> d8;
+      const auto scale = hn::Set(d, to_f32(chunk->scale));
+      for (std::size_t i = 0; i < 16; i += hn::MaxLanes(d)) {
+        const auto integers = hn::PromoteTo(di, hn::LoadU(d8, ordered + i));
+        hn::StoreU(hn::Mul(scale, hn::ConvertTo(d, integers)), d, scales + i);
+      }
+    }
+  }
+
+ private:
+  /// Eight bytes times `scale`, the even ones first.
+  static HWY_INLINE void eight(std::uint64_t bytes, float scale, float* out) {
+    const hn::CappedTag<float, 4> d;
+    const hn::Rebind<std::int32_t, decltype(d)> di;
+    const hn::Rebind<std::uint16_t, decltype(d)> d16;
+    const hn::CappedTag<std::uint64_t, 1> d64;
+    for (int odd = 0; odd < 2; ++odd) {
+      const auto four = hn::BitCast(d16, hn::Set(d64, bytes >> (8 * odd) & 0x00ff00ff00ff00ffu));
+      hn::StoreU(hn::Mul(hn::Set(d, scale), hn::ConvertTo(d, hn::PromoteTo(di, four))), d, out + 4 * odd);
     }
   }
 };
