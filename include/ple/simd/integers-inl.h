@@ -125,10 +125,9 @@ struct Integers {
     static constexpr bool has_minimum = IntegerTraits<T>::has_minimum;
     explicit Blocks(Dtype) {}
     HWY_INLINE void read(const IntegerWeights& w, std::size_t r, std::size_t c) {
-      chunk = reinterpret_cast<const T*>(w.chunk(r, c));
-      const std::size_t count = w.blocks(c);
-      if (HWY_UNLIKELY(count < Unpack<T>::blocks)) {  // the row ends here: what is missing counts nothing
-        std::fill(std::copy_n(chunk, count, room), room + Unpack<T>::blocks, T{});
+      chunk = reinterpret_cast<const T*>(w.data + r * w.row_bytes) + c * Unpack<T>::blocks;
+      if (HWY_UNLIKELY((c + 1) * values_per_chunk > w.cols)) {  // the row ends here: what is missing counts nothing
+        std::fill(std::copy_n(chunk, w.blocks(c), room), room + Unpack<T>::blocks, T{});
         chunk = room;
       }
       Unpack<T>::numbers(chunk, scales, minimums);
