@@ -164,6 +164,10 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
     refuse("the substitute ", *options.substitute, " is not among the tokens that keep their rows");
   }
 
+  if (!options.kept.empty() && values_per_block(model.embedding.dtype()) > 1) {
+    fail(ErrorCode::not_supported, "pack_table: a cut-down vocabulary takes the token embedding with it, which is ",
+         name_of(model.embedding.dtype()), ", expected f32, bf16 or f16");
+  }
   const RowLayout layout = packed_layout(options.dtypes, p);
   const std::optional<Dtype> only = layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;
