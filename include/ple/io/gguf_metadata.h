@@ -215,7 +215,7 @@ class GgufMetadata {
     switch (type) {
       case GgufType::uint64: return load<std::uint64_t>(at);
       case GgufType::uint8: number = load<std::uint8_t>(at); break;
-      case GgufType::int8: number = load<std::int8_t>(at); break;
+      case GgufType::int8: number = int{load<std::int8_t>(at)}; break;
       case GgufType::uint16: number = load<std::uint16_t>(at); break;
       case GgufType::int16: number = load<std::int16_t>(at); break;
       case GgufType::uint32: number = load<std::uint32_t>(at); break;

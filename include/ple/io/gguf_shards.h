@@ -100,11 +100,11 @@ class GgufShards {
 
   void check_tensors() const {
     std::size_t tensors = 0;
-    for (std::size_t i = 0; i < files_.size(); ++i) {
-      for (const TensorInfo& info : files_[i].list()) {
+    for (const GgufFile& file : files_) {
+      for (const TensorInfo& info : file.list()) {
         ++tensors;
-        if (const GgufFile* other = find(info.name); other != &files_[i]) {
-          fail(ErrorCode::malformed, files_[i].metadata().file(), ": ", info.name, ": is in ", other->metadata().file(),
+        if (const GgufFile* other = find(info.name); other != &file) {
+          fail(ErrorCode::malformed, file.metadata().file(), ": ", info.name, ": is in ", other->metadata().file(),
                " too");
         }
       }

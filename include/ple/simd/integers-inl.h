@@ -39,7 +39,7 @@ struct Integers {
   /// Room for the weights of a tile of rows, unpacked: what matmul needs where tokens lie in tiles.
   static std::size_t tile_bytes(std::size_t cols) {
     const std::size_t chunks = (cols + values_per_chunk - 1) / values_per_chunk;
-    return N * chunks * (values_per_chunk + 16 * 2 * sizeof(float));
+    return N * chunks * (values_per_chunk + std::size_t{2} * 16 * sizeof(float));
   }
 
   /// Token t of x, [cols] f32, as integers.

@@ -153,7 +153,7 @@ struct Unpack {
     const hn::Rebind<std::int32_t, decltype(d)> di;
     const hn::Rebind<std::uint16_t, decltype(d)> d16;
     const hn::CappedTag<std::uint64_t, 1> d64;
-    for (int odd = 0; odd < 2; ++odd) {
+    for (std::size_t odd = 0; odd < 2; ++odd) {
       const auto four = hn::BitCast(d16, hn::Set(d64, bytes >> (8 * odd) & 0x00ff00ff00ff00ffu));
       hn::StoreU(hn::Mul(hn::Set(d, scale), hn::ConvertTo(d, hn::PromoteTo(di, four))), d, out + 4 * odd);
     }
