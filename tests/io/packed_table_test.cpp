@@ -11,7 +11,6 @@
 #include <iterator>
 #include <limits>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "../temporary.h"
@@ -244,25 +243,6 @@ TEST_CASE("a model whose table is keyed by n-grams gives the same logits however
   const std::vector<float> whole = logits_of(model, text(), 60);
   CHECK_FALSE(same(whole, by_token));
   for (const std::size_t chunk : {1u, 2u, 7u}) CHECK(same(logits_of(model, text(), chunk), whole));
-}
-
-TEST_CASE("two sessions at once on a cache that holds few rows read what one alone reads") {
-  const Model mapped = Model::load(Checkpoint::open(folder));
-  const std::vector<Token> tokens = text(150);
-  const std::vector<float> expected = logits_of(mapped, tokens);
-  for (const std::size_t budget : {std::size_t{0}, std::size_t{10} * 512}) {
-    for (const ReadEngine engine : {ReadEngine::threads, ReadEngine::best}) {
-      const Model model =
-          Model::load(Checkpoint::open(folder), {.table = Streamed{.budget = budget, .engine = engine}});
-      std::vector<std::vector<float>> results(2);
-      std::vector<std::thread> threads;
-      for (std::size_t i = 0; i < 2; ++i) {
-        threads.emplace_back([&, i] { results[i] = logits_of(model, tokens, i == 0 ? 16 : 1); });
-      }
-      for (std::thread& thread : threads) thread.join();
-      for (const auto& result : results) CHECK(same(result, expected));
-    }
-  }
 }
 
 TEST_CASE("when a table's file fails, the session says so and goes on once it is there again") {
