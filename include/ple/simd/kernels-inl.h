@@ -61,11 +61,10 @@ struct Simd {
   static bool has_integers() { return BestDot::runs_here(); }
 #endif
   static std::size_t tile_bytes(std::size_t cols) { return Integers::tile_bytes(cols); }
-  static HWY_NOINLINE void quantize(const float* x, std::size_t cols, Dtype weights, std::size_t t,
-                                    const QuantizedRows& out) {
-    has_integers() ? Integers::quantize(x, cols, weights, t, out) : Scalar::quantize(x, cols, weights, t, out);
+  static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
+    has_integers() ? Integers::quantize(x, weights, t, out) : Scalar::quantize(x, weights, t, out);
   }
-  static HWY_NOINLINE void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+  static HWY_NOINLINE void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                   std::byte* memory) {
     has_integers() ? Integers::matmul(w, x, y, y_stride, memory) : Scalar::matmul(w, x, y, y_stride, memory);
   }
