@@ -479,7 +479,8 @@ class Decoder final : public LanguageModel {
     const VocabularyMap* vocabulary = table.vocabulary().get();
     const bool few = head.rows() < config.vocab_size;
     const Rows y = few ? state.kept_logits.slice(0, x.rows) : logits;
-    multiply<B>(executor, head, 0, x, y);
+    const Product<T> product{head, y};
+    multiply<B, T>(executor, x, std::span(&product, 1));
     if (config.final_logit_softcapping != 0) {
       parallel_for(executor, y.cols, 1024, [&](std::size_t begin, std::size_t end, std::size_t) {
         for (std::size_t t = 0; t < x.rows; ++t)

@@ -45,61 +45,92 @@ struct IntegerScratch {
   }
 };
 
+/// Some rows of a matrix and where their products go: y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols outputs.
+/// Where weights are interleaved, `first` is a multiple of rows_per_tile.
+template <class T>
+struct Product {
+  const Matrix<T>& weight;  ///< [out, in], of any type
+  Rows y;
+  std::size_t first = 0;
+};
+
 namespace detail {
 
-/// Activations become integers once; then each part of the rows is multiplied with them. Rows that are not interleaved
-/// are so on the way.
-template <Backend B>
-void multiply_integers(Executor& executor, const MatrixBase& weight, std::size_t first, Rows x, Rows y) {
-  const std::size_t count = parts(executor);
-  const IntegerScratch<B> sizes(x.rows, weight.cols());
-  std::span<std::byte> memory = executor.scratch();
-  AlignedVector<std::byte> own;  // for a caller without scratch memory
-  if (memory.size() < sizes.bytes(count)) {
-    own.resize(sizes.bytes(count));
-    memory = own;
+/// Calls f(product, begin, end, part) for ranges of outputs that begin at multiples of rows_per_tile, in parallel: those
+/// of all products in one go, since waiting for the last thread costs time.
+template <class T, class F>
+void for_each_part(Executor& executor, std::span<const Product<T>> products, std::size_t tokens, F&& f) {
+  std::size_t tiles = 0, work = 0;
+  for (const Product<T>& product : products) {
+    tiles += (product.y.cols + rows_per_tile - 1) / rows_per_tile;
+    work += product.y.cols * product.weight.cols() * tokens;
   }
-  const Dtype dtype = weight.dtype();
-  const QuantizedRows quantized(x.rows, weight.cols(), integer_format(dtype).sub_block, memory);
-  for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), dtype, t, quantized); });
-  for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
-  const InterleavedLayout layout(dtype, weight.cols());
   const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
-    std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
-    if (weight.interleaved()) {
-      const InterleavedRows rows{dtype, layout, weight.data(), weight.rows()};
-      return B::matmul(rows.slice(first + begin, end - begin), quantized, y.data + begin, y.stride, tile);
-    }
-    for (std::size_t r = begin; r < end; r += rows_per_tile) {
-      weight.interleave_rows(first + r, std::min(rows_per_tile, end - r), tile + sizes.tile);
-      const InterleavedRows rows{dtype, layout, tile + sizes.tile, std::min(rows_per_tile, end - r)};
-      B::matmul(rows, quantized, y.data + r, y.stride, tile);
+    std::size_t before = 0;  // tiles of the products before this one
+    for (const Product<T>& product : products) {
+      const std::size_t rows = product.y.cols, count = (rows + rows_per_tile - 1) / rows_per_tile;
+      const std::size_t from = std::max(begin, before), to = std::min(end, before + count);
+      if (from < to) f(product, (from - before) * rows_per_tile, std::min((to - before) * rows_per_tile, rows), part);
+      before += count;
     }
   };
-  if (y.cols * weight.cols() * x.rows < parallel_threshold) {
-    some(0, y.cols, 0);
+  if (work < parallel_threshold) {
+    some(0, tiles, 0);
   } else {
-    parallel_for(executor, y.cols, rows_per_tile, some);
+    parallel_for(executor, tiles, 1, some);
   }
+}
+
+/// Of one integer type. Activations become integers once; then each part of the rows is multiplied with them. Rows that
+/// are not interleaved become so on the way.
+template <Backend B, class T>
+void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> products) {
+  const Dtype dtype = products[0].weight.dtype();
+  const std::size_t cols = products[0].weight.cols();
+  const IntegerScratch<B> sizes(x.rows, cols);
+  std::span<std::byte> memory = executor.scratch();
+  AlignedVector<std::byte> own;  // for a caller without scratch memory
+  if (memory.size() < sizes.bytes(parts(executor))) {
+    own.resize(sizes.bytes(parts(executor)));
+    memory = own;
+  }
+  const QuantizedRows quantized(x.rows, cols, integer_format(dtype).sub_block, memory);
+  for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), dtype, t, quantized); });
+  for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
+  const InterleavedLayout layout(dtype, cols);
+  for_each_part(executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
+    std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
+    if (p.weight.interleaved()) {
+      const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
+      return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
+    }
+    for (std::size_t r = begin; r < end; r += rows_per_tile) {
+      const std::size_t count = std::min(rows_per_tile, end - r);
+      p.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
+      B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride, tile);
+    }
+  });
 }
 
 }  // namespace detail
 
-/// y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols outputs.      weight: [out, in], of any type
-/// Where the weights are interleaved, `first` is a multiple of rows_per_tile.
+/// Several products with the same x, [T, in].
 template <Backend B, class T>
-void multiply(Executor& executor, const Matrix<T>& weight, std::size_t first, Rows x, Rows y) {
-  if (is_integer_type(weight.dtype())) return detail::multiply_integers<B>(executor, weight, first, x, y);
-  visit_floats(weight, [&](const auto& w) {
-    const auto some = [&](std::size_t begin, std::size_t end, std::size_t) {
-      B::matmul(w.row(first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, y.data + begin,
-                y.stride);
-    };
-    if (y.cols * w.cols() * x.rows < parallel_threshold) {
-      some(0, y.cols, 0);
-    } else {
-      parallel_for(executor, y.cols, 16, some);
+void multiply(Executor& executor, Rows x, std::span<const Product<T>> products) {
+  const Dtype dtype = products[0].weight.dtype();
+  const bool integers = is_integer_type(dtype);
+  for (const Product<T>& product : products) {
+    if (product.weight.dtype() != dtype && (integers || is_integer_type(product.weight.dtype()))) {
+      for (const Product<T>& one : products) multiply<B, T>(executor, x, std::span(&one, 1));
+      return;
     }
+  }
+  if (integers) return detail::multiply_integers<B>(executor, x, products);
+  detail::for_each_part(executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
+    visit_floats(p.weight, [&](const auto& w) {
+      B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, p.y.data + begin,
+                p.y.stride);
+    });
   });
 }
 
@@ -111,7 +142,10 @@ struct Linear {
   Linear() = default;
   Linear(std::size_t out, std::size_t in) : weight(out, in) {}
 
-  void operator()(Executor& executor, Rows x, Rows y) const { multiply<B>(executor, weight, 0, x, y); }
+  void operator()(Executor& executor, Rows x, Rows y) const {
+    const Product<T> product{weight, y};
+    multiply<B, T>(executor, x, std::span(&product, 1));
+  }
 };
 
 /// y += x
