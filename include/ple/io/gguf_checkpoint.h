@@ -65,9 +65,9 @@ class GgufCheckpoint final : public CheckpointSource {
 
   void check_vocabulary() const {
     const GgufValue* tokens = files_.metadata().find("tokenizer.ggml.tokens");
-    if (tokens == nullptr || (tokens->is_array() && tokens->count == config.vocab_size)) return;
+    if (tokens == nullptr || (tokens->is_array() && tokens->count == vocab_size())) return;
     files_.metadata().wrong("tokenizer.ggml.tokens", *tokens,
-                            "an array of " + std::to_string(config.vocab_size) + " text, one for each row of " +
+                            "an array of " + std::to_string(vocab_size()) + " text, one for each row of " +
                                 gguf_name(Parameter::token_embedding, 0));
   }
 
@@ -79,7 +79,7 @@ class GgufCheckpoint final : public CheckpointSource {
       if (std::find(stop_tokens.begin(), stop_tokens.end(), id) == stop_tokens.end()) stop_tokens.push_back(id);
     };
     for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
-      if (keys.has(key)) add(keys.count(key, std::nullopt, config.vocab_size - 1));
+      if (keys.has(key)) add(keys.count(key, std::nullopt, vocab_size() - 1));
     }
     if (!keys.has("tokenizer.ggml.tokens")) return;
     const std::vector<std::string_view> tokens = keys.texts("tokenizer.ggml.tokens");

@@ -36,9 +36,10 @@ std::size_t scratch_bytes(std::size_t tokens, std::size_t cols, std::size_t part
 
 namespace detail {
 
-/// Activations become integers once; then each part of the rows is multiplied with them.
-template <Backend B>
-void multiply_integers(Executor& executor, const IntegerWeights& w, Rows x, Rows y) {
+/// Activations become integers once; then each part of the rows is multiplied with them, as multiply(quantized, begin,
+/// end, tile) says, where tile is room for B::matmul.
+template <Backend B, class F>
+void multiply_integers(Executor& executor, const IntegerWeights& w, Rows x, F&& multiply) {
   const std::size_t needed = scratch_bytes<B>(x.rows, w.cols, parts(executor));
   std::span<std::byte> memory = executor.scratch();
   AlignedVector<std::byte> own;  // for a caller without scratch memory
@@ -52,7 +53,7 @@ void multiply_integers(Executor& executor, const IntegerWeights& w, Rows x, Rows
   for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), x.cols, w.dtype, t, quantized); });
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
   const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
-    B::matmul(w.slice(begin, end - begin), quantized, y.data + begin, y.stride, tiles + part * tile_bytes);
+    multiply(quantized, begin, end, tiles + part * tile_bytes);
   };
   if (w.rows * w.cols * x.rows < parallel_threshold) {
     some(0, w.rows, 0);
@@ -69,7 +70,11 @@ void multiply(Executor& executor, const Matrix<T>& weight, std::size_t first, Ro
   if (is_integer_type(weight.dtype())) {
     const std::size_t row_bytes = bytes_of(weight.dtype(), weight.cols());
     const IntegerWeights w{weight.dtype(), weight.data() + first * row_bytes, row_bytes, y.cols, weight.cols()};
-    return detail::multiply_integers<B>(executor, w, x, y);
+    return detail::multiply_integers<B>(
+        executor, w, x,
+        [&](const QuantizedRows& quantized, std::size_t begin, std::size_t end, std::byte* tile) {
+          B::matmul(w.slice(begin, end - begin), quantized, y.data + begin, y.stride, tile);
+        });
   }
   visit_floats(weight, [&](const auto& w) {
     const auto some = [&](std::size_t begin, std::size_t end, std::size_t) {
