@@ -287,7 +287,7 @@ void run(examples::Arguments& arguments) {
   arguments.done();
 
   const auto checkpoint = ple::Checkpoint::open(model_path);
-  const ple::Gemma4Config& config = checkpoint.config();
+  const ple::Gemma4Config& config = checkpoint.config<ple::Gemma4Config>();
   const std::size_t p = config.hidden_size_per_layer_input, depths = config.num_layers();
   if (p == 0) throw std::runtime_error(fmt::format("{}: the model has no PLE table", model_path));
   const std::vector<std::size_t> wanted = parse_depths(list, depths);

@@ -142,8 +142,8 @@ class Decoder final : public LanguageModel {
     });
   }
 
-  /// Takes configuration and tensors from a checkpoint: anything with config<Config>() and tensor(Parameter, layer), and
-  /// perhaps ple_table(), an optional TableSource. Weights are used where they lie, and stay valid without the
+  /// Takes configuration and tensors from a checkpoint: anything with config<Config>() and tensor(Parameter, layer),
+  /// and perhaps ple_table(), an optional TableSource. Weights are used where they lie, and stay valid without the
   /// checkpoint. Errors: what the checkpoint throws; shape; dtype; those of PleTable::load.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {

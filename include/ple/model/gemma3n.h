@@ -41,12 +41,8 @@ class Gemma3nWorkspace : public Gemma4Workspace {
   Gemma3nWorkspace(const Gemma3nConfig& config, const StateOptions& options)
       : Gemma4Workspace(gemma4_of(config), options) {
     const std::size_t T = options.chunk, d = config.hidden_size, n = config.altup_num_inputs;
-    const RowsRequest all[] = {{&predicted, T, n * d},
-                               {&laurel, T, d},
-                               {&laurel_low, T, config.laurel_rank},
-                               {&altup.normed, T, d},
-                               {&altup.modalities, T, n},
-                               {&altup.coefficients, T, n * n}};
+    const RowsRequest all[] = {{&predicted, T, n * d}, {&laurel, T, d},           {&laurel_low, T, config.laurel_rank},
+                               {&altup.normed, T, d},  {&altup.modalities, T, n}, {&altup.coefficients, T, n * n}};
     memory_ = allocate_rows(all);
   }
 

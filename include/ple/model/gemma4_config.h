@@ -35,7 +35,7 @@ struct Gemma4Config {
   std::size_t vocab_size_per_layer_input = 262144;
   std::size_t hidden_size_per_layer_input = 256;  ///< p; 0 for a model without PLE
   std::int32_t pad_token_id = 0;
-  bool attention_k_eq_v = false;                  ///< full layers use the key projection's output as V
+  bool attention_k_eq_v = false;  ///< full layers use the key projection's output as V
   bool tie_word_embeddings = true;
   float rms_norm_eps = 1e-6f;
   float final_logit_softcapping = 30;  ///< 0 for none

@@ -71,8 +71,7 @@ void multiply(Executor& executor, const Matrix<T>& weight, std::size_t first, Ro
     const std::size_t row_bytes = bytes_of(weight.dtype(), weight.cols());
     const IntegerWeights w{weight.dtype(), weight.data() + first * row_bytes, row_bytes, y.cols, weight.cols()};
     return detail::multiply_integers<B>(
-        executor, w, x,
-        [&](const QuantizedRows& quantized, std::size_t begin, std::size_t end, std::byte* tile) {
+        executor, w, x, [&](const QuantizedRows& quantized, std::size_t begin, std::size_t end, std::byte* tile) {
           B::matmul(w.slice(begin, end - begin), quantized, y.data + begin, y.stride, tile);
         });
   }

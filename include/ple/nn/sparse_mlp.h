@@ -29,9 +29,9 @@ inline double normal_quantile(double share) {
 /// token's g. Source: Gemma 3n's activation sparsity, after You et al. 2025 (Spark Transformer).
 ///
 /// Only rows of Wup and columns of Wdown whose gate is not 0 count. So that a column can be read alone there is a copy
-/// of Wdown with rows and columns exchanged, where its type has a block for each value; types of larger blocks run along
-/// the rows and could be exchanged only by rounding again, so of those all of Wdown is read, and all of Wup too if
-/// there are several tokens. Sums run in the same order whatever the number of tokens.
+/// of Wdown with rows and columns exchanged, where its type has a block for each value; types of larger blocks run
+/// along the rows and could be exchanged only by rounding again, so of those all of Wdown is read, and all of Wup too
+/// if there are several tokens. Sums run in the same order whatever the number of tokens.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;
@@ -61,8 +61,8 @@ struct SparseMlp : Mlp<T, B> {
       }
       const auto* bytes = reinterpret_cast<const std::byte*>(values->data());
       down_columns_ = Matrix<T>(rows, cols);
-      down_columns_.load(Tensor{"memory", "down", w.dtype(), {rows, cols}, bytes, rows * cols * sizeof(Stored),
-                                std::move(values)});
+      down_columns_.load(
+          Tensor{"memory", "down", w.dtype(), {rows, cols}, bytes, rows * cols * sizeof(Stored), std::move(values)});
     });
   }
 
@@ -128,8 +128,8 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
-  /// Calls f(begin, end) for parts of [0, n), in parallel where `cost`, the multiplications that a dense product had for
-  /// each, makes it worth while.
+  /// Calls f(begin, end) for parts of [0, n), in parallel where `cost`, the multiplications that a dense product had
+  /// for each, makes it worth while.
   template <class F>
   void in_parts(Executor& executor, std::size_t n, std::size_t grain, std::size_t cost, F&& f) const {
     if (static_cast<float>(n * cost) * (1 - sparsity) < static_cast<float>(parallel_threshold)) return f(0, n);

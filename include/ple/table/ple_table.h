@@ -172,9 +172,7 @@ class PleTable {
 
   /// Whether the table has a row for the token, be it left out of a cut-down vocabulary: not where it stands for no
   /// text, and not past the table's end.
-  bool has_row(Token token) const {
-    return token != soft_token && static_cast<std::uint64_t>(token) < vocab_size_;
-  }
+  bool has_row(Token token) const { return token != soft_token && static_cast<std::uint64_t>(token) < vocab_size_; }
 
   /// Finds the rows of the last `count` tokens of `text`; the tokens before them are history. A token that has none is
   /// given the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for one that was left out.
