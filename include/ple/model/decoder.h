@@ -180,6 +180,7 @@ class Decoder final : public LanguageModel {
   std::size_t vocab_size() const override { return config.vocab_size; }
   std::size_t max_position_embeddings() const override { return config.max_position_embeddings; }
   std::size_t hidden_size() const override { return config.hidden_size; }
+  TableCounters table_counters() const override { return table.counters(); }
 
   std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
     if (options.chunk == 0 || options.parts == 0)
