@@ -119,7 +119,9 @@ struct SparseMlp : Mlp<T, B> {
   void multiply_down(Executor& executor, Rows a, Rows y) const {
     if (!down_columns_.loaded()) return down(executor, a, y);
     visit_floats(down_columns_, [&](const auto& w) {
-      in_parts(executor, y.cols, 512, a.rows * a.cols, [&](std::size_t begin, std::size_t end) {
+      // Few parts, for each looks through all of a.
+      const std::size_t grain = std::max<std::size_t>(128, y.cols / (2 * executor.concurrency()));
+      in_parts(executor, y.cols, grain, a.rows * a.cols, [&](std::size_t begin, std::size_t end) {
         for (std::size_t t = 0; t < y.rows; ++t) std::fill(y.row(t) + begin, y.row(t) + end, 0.0f);
         for_each_active(a, 0, a.cols, [&](std::size_t t, std::size_t i) {
           B::weighted_sum(w.row(i) + begin, w.cols(), 1, end - begin, a.row(t) + i, y.row(t) + begin);
