@@ -13,7 +13,7 @@
 constexpr const char* usage =
     "usage: generate MODEL [--chat TEXT | --prompt TEXT] [options]\n"
     "\n"
-    "  MODEL                    a Hugging Face folder or a GGUF file of a Gemma 4 model\n"
+    "  MODEL                    a Hugging Face folder or a GGUF file of a Gemma 4 or Gemma 3n model\n"
     "  --chat TEXT              one question, one answer; without --chat and --prompt: a conversation\n"
     "  --prompt TEXT            continue this text\n"
     "  --prompt-tokens N        continue N made-up tokens (for models without a tokenizer)\n"
@@ -138,7 +138,8 @@ void run(examples::Arguments& arguments) {
   arguments.done();
 
   examples::with_backend(backend, [&]<ple::Backend B>() {
-    const auto model = ple::Gemma4<ple::Any, B>::load(checkpoint, load);
+    const auto loaded = ple::load_model<ple::Any, B>(checkpoint, load);
+    const ple::LanguageModel& model = *loaded;
     Speed speed;
     if (prompt || made_up > 0) {
       std::optional<ple::Tokenizer> tokenizer;
@@ -155,7 +156,7 @@ void run(examples::Arguments& arguments) {
       if (prompt) print_piece(*prompt);
       continue_text(session, tokens, tokenizer ? &*tokenizer : nullptr, generation, speed);
       speed.print(open_seconds);
-      examples::print_counters(model.table.counters());
+      examples::print_counters(model.table_counters());
       return;
     }
     ple::Chat chat(model, checkpoint, options);
@@ -169,7 +170,7 @@ void run(examples::Arguments& arguments) {
       }
     }
     speed.print(open_seconds);
-    examples::print_counters(model.table.counters());
+    examples::print_counters(model.table_counters());
   });
 }
 

@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
 
     const auto checkpoint = ple::Checkpoint::open(folder);
     examples::with_backend(backend, [&]<ple::Backend B>() {
-      const auto model = ple::Gemma4<ple::Any, B>::load(checkpoint);
+      const auto loaded = ple::load_model<ple::Any, B>(checkpoint);
+      const ple::LanguageModel& model = *loaded;
       ple::Session session(model,
                            {.context = tokens.size(), .chunk = chunk ? chunk : tokens.size(), .threads = threads});
       std::ofstream file(out, std::ios::binary);

@@ -287,11 +287,14 @@ void run(examples::Arguments& arguments) {
   arguments.done();
 
   const auto checkpoint = ple::Checkpoint::open(model_path);
-  const ple::Gemma4Config& config = checkpoint.config();
-  const std::size_t p = config.hidden_size_per_layer_input, depths = config.num_layers();
+  const auto [rows, depths, p] = std::visit(
+      [](const auto& config) {
+        return std::array{config.vocab_size_per_layer_input, config.num_layers(), config.hidden_size_per_layer_input};
+      },
+      checkpoint.any_config());
   if (p == 0) throw std::runtime_error(fmt::format("{}: the model has no PLE table", model_path));
   const std::vector<std::size_t> wanted = parse_depths(list, depths);
-  ple::PleTable<ple::Any, B> table(config.vocab_size_per_layer_input, depths, p);
+  ple::PleTable<ple::Any, B> table(rows, depths, p);
   ple::TableSource source;
   source.tensor = checkpoint.tensor(ple::Parameter::ple_table);
   table.load(source.tensor, ple::Mapped{});

@@ -55,10 +55,16 @@ void run(examples::Arguments& arguments) {
   ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
   arguments.done();
 
-  const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
-  const std::size_t layers = model.config.num_layers();
-  options.dtypes = ple::RowLayout::parse(dtype.value_or(model.table.layout().text()), layers, "--dtype");
-  ple::pack_table(model, options, out, pool, examples::Progress());
+  const auto pack = [&](const auto& model) {
+    const std::size_t layers = model.config.num_layers();
+    options.dtypes = ple::RowLayout::parse(dtype.value_or(model.table.layout().text()), layers, "--dtype");
+    ple::pack_table(model, options, out, pool, examples::Progress());
+  };
+  if (std::holds_alternative<ple::Gemma3nConfig>(checkpoint.any_config())) {
+    pack(ple::Gemma3n<ple::Any, ple::BestSimd>::load(checkpoint));
+  } else {
+    pack(ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint));
+  }
 
   const ple::TableSource before = {.tensor = checkpoint.tensor(ple::Parameter::ple_table)},
                          after = ple::read_packed_table(out);

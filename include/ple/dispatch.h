@@ -137,6 +137,9 @@ struct BestSimd {
   static void gelu(std::size_t n, float* y) {
     with_best_backend([&]<Backend B>() { B::gelu(n, y); });
   }
+  static void keep_above(float z, std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::keep_above(z, n, y); });
+  }
   static void softmax(std::size_t n, float* y) {
     with_best_backend([&]<Backend B>() { B::softmax(n, y); });
   }

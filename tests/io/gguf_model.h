@@ -49,7 +49,7 @@ inline std::string llama_cpp_name(Parameter parameter, std::size_t layer) {
 /// Keys and tensors, without a tokenizer (but for the padding token, if wanted). Matrices keep their type; norms are
 /// f32 there always.
 inline GgufWriter gguf_of(const Checkpoint& checkpoint, bool with_padding_token = true) {
-  const Gemma4Config& c = checkpoint.config();
+  const Gemma4Config& c = checkpoint.config<Gemma4Config>();
   const std::size_t layers = c.num_layers();
   GgufWriter file;
   file.text("general.architecture", "gemma4");

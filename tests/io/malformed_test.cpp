@@ -267,7 +267,6 @@ TEST_CASE("what a later version may support says so") {
     return [field, value](ordered_json& c) { c[field] = value; };
   };
   with_config(set("enable_moe_block", true), code, {"enable_moe_block", "mixture-of-experts", "not supported yet"});
-  with_config(set("model_type", "gemma3n_text"), code, {"gemma3n_text", "not supported yet"});
   with_config(set("model_type", "llama"), code, {"llama", "gemma4"});
   with_config([](auto& c) { c.erase("model_type"); }, code, {"model_type is ''"});
   with_config(set("attention_bias", true), code, {"attention_bias"});

@@ -10,6 +10,7 @@
 
 #include "ple/io/checkpoint.h"
 #include "ple/io/inspect.h"
+#include "ple/io/load_model.h"
 #include "ple/model/kv_cache_size.h"
 #include "random_model.h"
 
@@ -78,22 +79,33 @@ TEST_CASE("vision and audio are part of the total where they are known") {
 
 TEST_CASE("shapes from a configuration are those of the files: the shipped model, and all that the reference saved") {
   std::vector<std::filesystem::path> folders{std::filesystem::path(PLE_MODEL_DIR) / "storyteller"};
-  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(PLE_TEST_DATA) / "golden")) {
-    if (entry.is_directory()) folders.push_back(entry.path());
+  for (const char* family : {"golden", "golden_gemma3n"}) {
+    for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(PLE_TEST_DATA) / family)) {
+      if (entry.is_directory()) folders.push_back(entry.path());
+    }
   }
-  CHECK(folders.size() > 10);
+  CHECK(folders.size() > 20);
   for (const auto& folder : folders) {
     CAPTURE(folder.string());
     const Inspection found = inspect(folder.string());  // refuses another shape than the configuration gives
     REQUIRE(found.has_files);
-    auto model = Gemma4<Any, Simd>::load(Checkpoint::open(folder));
-    std::uint64_t walked = 0, stored = 0;
-    for (const ParameterShape& shape : parameter_shapes_of(model)) walked += shape.count();
-    for (const StoredParameter& parameter : found.text) stored += parameter.bytes;
+    const bool gemma3n = std::holds_alternative<Gemma3nConfig>(found.config);
+    std::uint64_t walked = 0, stored = 0, unused = 0;
+    const auto walk = [&](auto model) {
+      for (const ParameterShape& shape : parameter_shapes_of(model)) walked += shape.count();
+    };
+    const auto checkpoint = Checkpoint::open(folder);
+    gemma3n ? walk(Gemma3n<Any, Scalar>::load(checkpoint)) : walk(Gemma4<Any, Scalar>::load(checkpoint));
+    for (const StoredParameter& parameter : found.text) {
+      stored += parameter.bytes;
+      if (!parameter.of.used) unused += parameter.of.count();
+    }
+    walked += unused;
     CHECK(found.groups.text() + found.groups.ple == walked);
     CHECK(found.rest.empty());
-    CHECK(found.groups.vision.has_value() == (folder.filename() == "nested"));
-    CHECK(!found.groups.audio);
+    CHECK((unused > 0) == (gemma3n && (folder.filename() == "published_style" || folder.filename() == "two_streams")));
+    CHECK(found.groups.vision.has_value() == (folder.filename() == (gemma3n ? "published_style" : "nested")));
+    CHECK(found.groups.audio.has_value() == (gemma3n && folder.filename() == "published_style"));
     // All of one type, so bytes and counts agree; the files' other bytes are headers and vision.
     const std::uint64_t width = found.text[0].dtype == "F32" ? 4 : 2;
     CHECK(stored == walked * width);

@@ -24,7 +24,10 @@ struct Requantized {
   Dtype dtype;
   bool decoded;
 
-  const Gemma4Config& config() const { return original.config(); }
+  template <class Config>
+  const Config& config() const {
+    return original.config<Config>();
+  }
 
   Tensor tensor(Parameter parameter, std::size_t layer) const {
     Tensor tensor = original.tensor(parameter, layer);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small Gemma 4 models with random weights, made in memory.
+// Small models with random weights, made in memory.
 #pragma once
 
 #include <cmath>
@@ -28,7 +28,7 @@ inline Gemma4Config small_config() {
 }
 
 template <class Model>
-Model random_model(const Gemma4Config& config, unsigned seed = 1) {
+Model random_model(const typename Model::Config& config, unsigned seed = 1) {
   Model model(config);
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal(0, 1);

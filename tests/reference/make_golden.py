@@ -30,6 +30,17 @@ def pattern(layers, period):
     return [F if (i + 1) % period == 0 or i == layers - 1 else S for i in range(layers)]
 
 
+def in_published_style(folder):
+    """The names that the published Gemma 4 checkpoints use for what newer transformers writes per layer."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    full = [i for i, t in enumerate(config["layer_types"]) if t == F]
+    overrides = config.pop("per_layer_config")[str(full[0])]
+    config["global_head_dim"] = overrides["head_dim"]
+    config["num_global_key_value_heads"] = overrides.get("num_key_value_heads", config["num_key_value_heads"])
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
 BASE = dict(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=1, head_dim=8, global_head_dim=16,
             hidden_size_per_layer_input=8, num_kv_shared_layers=0, sliding_window=7, vocab_size=131, use_double_wide_mlp=False,
             attention_k_eq_v=False, layer_types=pattern(5, 5), final_logit_softcapping=30.0, length=40)
@@ -48,7 +59,7 @@ SHAPES = {
                       intermediate_size=37, vocab_size=97, layer_types=[S, F, S, S, F], num_kv_shared_layers=2, use_double_wide_mlp=True),
     "nested": dict(layer_types=[S, F, S, S, F], num_kv_shared_layers=2, nested=True),
     "published_style": dict(layer_types=[S, F, S, F], attention_k_eq_v=True, num_attention_heads=6, num_key_value_heads=3,
-                            num_global_key_value_heads=2, published=True),
+                            num_global_key_value_heads=2, published=in_published_style),
     "untied_head": dict(tie_word_embeddings=False, layer_types=[S, F], final_logit_softcapping=None),
     "e2b_like_bf16": dict(layer_types=pattern(10, 5), num_kv_shared_layers=5, use_double_wide_mlp=True, hidden_size=48, dtype="bfloat16", length=60),
     "odd_heads_bf16": dict(hidden_size=27, num_attention_heads=3, head_dim=10, global_head_dim=14, hidden_size_per_layer_input=5,
@@ -97,10 +108,10 @@ def build(shape, generator):
 
 
 def round_to(model, dtype):
-    """Weights and embedding scales in 16 bits; the rotary frequencies stay f32, as when the reference opens a 16-bit file."""
-    rotary = {n: b.clone() for n, b in model.named_buffers() if "inv_freq" in n}
+    """Weights and embedding scales in 16 bits; other constants stay f32, as when the reference opens a 16-bit file."""
+    constants = {n: b.clone() for n, b in model.named_buffers() if n.endswith(("inv_freq", "input_scale", "projection_scale"))}
     model.to(getattr(torch, dtype))
-    for n, b in rotary.items():
+    for n, b in constants.items():
         module, _, leaf = n.rpartition(".")
         setattr(model.get_submodule(module), leaf, b)
 
@@ -110,12 +121,11 @@ def text_model(model):
 
 
 @torch.no_grad()
-def run(model, tokens):
-    """Logits, hidden states and per-layer inputs of the whole text at once, with the cache on."""
+def run(model, tokens, rows=lambda hidden: hidden[0]):
+    """Logits, hidden states and per-layer inputs of the whole text at once, with the cache on. rows: a layer's states as [T, width]."""
     text, layers, ple = text_model(model), [], []
-    hooks = [layer.register_forward_hook(lambda m, i, out: layers.append(out.detach().clone())) for layer in text.layers]
-    embedding = []
-    hooks.append(text.embed_tokens.register_forward_hook(lambda m, i, out: embedding.append(out.detach().clone())))
+    hooks = [layer.register_forward_hook(lambda m, i, out: layers.append(rows(out.detach()).clone())) for layer in text.layers]
+    hooks.append(text.layers[0].register_forward_pre_hook(lambda m, args: layers.append(rows(args[0].detach()).clone())))
     if text.hidden_size_per_layer_input:
         original = text.project_per_layer_inputs
         text.project_per_layer_inputs = lambda *a, **k: ple.append(original(*a, **k)) or ple[-1]
@@ -125,7 +135,7 @@ def run(model, tokens):
         hook.remove()
     if ple:
         text.project_per_layer_inputs = original
-    return logits, torch.stack([embedding[0][0]] + [h[0] for h in layers]), ple[0][0] if ple else None
+    return logits, torch.stack(layers), ple[0][0] if ple else None
 
 
 @torch.no_grad()
@@ -138,16 +148,6 @@ def run_cut(model, tokens, chunk):
         cache = out.past_key_values
         all_logits.append(out.logits[0])
     return torch.cat(all_logits)
-
-
-def in_published_style(path):
-    """The names that the published Gemma 4 checkpoints use for what newer transformers writes per layer."""
-    config = json.loads(path.read_text())
-    full = [i for i, t in enumerate(config["layer_types"]) if t == F]
-    overrides = config.pop("per_layer_config")[str(full[0])]
-    config["global_head_dim"] = overrides["head_dim"]
-    config["num_global_key_value_heads"] = overrides.get("num_key_value_heads", config["num_key_value_heads"])
-    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def sensitivities(model, tokens, logits, spread):
@@ -175,18 +175,19 @@ def sensitivities(model, tokens, logits, spread):
     return found
 
 
-def main():
+def write(out, shapes, build, run, sensitivities, script):
+    """Makes each shape's model, runs it, and writes both to a folder of `out`, with a README.md about all."""
     for name, version in PINNED.items():
         found = sys.modules[name].__version__.split("+")[0]
         if found != version:
             sys.exit(f"{name} is {found}, the golden data are made with {version}: pip install -r requirements.txt")
-    shutil.rmtree(OUT, ignore_errors=True)
+    shutil.rmtree(out, ignore_errors=True)
     rows = []
-    for seed, (name, shape) in enumerate(SHAPES.items()):
+    for seed, (name, shape) in enumerate(shapes.items()):
         generator = torch.Generator().manual_seed(seed)
         model, keys, options = build(shape, generator)
         tokens = torch.randint(0, keys["vocab_size"], (1, options["length"]), generator=generator)
-        folder = OUT / name
+        folder = out / name
         low = None
         if options["dtype"]:
             round_to(model, options["dtype"])
@@ -209,20 +210,20 @@ def main():
             expected["logits_low"] = low
         save_file({k: v.contiguous().float() for k, v in expected.items()}, folder / "expected.safetensors")
         if options["published"]:
-            in_published_style(folder / "config.json")
+            options["published"](folder)
         rows.append(f"| {name} | {len(keys['layer_types'])} | {options['length']} | {spread:.1f} | {double:.1e} | "
                     f"{'' if low is None else '%.1e' % (float((low - logits).abs().max()) / spread)} | "
                     f"{', '.join(f'{k}: {v:.1e}' for k, v in moved.items())} |")
         print(rows[-1], flush=True)
-    size = sum(p.stat().st_size for p in OUT.rglob("*") if p.is_file())
-    (OUT / "README.md").write_text(
-        "# Golden data\n\nWritten by `tests/reference/make_golden.py` with "
+    size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    (out / "README.md").write_text(
+        f"# Golden data\n\nWritten by `tests/reference/{script}` with "
         + ", ".join(f"{k} {v}" for k, v in PINNED.items()) + f"; {size / 1e6:.1f} MB.\n\n"
         "Differences are the largest of all logits, in ranges of the logits.\n\n"
         "| shape | layers | tokens | logits' range | f32 from f64 | 16-bit run from f32 run | moves by |\n|---|---|---|---|---|---|---|\n"
         + "\n".join(rows) + "\n")
-    print(f"{len(rows)} shapes, {size / 1e6:.1f} MB in {OUT}")
+    print(f"{len(rows)} shapes, {size / 1e6:.1f} MB in {out}")
 
 
 if __name__ == "__main__":
-    main()
+    write(OUT, SHAPES, build, run, sensitivities, "make_golden.py")

@@ -337,6 +337,47 @@ TEST_CASE("gelu, softcap and softmax equal the formula in f64") {
   });
 }
 
+TEST_CASE("keep_above takes the mean and some deviations away, and what is below becomes 0") {
+  const auto check = [&]<Backend B>() {
+    const std::string backend = B::name();
+    CAPTURE(backend);
+    for_each_case([&](Case c) {
+      for (const float z : {-1.0f, 0.0f, 1.6448536f}) {
+        CAPTURE(z);
+        std::vector<float> y = random_values(c.offset + c.n, 15, 3);
+        for (float& value : y) value += 2;
+        const std::vector<float> x = y;
+        B::keep_above(z, c.n, y.data() + c.offset);
+        double mean = 0, variance = 0, most = 0;
+        for (std::size_t i = c.offset; i < x.size(); ++i) mean += double(x[i]) / double(c.n);
+        for (std::size_t i = c.offset; i < x.size(); ++i) {
+          variance += std::pow(double(x[i]) - mean, 2) / double(c.n);
+          most = std::max(most, std::abs(double(x[i])));
+        }
+        const double cutoff = mean + double(z) * std::sqrt(variance);
+        // A sum of n terms is off by n u times their absolute sum: the mean by n u most, the variance by (n + 4) u of
+        // itself and its root, at most 2 most, by half of that; and an error of the mean moves the root by no more.
+        const double bound = (1 + std::abs(double(z))) * double(2 * c.n + 10) * double(unit_roundoff) * most;
+        bool good = true;
+        for (std::size_t i = 0; i < y.size(); ++i) {
+          const double expected = i < c.offset ? double(x[i]) : std::max(double(x[i]) - cutoff, 0.0);
+          good &= std::abs(double(y[i]) - expected) <= bound;
+        }
+        CHECK(good);
+      }
+    });
+    std::vector<float> constant(37, 1.5f);  // no deviation: nothing is above the mean
+    B::keep_above(1, constant.size(), constant.data());
+    CHECK(constant == std::vector<float>(37, 0.0f));
+    std::vector<float> y(20, 1.0f);
+    y[3] = std::numeric_limits<float>::quiet_NaN();
+    B::keep_above(1, y.size(), y.data());
+    for (const float value : y) CHECK(std::isnan(value));
+  };
+  check.operator()<Scalar>();
+  for_each_backend(check);
+}
+
 TEST_CASE("blocks decode as Scalar decodes them") {
   for_each_checked_backend([]<Backend B>() {
     const auto check = []<class T>() {

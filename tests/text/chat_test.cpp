@@ -127,6 +127,29 @@ TEST_CASE("the template says whether there is an empty thought channel") {
   CHECK_THROWS_AS(ChatFormat::from_template(""), ple::Error);
 }
 
+TEST_CASE("Gemma 3n: turns of user and model, the system's text in the first") {
+  // As the template of its checkpoints renders it.
+  const ChatFormat format = ChatFormat::from_template("{{ '<start_of_turn>' + role + '\n' }}{{ '<end_of_turn>\n' }}");
+  CHECK(format.render(std::vector<Message>{{Role::user, " hi\n"}}) ==
+        "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n");
+  const std::vector<Message> messages = {
+      {Role::system, " Be brief."}, {Role::user, "one"}, {Role::model, " 1 <|channel>"}, {Role::user, "two "}};
+  const std::string text =
+      "<bos><start_of_turn>user\n Be brief.\n\none<end_of_turn>\n<start_of_turn>model\n1 <|channel><end_of_turn>\n"
+      "<start_of_turn>user\ntwo<end_of_turn>\n<start_of_turn>model\n";
+  CHECK(format.render(messages) == text);
+  for (const bool closed : {false, true}) {
+    CHECK(format.render(std::span(messages).first(2)) + "1 <|channel>" + (closed ? "<end_of_turn>" : "") +
+              ChatFormat::join(format.next_turn("two", closed)) ==
+          text);
+  }
+  CHECK_THROWS_AS(format.render(std::vector<Message>{{Role::model, "1"}}), ple::Error);
+  CHECK_THROWS_AS(format.render(std::vector<Message>{{Role::user, "1"}, {Role::user, "2"}}), ple::Error);
+  ChatFormat thinking = format;
+  thinking.thinking = true;
+  CHECK_THROWS_AS(thinking.render(messages), ple::Error);
+}
+
 TEST_CASE("a chat without messages, or a tokenizer without the tokens") {
   CHECK_THROWS_AS(ChatFormat{}.render({}), ple::Error);
   const auto tokenizer =

@@ -7,14 +7,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/gguf_checkpoint.h"
 #include "ple/io/hf_folder.h"
 #include "ple/io/packed_table.h"
-#include "ple/model/gemma4_config.h"
 #include "ple/model/parameter.h"
 #include "ple/model/sampling_options.h"
 #include "ple/tensor/tensor.h"
@@ -40,7 +41,17 @@ class Checkpoint {
 
   /// The folder its files lie in.
   std::filesystem::path folder() const { return tokenizer_file().parent_path(); }
-  const Gemma4Config& config() const { return source_->config; }
+
+  /// The configuration, of whatever family the model is.
+  const ModelConfig& any_config() const { return source_->config; }
+  /// As that of one family. Errors: ErrorCode::not_supported for a model of another.
+  template <class Config>
+  const Config& config() const {
+    if (const auto* config = std::get_if<Config>(&source_->config)) return *config;
+    fail(ErrorCode::not_supported, path_, ": is a ",
+         std::visit([](const auto& config) { return config.family; }, source_->config), " model, expected ",
+         Config::family, ": load_model() opens both");
+  }
 
   bool has(Parameter parameter, std::size_t layer = 0) const { return source_->has(parameter, layer); }
 
@@ -63,7 +74,7 @@ class Checkpoint {
   std::filesystem::path tokenizer_file() const { return source_->tokenizer_file(); }
 
  private:
-  explicit Checkpoint(const std::filesystem::path& path) {
+  explicit Checkpoint(const std::filesystem::path& path) : path_(path.string()) {
     // A file that is no GGUF file says so better itself.
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
       source_ = std::make_shared<const GgufCheckpoint>(path);
@@ -72,6 +83,7 @@ class Checkpoint {
     }
   }
 
+  std::string path_;
   std::shared_ptr<const CheckpointSource> source_;
   std::optional<TableSource> ple_table_;
 };

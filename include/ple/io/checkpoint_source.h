@@ -5,15 +5,20 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "ple/core/token.h"
+#include "ple/model/gemma3n_config.h"
 #include "ple/model/gemma4_config.h"
 #include "ple/model/parameter.h"
 #include "ple/model/sampling_options.h"
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+
+/// The configuration of a model of any family.
+using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig>;
 
 /// What a kind of model file has to tell: see Checkpoint, which asks. Whoever makes one fills in the numbers.
 class CheckpointSource {
@@ -26,7 +31,11 @@ class CheckpointSource {
   virtual std::optional<std::string> chat_template() const = 0;
   virtual std::filesystem::path tokenizer_file() const = 0;
 
-  Gemma4Config config;
+  std::size_t vocab_size() const {
+    return std::visit([](const auto& c) { return c.vocab_size; }, config);
+  }
+
+  ModelConfig config;
   std::vector<Token> stop_tokens;
   SamplingOptions sampling;
 };

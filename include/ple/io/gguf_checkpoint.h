@@ -16,6 +16,7 @@
 #include "ple/core/token.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/gguf_config.h"
+#include "ple/io/gguf_gemma3n_config.h"
 #include "ple/io/gguf_names.h"
 #include "ple/io/gguf_shards.h"
 
@@ -23,9 +24,13 @@ namespace ple {
 
 class GgufCheckpoint final : public CheckpointSource {
  public:
-  /// Errors: those of GgufShards::open and gemma4_config.
+  /// Errors: those of GgufShards::open, gemma4_config and gguf_gemma3n_config.
   explicit GgufCheckpoint(const std::filesystem::path& path) : files_(GgufShards::open(path)) {
-    config = gemma4_config(files_);
+    if (files_.metadata().text("general.architecture") == "gemma3n") {
+      config = gguf_gemma3n_config(files_);
+    } else {
+      config = gemma4_config(files_);
+    }
     check_vocabulary();
     read_stop_tokens();
     read_sampling();
@@ -44,7 +49,8 @@ class GgufCheckpoint final : public CheckpointSource {
         fail(ErrorCode::not_supported, files_.name(), ": ", fused, ": expected attn_q, attn_k and attn_v apart");
       }
     }
-    return files_.tensor(name);
+    const bool stacked = parameter == Parameter::altup_projection || parameter == Parameter::altup_unembedding;
+    return stacked ? matrix_of_stack(files_.tensor(name), layer) : files_.tensor(name);
   }
 
   std::optional<std::string> chat_template() const override {
@@ -56,6 +62,19 @@ class GgufCheckpoint final : public CheckpointSource {
   std::filesystem::path tokenizer_file() const override { return files_.path(); }
 
  private:
+  /// Matrix i of [matrices, rows, cols].
+  static Tensor matrix_of_stack(Tensor tensor, std::size_t i) {
+    if (tensor.shape.size() != 3 || i >= tensor.shape[0]) {
+      fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape),
+           ", expected 3 dimensions, the first of at least ", i + 1);
+    }
+    tensor.bytes /= tensor.shape[0];
+    tensor.data += i * tensor.bytes;
+    tensor.offset += i * tensor.bytes;
+    tensor.shape.erase(tensor.shape.begin());
+    return tensor;
+  }
+
   /// A file may leave a layer's scalar away where it is 1.
   Tensor one(const std::string& name) const {
     const auto value = std::make_shared<const float>(1.0f);
@@ -65,9 +84,9 @@ class GgufCheckpoint final : public CheckpointSource {
 
   void check_vocabulary() const {
     const GgufValue* tokens = files_.metadata().find("tokenizer.ggml.tokens");
-    if (tokens == nullptr || (tokens->is_array() && tokens->count == config.vocab_size)) return;
+    if (tokens == nullptr || (tokens->is_array() && tokens->count == vocab_size())) return;
     files_.metadata().wrong("tokenizer.ggml.tokens", *tokens,
-                            "an array of " + std::to_string(config.vocab_size) + " text, one for each row of " +
+                            "an array of " + std::to_string(vocab_size()) + " text, one for each row of " +
                                 gguf_name(Parameter::token_embedding, 0));
   }
 
@@ -79,12 +98,14 @@ class GgufCheckpoint final : public CheckpointSource {
       if (std::find(stop_tokens.begin(), stop_tokens.end(), id) == stop_tokens.end()) stop_tokens.push_back(id);
     };
     for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
-      if (keys.has(key)) add(keys.count(key, std::nullopt, config.vocab_size - 1));
+      if (keys.has(key)) add(keys.count(key, std::nullopt, vocab_size() - 1));
     }
     if (!keys.has("tokenizer.ggml.tokens")) return;
     const std::vector<std::string_view> tokens = keys.texts("tokenizer.ggml.tokens");
-    const auto turn_end = std::find(tokens.begin(), tokens.end(), "<turn|>");
-    if (turn_end != tokens.end()) add(static_cast<std::size_t>(turn_end - tokens.begin()));
+    for (const std::string_view name : {"<turn|>", "<end_of_turn>"}) {
+      const auto turn_end = std::find(tokens.begin(), tokens.end(), name);
+      if (turn_end != tokens.end()) add(static_cast<std::size_t>(turn_end - tokens.begin()));
+    }
   }
 
   /// What the converter takes from generation_config.json. It does not say there whether to sample at all; who

@@ -31,18 +31,18 @@ inline std::size_t gguf_rows(const GgufShards& file, Parameter parameter) {
   return static_cast<std::size_t>(shape[0]);
 }
 
-/// Other families, other kinds of file, and what a later version may add.
-inline void refuse_what_is_not_supported(const GgufShards& file, const std::string& prefix) {
+/// Other families than `expected`, other kinds of file, and what a later version may add.
+inline void refuse_what_is_not_supported(const GgufShards& file, const std::string& expected) {
   const GgufMetadata& keys = file.metadata();
-  const auto refuse = [&](const std::string& key, const char* expected) {
+  const std::string prefix = expected + ".";
+  const auto refuse = [&](const std::string& key, const std::string& wanted) {
     fail(ErrorCode::not_supported, keys.file(), ": ", key, " is ", GgufMetadata::brief(*keys.find(key)), ", expected ",
-         expected);
+         wanted);
   };
   const std::string architecture = "general.architecture";
   const std::string_view found = keys.text(architecture);
-  if (found == "gemma3n") refuse(architecture, "'gemma4': Gemma 3n is not supported yet");
   if (found == "clip") refuse(architecture, "'gemma4': this file holds what sees and hears, not the text model");
-  if (found != "gemma4") refuse(architecture, "'gemma4'");
+  if (found != expected) refuse(architecture, "'gemma4' or 'gemma3n'");
   if (keys.count(prefix + "expert_count", 0) > 0)
     refuse(prefix + "expert_count", "0: mixture-of-experts models are not supported yet");
   for (const char* name : {"rope.scaling.factor", "rope.scaling.factor_swa"}) {
@@ -97,7 +97,7 @@ inline bool gguf_k_eq_v(const GgufShards& file, const Gemma4Config& config) {
 inline Gemma4Config gemma4_config(const GgufShards& file) {
   const GgufMetadata& keys = file.metadata();
   const std::string prefix = "gemma4.";
-  detail::refuse_what_is_not_supported(file, prefix);
+  detail::refuse_what_is_not_supported(file, "gemma4");
   const auto count = [&](const char* name, std::optional<std::size_t> otherwise = std::nullopt) {
     return keys.count(prefix + name, otherwise);
   };

@@ -133,8 +133,6 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   const JsonFields top(config_json, source);
   const JsonFields text = top.object("text_config").value_or(top);
   const std::string type = hf_model_type(config_json, source);
-  if (type.starts_with("gemma3n"))
-    fail(ErrorCode::not_supported, source, ": model_type is '", type, "': Gemma 3n is not supported yet");
   if (type != "gemma4" && type != "gemma4_text") {
     fail(ErrorCode::not_supported, source, ": model_type is '", type, "', expected 'gemma4' or 'gemma4_text'");
   }

@@ -13,6 +13,7 @@
 #include "ple/core/token.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/hf_config.h"
+#include "ple/io/hf_gemma3n_config.h"
 #include "ple/io/hf_names.h"
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
@@ -32,7 +33,11 @@ class HfFolder final : public CheckpointSource {
     if (!exists("config.json")) fail(ErrorCode::missing, folder.string(), ": config.json is missing");
     const std::filesystem::path path = folder / "config.json";
     const Json json = read_json_file(path);
-    config = gemma4_config(json, path.string());
+    if (hf_model_type(json, path.string()).starts_with("gemma3n")) {
+      config = gemma3n_config(json, path.string());
+    } else {
+      config = gemma4_config(json, path.string());
+    }
     read_generation_config(json, path.string());
     files_ = open_safetensors(folder);
     if (files_.empty()) {
@@ -104,8 +109,8 @@ class HfFolder final : public CheckpointSource {
     if (!ids) return;
     stop_tokens.clear();
     const auto add = [&](const Json& id) {
-      if (!id.is_natural() || id.natural() >= config.vocab_size) {
-        fields.wrong("eos_token_id", id, "a token from 0 to ", config.vocab_size - 1);
+      if (!id.is_natural() || id.natural() >= vocab_size()) {
+        fields.wrong("eos_token_id", id, "a token from 0 to ", vocab_size() - 1);
       }
       stop_tokens.push_back(static_cast<Token>(id.natural()));
     };

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "ple/core/error.h"
+#include "ple/io/checkpoint_source.h"
 #include "ple/io/hf_config.h"
 #include "ple/io/hf_gemma3n_config.h"
 #include "ple/io/hf_names.h"
@@ -37,7 +38,7 @@ struct StoredParameter {
 
 struct Inspection {
   std::string source = {};  ///< a folder, or a published model's name
-  std::variant<Gemma4Config, Gemma3nConfig> config = {};
+  ModelConfig config = {};
   bool has_files = false;                           ///< no: the text was counted from the configuration, as bf16
   std::vector<StoredParameter> text = {};           ///< its token embedding and PLE table too
   std::vector<TensorInfo> vision = {}, audio = {};  ///< towers and their projections into the text's width
@@ -106,7 +107,7 @@ inline void count_groups(Inspection& model) {
   if (!model.audio.empty()) model.groups.audio = count_of(model.audio);
 }
 
-inline Inspection without_files(std::string source, std::variant<Gemma4Config, Gemma3nConfig> config) {
+inline Inspection without_files(std::string source, ModelConfig config) {
   Inspection model{.source = std::move(source), .config = std::move(config)};
   const auto shapes = std::visit([](const auto& c) { return parameter_shapes(c); }, model.config);
   for (const ParameterShape& of : shapes) {
@@ -140,7 +141,7 @@ inline Inspection inspect(const std::string& model) {
   const std::filesystem::path path = folder / "config.json";
   if (!std::filesystem::exists(path, error)) fail(ErrorCode::missing, model, ": config.json is missing");
   const Json json = read_json_file(path);
-  std::variant<Gemma4Config, Gemma3nConfig> config;
+  ModelConfig config;
   if (hf_model_type(json, path.string()).starts_with("gemma3n")) {
     config = gemma3n_config(json, path.string());
   } else {

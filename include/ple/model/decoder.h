@@ -35,6 +35,7 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
     requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
              Executor& executor, KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
   { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
+  requires std::constructible_from<typename Block::Streams, const typename Block::Config&>;
   workspace.start(n, n);
   block.forward(
       executor, workspace, n, rows, [] { return Rows{}; }, cache);
@@ -51,6 +52,20 @@ struct LoadOptions {
   TableStorage table = Mapped{};  ///< where the PLE table's rows live
   WeightStorage weights = WeightStorage::interleaved;
   std::size_t threads = 0;  ///< that lay weights out; 0: one for every hardware thread
+};
+
+/// What the layers of most families work on: the embedding itself. Others make several streams of it, which lie side by
+/// side: `expand` gets the embedding in the first, and `mean` leaves there what the head sees.
+struct OneStream {
+  OneStream() = default;
+  template <class Config>
+  explicit OneStream(const Config&) {}
+  static constexpr std::size_t streams() { return 1; }
+  void expand(Executor&, Rows) const {}
+  template <class Workspace>
+  void mean(Executor&, const Workspace&, Rows) const {}
+  template <class F>
+  void parameters(F&&) {}
 };
 
 /// Threads of somebody else, memory of a state.
@@ -83,6 +98,7 @@ class Decoder final : public LanguageModel {
   Matrix<T> head;       ///< [vocab_size, d]; the embedding again where they are tied
   Table table;          ///< [vocab_size_per_layer_input, layers * p]
   PerLayerInput<T, B> per_layer_input;
+  typename Block::Streams streams;
   std::vector<Block> blocks;
   RmsNorm<B> final_norm;
 
@@ -96,6 +112,7 @@ class Decoder final : public LanguageModel {
       table = Table(config.vocab_size_per_layer_input, layers, p);
       per_layer_input = PerLayerInput<T, B>(d, layers, p, config.rms_norm_eps);
     }
+    streams = typename Block::Streams(config);
     for (std::size_t l = 0; l < layers; ++l) blocks.emplace_back(config, l);
     final_norm = RmsNorm<B>(d, config.rms_norm_eps);
   }
@@ -111,15 +128,20 @@ class Decoder final : public LanguageModel {
       f(Parameter::ple_context_projection, std::size_t{0}, per_layer_input.context_projection.weight);
       f(Parameter::ple_context_norm, std::size_t{0}, per_layer_input.context_norm.weight);
     }
+    streams.parameters(f);
     for (std::size_t l = 0; l < blocks.size(); ++l) {
       blocks[l].parameters([&](Parameter parameter, auto& values) { f(parameter, l, values); });
     }
     f(Parameter::final_norm, std::size_t{0}, final_norm.weight);
   }
 
-  /// Once all parameters have their values: makes the head the embedding where they are tied.
+  /// Once all parameters have their values: makes the head the embedding where they are tied, and whatever else is made
+  /// of weights.
   void tie() {
     if (config.tie_word_embeddings) head = embedding;
+    for (Block& block : blocks) {
+      if constexpr (requires { block.prepare(); }) block.prepare();
+    }
     widest_integer_row_ = 0;
     parameters([&](Parameter, std::size_t, const auto& values) {
       if constexpr (requires { values.dtype(), values.cols(); }) {
@@ -128,13 +150,13 @@ class Decoder final : public LanguageModel {
     });
   }
 
-  /// Takes configuration and tensors from a checkpoint: anything with config() and tensor(Parameter, layer), and
-  /// perhaps ple_table(), an optional TableSource. Weights are used where they lie, but for those that
+  /// Takes configuration and tensors from a checkpoint: anything with config<Config>() and tensor(Parameter, layer),
+  /// and perhaps ple_table(), an optional TableSource. Weights are used where they lie, but for those that
   /// LoadOptions::weights lays out anew, and stay valid without the checkpoint. Errors: what the checkpoint throws;
   /// shape; dtype; those of PleTable::load.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
-    Decoder model(checkpoint.config());
+    Decoder model(checkpoint.template config<Config>());
     std::optional<TableSource> source;
     if constexpr (requires { checkpoint.ple_table(); }) source = checkpoint.ple_table();
     const auto tensor_of = [&](Parameter parameter, std::size_t layer) {
@@ -193,6 +215,7 @@ class Decoder final : public LanguageModel {
   std::size_t vocab_size() const override { return config.vocab_size; }
   std::size_t max_position_embeddings() const override { return config.max_position_embeddings; }
   std::size_t hidden_size() const override { return config.hidden_size; }
+  TableCounters table_counters() const override { return table.counters(); }
 
   std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
     if (options.chunk == 0 || options.parts == 0)
@@ -219,22 +242,25 @@ class Decoder final : public LanguageModel {
     ExecutorWithScratch executor(threads, state.scratch);
     for (const auto& file : files_) file->check_size();
     const std::size_t first_shared = config.first_shared_layer(), wanted = logits.rows, T0 = tokens.size() - wanted;
-    const Rows h = state.hidden.slice(0, tokens.size());
-    table.select(state.with_history(tokens), tokens.size(), config.pad_token_id, state.rows);
+    const Rows h = state.hidden.slice(0, tokens.size()), h0 = h.columns(0, config.hidden_size);
+    table.select(state.with_history(tokens), tokens.size(), config.token_of_no_text(), state.rows);
     table.request(state.rows);
-    embed(executor, tokens, soft, h);
-    observe("embedding", 0, h);
+    embed(executor, tokens, soft, h0);
+    observe("embedding", 0, h0);
     // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows
     // there.
-    copy_rows(h.slice(T0, wanted), state.wanted_embedding);
+    copy_rows(h0.slice(T0, wanted), state.wanted_embedding);
+    streams.expand(executor, h);
     state.workspace.start(state.position, tokens.size());
-    run_layers(state, executor, 0, first_shared, tokens, 0, h, h, observe);
+    run_layers(state, executor, 0, first_shared, tokens, 0, h0, h, observe);
     if (wanted > 0) {
       const Rows last = h.slice(T0, wanted);
       run_layers(state, executor, first_shared, blocks.size(), tokens.subspan(T0), T0, state.wanted_embedding, last,
                  observe);
-      final_norm(executor, last, last);
-      write_logits(state, executor, last, logits);
+      streams.mean(executor, state.workspace, last);
+      const Rows output = h0.slice(T0, wanted);
+      final_norm(executor, output, output);
+      write_logits(state, executor, output, logits);
     }
     state.position += tokens.size();
     state.remember(tokens);
@@ -245,10 +271,10 @@ class Decoder final : public LanguageModel {
     if (state == nullptr || state->model != this || !has_ple()) return;
     tokens = tokens.first(std::min(tokens.size(), state->ahead));
     for (const Token token : tokens) {
-      if (token != soft_token && (token < 0 || static_cast<std::size_t>(token) >= token_limit())) return;
+      if (token != soft_token && (token < 0 || static_cast<std::size_t>(token) >= config.token_limit())) return;
       if (table.vocabulary() && token != soft_token && !table.vocabulary()->row(token)) return;
     }
-    table.select(state->with_history(tokens), tokens.size(), config.pad_token_id, state->rows_ahead);
+    table.select(state->with_history(tokens), tokens.size(), config.token_of_no_text(), state->rows_ahead);
     table.request(state->rows_ahead);
   }
 
@@ -257,7 +283,7 @@ class Decoder final : public LanguageModel {
   void per_layer_inputs(Executor& executor, std::span<const Token> tokens, RowSelection& rows, Rows h0, Rows context,
                         Rows out) const {
     embed(executor, tokens, {}, h0);
-    table.select(tokens, tokens.size(), config.pad_token_id, rows);
+    table.select(tokens, tokens.size(), config.token_of_no_text(), rows);
     table.gather(executor, rows, 0, 0, blocks.size(), out);
     if (table.folded()) return;
     per_layer_input.project(executor, 0, h0, context);
@@ -281,7 +307,7 @@ class Decoder final : public LanguageModel {
       const Config& c = m.config;
       for (std::size_t l = 0; l < c.num_layers(); ++l) caches.push_back(Block::make_cache(c, l, o));
       const std::size_t d = c.hidden_size, packed = c.num_layers() * c.hidden_size_per_layer_input;
-      const RowsRequest all[] = {{&hidden, o.chunk, d},
+      const RowsRequest all[] = {{&hidden, o.chunk, m.streams.streams() * d},
                                  {&wanted_embedding, o.chunk, d},
                                  {&per_layer, o.chunk, packed},
                                  {&context, o.chunk, packed},
@@ -362,8 +388,8 @@ class Decoder final : public LanguageModel {
     for (const Token token : tokens) {
       soft_tokens += token == soft_token;
       if (token == soft_token) continue;
-      if (token < 0 || static_cast<std::size_t>(token) >= token_limit()) {
-        refuse("token ", token, ", expected 0 to ", token_limit() - 1);
+      if (token < 0 || static_cast<std::size_t>(token) >= config.token_limit()) {
+        refuse("token ", token, ", expected 0 to ", config.token_limit() - 1);
       }
     }
     if (soft_tokens != soft.rows || (soft.rows > 0 && soft.cols != config.hidden_size)) {
@@ -371,11 +397,6 @@ class Decoder final : public LanguageModel {
              ", ", config.hidden_size, "]");
     }
     return state;
-  }
-
-  /// Tokens below it have an embedding and a row.
-  std::size_t token_limit() const {
-    return has_ple() ? std::min(config.vocab_size, config.vocab_size_per_layer_input) : config.vocab_size;
   }
 
   /// Remembers to ask, before its pages are touched, whether a mapped file is still whole.
@@ -437,7 +458,7 @@ class Decoder final : public LanguageModel {
   }
 
   /// The context part of the per-layer inputs of layers [begin, end). A folded table has it in its rows, but for the
-  /// positions that are no text.
+  /// positions without a row.
   void project(Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens, Rows h0,
                Rows context) const {
     const std::size_t p = config.hidden_size_per_layer_input;
@@ -453,7 +474,7 @@ class Decoder final : public LanguageModel {
                Rows e) const {
     const std::size_t p = config.hidden_size_per_layer_input;
     for_each_computed(tokens, [&](std::size_t t, std::size_t n) {
-      if (table.folded()) {  // the identity of a position without text
+      if (table.folded()) {  // the identity of a position without a row
         for (std::size_t i = t; i < t + n; ++i) {
           std::copy_n(table.pad_identity().data() + begin * p, (end - begin) * p, e.row(i));
         }
@@ -462,13 +483,13 @@ class Decoder final : public LanguageModel {
     });
   }
 
-  /// Calls f(t, count) for the runs of positions whose per-layer input is computed: all, or those that are no text.
+  /// Calls f(t, count) for the runs of positions whose per-layer input is computed: all, or those without a row.
   template <class F>
   void for_each_computed(std::span<const Token> tokens, F&& f) const {
     if (!table.folded()) return f(std::size_t{0}, tokens.size());
     for (std::size_t t = 0; t < tokens.size();) {
       std::size_t stop = t;
-      while (stop < tokens.size() && tokens[stop] == soft_token) ++stop;
+      while (stop < tokens.size() && !table.has_row(tokens[stop])) ++stop;
       if (stop > t) f(t, stop - t);
       t = std::max(stop, t + 1);
     }

@@ -51,6 +51,7 @@ struct Gemma4Block {
   using Simd = B;
   using Config = Gemma4Config;
   using Workspace = Gemma4Workspace;
+  using Streams = OneStream;
 
   AttentionType type;
   RmsNorm<B> input_norm, post_attention_norm, pre_feed_forward_norm, post_feed_forward_norm;

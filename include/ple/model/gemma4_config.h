@@ -2,6 +2,7 @@
 // The numbers that make a Gemma 4 text model: nothing here computes.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -23,6 +24,8 @@ struct Gemma4LayerConfig {
 
 /// Names are those of Hugging Face's config.json.
 struct Gemma4Config {
+  static constexpr const char* family = "Gemma 4";
+
   std::size_t vocab_size = 262144;
   std::size_t hidden_size = 1536;
   std::size_t num_attention_heads = 8;
@@ -31,8 +34,8 @@ struct Gemma4Config {
   std::size_t max_position_embeddings = 131072;
   std::size_t vocab_size_per_layer_input = 262144;
   std::size_t hidden_size_per_layer_input = 256;  ///< p; 0 for a model without PLE
-  std::int32_t pad_token_id = 0;                  ///< whose PLE row positions have that are no text
-  bool attention_k_eq_v = false;                  ///< full layers use the key projection's output as V
+  std::int32_t pad_token_id = 0;
+  bool attention_k_eq_v = false;  ///< full layers use the key projection's output as V
   bool tie_word_embeddings = true;
   float rms_norm_eps = 1e-6f;
   float final_logit_softcapping = 30;  ///< 0 for none
@@ -43,6 +46,13 @@ struct Gemma4Config {
   std::size_t num_layers() const { return layers.size(); }
   std::size_t first_shared_layer() const { return layers.size() - num_kv_shared_layers; }
   const RopeConfig& rope(AttentionType type) const { return type == AttentionType::full ? full_rope : sliding_rope; }
+
+  /// Tokens below it have an embedding and a row.
+  std::size_t token_limit() const {
+    return hidden_size_per_layer_input > 0 ? std::min(vocab_size, vocab_size_per_layer_input) : vocab_size;
+  }
+  /// Whose PLE row positions have that are no text.
+  std::int32_t token_of_no_text() const { return pad_token_id; }
 
   /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
   std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }

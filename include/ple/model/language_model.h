@@ -8,6 +8,7 @@
 
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
+#include "ple/table/row_store.h"
 #include "ple/tensor/rows.h"
 
 namespace ple {
@@ -50,6 +51,9 @@ class LanguageModel {
   virtual void will_read(ModelState& state, std::span<const Token> tokens) const {
     static_cast<void>(state), static_cast<void>(tokens);
   }
+
+  /// What its PLE table has done since it was opened.
+  virtual TableCounters table_counters() const { return {}; }
 
   /// Width of an embedding.
   virtual std::size_t hidden_size() const = 0;

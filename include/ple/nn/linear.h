@@ -52,6 +52,7 @@ struct Product {
   const Matrix<T>& weight;  ///< [out, in], of any type
   Rows y;
   std::size_t first = 0;
+  const float* counts = nullptr;  ///< of one token: outputs that nobody asks for are 0 here, and may become 0
 };
 
 namespace detail {
@@ -100,12 +101,21 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
   const InterleavedLayout layout(dtype, cols);
   for_each_part(executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
     std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
-    if (p.weight.interleaved()) {
-      const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
+    const bool whole = p.weight.interleaved();
+    const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
+    if (whole && !p.counts) {
       return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
     }
     for (std::size_t r = begin; r < end; r += rows_per_tile) {
       const std::size_t count = std::min(rows_per_tile, end - r);
+      if (p.counts && std::all_of(p.counts + r, p.counts + r + count, [](float c) { return c == 0; })) {
+        std::fill_n(p.y.data + r, count, 0.0f);
+        continue;
+      }
+      if (whole) {
+        B::matmul(rows.slice(p.first + r, count), quantized, p.y.data + r, p.y.stride, tile);
+        continue;
+      }
       p.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
       B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride, tile);
     }

@@ -39,17 +39,21 @@ class Chat {
   Chat(const Chat&) = delete;
   Chat& operator=(const Chat&) = delete;
 
-  /// Errors: those of Tokenizer::open and Session; ErrorCode::not_supported for a chat template that is not Gemma 4's.
+  /// Errors: those of Tokenizer::open and Session; ErrorCode::not_supported for a chat template of another family, and
+  /// for a model that shall think but does not know how.
   Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
       : options_(std::move(options)),
         tokenizer_(Tokenizer::open(checkpoint.tokenizer_file())),
         session_(model, options_.session) {
     if (const auto text = checkpoint.chat_template()) format_ = ChatFormat::from_template(*text);
     format_.thinking = options_.thinking;
+    if (format_.thinking && !format_.thoughts)
+      fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
     generation_options_.sampling = options_.sampling.value_or(checkpoint.recommended_sampling());
     generation_options_.max_tokens = options_.max_tokens;
     generation_options_.stop_tokens = checkpoint.stop_tokens();
-    if (const auto turn_end = tokenizer_.token_to_id("<turn|>")) generation_options_.stop_tokens.push_back(*turn_end);
+    if (const auto turn_end = tokenizer_.token_to_id(format_.turn_end))
+      generation_options_.stop_tokens.push_back(*turn_end);
     thought_begin_ = tokenizer_.token_to_id("<|channel>");
     thought_end_ = tokenizer_.token_to_id("<channel|>");
   }

@@ -35,6 +35,7 @@ concept Backend = requires(const float* x, float* y, const bf16* w, const q8_0* 
   B::rms_norm(x, x, n, a, y);
   B::rope(x, x, n, y);
   B::gelu(n, y);
+  B::keep_above(a, n, y);
   B::softmax(n, y);
   B::softcap(a, n, y);
 };

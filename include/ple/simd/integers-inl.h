@@ -238,6 +238,7 @@ struct Integers {
       const std::int8_t* values = x.values(0, 0);
       const std::byte* from = tile + layout.sub_blocks_at;
       for (std::size_t s = 0; s < layout.sub_blocks; ++s, values += p.sub_block, from += layout.sub_block_bytes) {
+        if (x_scales[s] == 0) continue;  // 32 activations that are 0: a sparse feed-forward has many
         VI dots = hn::Set(di, offsets[s]), others = hn::Zero(di);  // two, for they wait for themselves
         const auto* codes = reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes);
         each_four<p>(codes, v, [&](V8 four, std::size_t q) HWY_ATTR {

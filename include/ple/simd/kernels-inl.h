@@ -214,6 +214,28 @@ struct Simd {
     }
   }
 
+  static HWY_NOINLINE void keep_above(float z, std::size_t n, float* y) {
+    const D d;
+    const std::size_t lanes = hn::Lanes(d), whole = n - n % lanes;
+    V sums = hn::Zero(d), squares = hn::Zero(d);
+    for (std::size_t i = 0; i < whole; i += lanes) sums = hn::Add(sums, load(y + i));
+    float sum = sum_of(sums);
+    for (std::size_t i = whole; i < n; ++i) sum += y[i];
+    const float mean = sum / static_cast<float>(n);
+    for (std::size_t i = 0; i < whole; i += lanes) {
+      const V difference = hn::Sub(load(y + i), hn::Set(d, mean));
+      squares = hn::MulAdd(difference, difference, squares);
+    }
+    float square = sum_of(squares);
+    for (std::size_t i = whole; i < n; ++i) square += (y[i] - mean) * (y[i] - mean);
+    const float cutoff = mean + z * std::sqrt(square / static_cast<float>(n));
+    for (std::size_t i = 0; i < whole; i += lanes) {
+      const V v = load(y + i), c = hn::Set(d, cutoff);
+      hn::StoreU(hn::IfThenElse(hn::Le(v, c), hn::Zero(d), hn::Sub(v, c)), d, y + i);  // not Max: a NaN stays one
+    }
+    for (std::size_t i = whole; i < n; ++i) y[i] = y[i] <= cutoff ? 0 : y[i] - cutoff;
+  }
+
   static HWY_NOINLINE void softmax(std::size_t n, float* y) {
     const D d;
     const std::size_t lanes = hn::Lanes(d);

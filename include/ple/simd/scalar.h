@@ -88,6 +88,16 @@ struct Scalar : ScalarIntegers {
   }
   static constexpr float gelu_lowest = -15;  // from here down gelu is 0 to f32's precision
 
+  /// y = max(y - (mean + z * deviation), 0), with the mean and the standard deviation of the n values
+  static void keep_above(float z, std::size_t n, float* y) {
+    float sum = 0, squares = 0;
+    for (std::size_t i = 0; i < n; ++i) sum += y[i];
+    const float mean = sum / static_cast<float>(n);
+    for (std::size_t i = 0; i < n; ++i) squares += (y[i] - mean) * (y[i] - mean);
+    const float cutoff = mean + z * std::sqrt(squares / static_cast<float>(n));
+    for (std::size_t i = 0; i < n; ++i) y[i] = y[i] <= cutoff ? 0 : y[i] - cutoff;
+  }
+
   /// y = softmax(y)
   static void softmax(std::size_t n, float* y) {
     float largest = -std::numeric_limits<float>::infinity(), sum = 0;

@@ -74,7 +74,7 @@ class PleTable {
  public:
   PleTable() = default;
   PleTable(std::size_t vocabulary, std::size_t layers, std::size_t width)
-      : rows_(vocabulary), layers_(layers), width_(width) {}
+      : vocab_size_(vocabulary), rows_(vocabulary), layers_(layers), width_(width) {}
 
   std::uint64_t rows() const { return rows_; }
   std::size_t cols() const { return layers_ * width_; }
@@ -170,13 +170,17 @@ class PleTable {
     return selection;
   }
 
-  /// Finds the rows of the last `count` tokens of `text`; the tokens before them are history. A token that stands for
-  /// no text has the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for a token without a row.
+  /// Whether the table has a row for the token, be it left out of a cut-down vocabulary: not where it stands for no
+  /// text, and not past the table's end.
+  bool has_row(Token token) const { return token != soft_token && static_cast<std::uint64_t>(token) < vocab_size_; }
+
+  /// Finds the rows of the last `count` tokens of `text`; the tokens before them are history. A token that has none is
+  /// given the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for one that was left out.
   void select(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
     selection.ids.clear();
     for (std::size_t i = text.size() - count; i < text.size(); ++i) {
-      const Token token = text[i] == soft_token ? pad : text[i];
-      if (text[i] == soft_token && folded_) {
+      const Token token = has_row(text[i]) ? text[i] : pad;
+      if (token != text[i] && folded_) {
         selection.ids.insert(selection.ids.end(), keys_.per_token, no_row);
       } else if (keys_.ids) {
         const std::size_t begin = i - std::min(i, keys_.history);
@@ -314,7 +318,7 @@ class PleTable {
     std::copy_n(values, layers * width_, out);
   }
 
-  std::uint64_t rows_ = 0;
+  std::uint64_t vocab_size_ = 0, rows_ = 0;
   std::size_t layers_ = 0, width_ = 0;
   RowLayout layout_;
   float scale_ = 1;

@@ -58,17 +58,21 @@ class VocabularyMap {
   std::optional<Token> substitute() const { return substitute_; }
 
   /// Whether the token has a row of its own.
-  bool has(Token token) const { return row_of_[static_cast<std::size_t>(token)] != absent; }
+  bool has(Token token) const { return find(token) != absent; }
 
-  /// The token's row, the substitute's, or nothing. `token` must be below vocab_size.
+  /// The token's row, the substitute's, or nothing.
   std::optional<std::size_t> row(Token token) const {
-    std::uint32_t row = row_of_[static_cast<std::size_t>(token)];
-    if (row == absent && substitute_) row = row_of_[static_cast<std::size_t>(*substitute_)];
+    std::uint32_t row = find(token);
+    if (row == absent && substitute_) row = find(*substitute_);
     return row == absent ? std::nullopt : std::optional<std::size_t>(row);
   }
 
  private:
   static constexpr std::uint32_t absent = std::numeric_limits<std::uint32_t>::max();
+
+  std::uint32_t find(Token token) const {
+    return static_cast<std::size_t>(token) < row_of_.size() ? row_of_[static_cast<std::size_t>(token)] : absent;
+  }
 
   std::vector<Token> kept_;
   std::vector<std::uint32_t> row_of_;

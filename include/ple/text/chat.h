@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gemma 4's chat format: what the checkpoints' chat_template.jinja renders for system, user and model turns of text.
+// The chat formats of Gemma 4 and Gemma 3n: what the checkpoints' chat_template.jinja renders for system, user and
+// model turns of text.
 #pragma once
 
 #include <cstddef>
@@ -35,14 +36,29 @@ inline std::string strip_thinking(std::string_view text);
 struct ChatFormat {
   bool thinking = false;              ///< ask the model to think in a thought channel before it answers
   bool empty_thought_channel = true;  ///< when it shall not, open its turn with an empty thought channel
+  bool thoughts = true;               ///< false: the model has no thought channel
+  bool system_turn = true;            ///< false: what the system says begins the first user turn
   std::string bos = "<bos>";          ///< how the text begins
+  std::string turn_begin = "<|turn>", turn_end = "<turn|>";
 
-  /// Reads from a checkpoint's own template whether it appends the empty thought channel. Throws not_supported if the
-  /// template does not have Gemma 4's turns.
+  /// Gemma 3n's, which is that of Gemma 2 and 3: turns of user and model by turns.
+  static ChatFormat gemma3n() {
+    return {.empty_thought_channel = false,
+            .thoughts = false,
+            .system_turn = false,
+            .turn_begin = "<start_of_turn>",
+            .turn_end = "<end_of_turn>"};
+  }
+
+  /// Reads from a checkpoint's own template which format it is, and whether Gemma 4's appends the empty thought
+  /// channel. Throws not_supported if the template has neither's turns.
   static ChatFormat from_template(std::string_view jinja) {
     const auto has = [jinja](std::string_view text) { return jinja.find(text) != std::string_view::npos; };
+    if (has("<start_of_turn>") && has("<end_of_turn>")) return gemma3n();
     if (!has("<|turn>") || !has("<turn|>")) {
-      fail(ErrorCode::not_supported, "the chat template has no '<|turn>' and '<turn|>': it is not Gemma 4's");
+      fail(ErrorCode::not_supported,
+           "the chat template has neither '<|turn>' and '<turn|>' nor '<start_of_turn>' and '<end_of_turn>': it is "
+           "not one of Gemma 4 or Gemma 3n");
     }
     // The line break is written as an escape in a Jinja string, or as it is.
     ChatFormat format;
@@ -53,7 +69,7 @@ struct ChatFormat {
   /// The whole conversation, `<bos>` included: encode it with add_special = false. With `add_generation_prompt` the
   /// model's turn is opened at the end. Special tokens that a message spells are tokens to the reader of this text, as
   /// in the reference; for messages of strangers use segments() and encode_chat(). Throws argument if there is no
-  /// message.
+  /// message, or if Gemma 3n's turns do not alternate, as its template does; not_supported if it shall think.
   std::string render(std::span<const Message> messages, bool add_generation_prompt = true) const {
     return join(segments(messages, add_generation_prompt));
   }
@@ -61,42 +77,48 @@ struct ChatFormat {
   /// The same in segments, so that only the format's own special tokens become tokens.
   std::vector<ChatSegment> segments(std::span<const Message> messages, bool add_generation_prompt = true) const {
     if (messages.empty()) fail(ErrorCode::argument, "a chat of 0 messages, expected at least 1");
+    if (thinking && !thoughts) fail(ErrorCode::not_supported, "this chat format has no thinking");
     Writer out;
     out.special(bos);
     const bool has_system = messages[0].role == Role::system;
-    if (thinking || has_system) {
-      out.special("<|turn>").text("system\n");
+    if (system_turn && (thinking || has_system)) {
+      out.special(turn_begin).text("system\n");
       if (thinking) out.special("<|think|>").text("\n");
       if (has_system) out.text(trim(messages[0].content));
-      out.special("<turn|>").text("\n");
+      out.special(turn_end).text("\n");
     }
     const auto turns = messages.subspan(has_system ? 1 : 0);
     for (std::size_t i = 0; i < turns.size(); ++i) {
       const Message& message = turns[i];
       const bool is_model = message.role == Role::model;
+      if (!system_turn && message.role != (i % 2 == 0 ? Role::user : Role::model)) {
+        fail(ErrorCode::argument, "turn ", i, " of the chat is not the ", i % 2 == 0 ? "user's" : "model's",
+             ": user and model have to alternate in this format");
+      }
       // A second model message in a row continues the turn of the first, though that one was closed.
       if (!is_model || i == 0 || turns[i - 1].role != Role::model) {
-        out.special("<|turn>").text(is_model ? "model\n" : message.role == Role::user ? "user\n" : "system\n");
+        out.special(turn_begin).text(is_model ? "model\n" : message.role == Role::user ? "user\n" : "system\n");
       }
-      if (is_model) {
+      if (!system_turn && has_system && i == 0) out.text(messages[0].content).text("\n\n");
+      if (is_model && thoughts) {
         out.text(strip_thinking(message.content));
       } else {
         out.text(trim(message.content));
       }
-      out.special("<turn|>").text("\n");
+      out.special(turn_end).text("\n");
     }
     if (add_generation_prompt) open_model_turn(out);
     return out.segments;
   }
 
   /// What follows in a running conversation, after a model turn that was generated: the user's next message and the
-  /// opening of the model's turn. `turn_closed` says whether the model has written its `<turn|>`, and it was kept; it
+  /// opening of the model's turn. `turn_closed` says whether the model has written its `turn_end`, and it was kept; it
   /// has not where generation was cut off. Unlike a conversation rendered anew this keeps the model's thoughts in the
   /// context.
   std::vector<ChatSegment> next_turn(std::string_view user_text, bool turn_closed) const {
     Writer out;
-    if (!turn_closed) out.special("<turn|>");
-    out.text("\n").special("<|turn>").text("user\n").text(trim(user_text)).special("<turn|>").text("\n");
+    if (!turn_closed) out.special(turn_end);
+    out.text("\n").special(turn_begin).text("user\n").text(trim(user_text)).special(turn_end).text("\n");
     open_model_turn(out);
     return out.segments;
   }
@@ -132,7 +154,7 @@ struct ChatFormat {
   };
 
   void open_model_turn(Writer& out) const {
-    out.special("<|turn>").text("model\n");
+    out.special(turn_begin).text("model\n");
     if (!thinking && empty_thought_channel) out.special("<|channel>").text("thought\n").special("<channel|>");
   }
 };

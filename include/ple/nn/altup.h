@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// Alternating updates: a token has n streams, of which a layer computes one; it predicts all of them before, and
+// corrects all of them after. Source: Baykal et al. 2023 (AltUp).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+#include "ple/nn/linear.h"
+#include "ple/nn/rms_norm.h"
+
+namespace ple {
+
+/// Room for one chunk of tokens.
+struct AltUpWorkspace {
+  Rows normed;        ///< [T, d]
+  Rows modalities;    ///< [T, n]
+  Rows coefficients;  ///< [T, n * n]
+};
+
+/// The streams of a token lie side by side: H[j] is columns [j * d, (j + 1) * d) of h, [T, n * d].
+template <class T, Backend B>
+struct AltUp {
+  std::size_t streams = 0, active = 0;
+  RmsNorm<B> router_norm;   ///< [d]
+  Linear<T, B> router;      ///< [n, d]
+  Linear<T, B> prediction;  ///< [n * n, n]
+  Linear<T, B> correction;  ///< [n, n]
+
+  AltUp() = default;
+  AltUp(std::size_t d, std::size_t n, std::size_t a, float epsilon)
+      : streams(n), active(a), router_norm(d, epsilon), router(n, d), prediction(n * n, n), correction(n, n) {}
+
+  Rows stream(Rows h, std::size_t j) const { return h.columns(j * (h.cols / streams), h.cols / streams); }
+
+  /// P[j] = H[j] + sum_i C[j, i] H[i] with C = Wprediction modalities(H[active])
+  void predict(Executor& executor, const AltUpWorkspace& all, Rows h, Rows p) const {
+    const std::size_t d = h.cols / streams;
+    const Rows c = all.coefficients.slice(0, h.rows).columns(0, streams * streams);
+    prediction(executor, modalities(executor, all, stream(h, active)), c);
+    for_each_row(executor, h.rows, h.cols * streams, [&](std::size_t t) {
+      std::copy_n(h.row(t), h.cols, p.row(t));
+      for (std::size_t j = 0; j < streams; ++j)
+        B::weighted_sum(h.row(t), d, streams, d, c.row(t) + j * streams, p.row(t) + j * d);
+    });
+  }
+
+  /// H[j] = P[j] + c[j] (y - P[active]) with c = Wcorrection modalities(y) + 1. y becomes y - P[active].
+  void correct(Executor& executor, const AltUpWorkspace& all, Rows p, Rows y, Rows h) const {
+    const Rows c = all.coefficients.slice(0, h.rows).columns(0, streams);
+    correction(executor, modalities(executor, all, y), c);
+    for_each_row(executor, h.rows, h.cols * 2, [&](std::size_t t) {
+      const float minus_1 = -1;
+      B::weighted_sum(stream(p, active).row(t), y.cols, 1, y.cols, &minus_1, y.row(t));
+      std::copy_n(p.row(t), h.cols, h.row(t));
+      for (std::size_t j = 0; j < streams; ++j) {
+        const float factor = c.row(t)[j] + 1;
+        B::weighted_sum(y.row(t), y.cols, 1, y.cols, &factor, h.row(t) + j * y.cols);
+      }
+    });
+  }
+
+ private:
+  /// tanh(Wrouter (router_norm(x) / d)), [T, n]
+  Rows modalities(Executor& executor, const AltUpWorkspace& all, Rows x) const {
+    const Rows normed = all.normed.slice(0, x.rows), m = all.modalities.slice(0, x.rows);
+    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) {
+      router_norm.row(x.row(t), x.cols, normed.row(t));
+      B::scale(1.0f / static_cast<float>(x.cols), x.cols, normed.row(t));
+    });
+    router(executor, normed, m);
+    for (std::size_t t = 0; t < x.rows; ++t) B::softcap(1, m.cols, m.row(t));
+    return m;
+  }
+};
+
+/// How a token's embedding becomes n streams before the first layer, and the streams one vector after the last.
+template <class T, Backend B>
+struct AltUpProjections {
+  std::vector<Linear<T, B>> expansion;  ///< [d, d] each, of streams 1, 2, ...
+  std::vector<Linear<T, B>> collapse;   ///< the same
+
+  AltUpProjections() = default;
+  AltUpProjections(std::size_t d, std::size_t streams)
+      : expansion(streams - 1, Linear<T, B>(d, d)), collapse(streams - 1, Linear<T, B>(d, d)) {}
+
+  std::size_t streams() const { return expansion.size() + 1; }
+
+  /// H[j] = Wexpansion H[0], as long as H[0], which is the embedding. h: [T, n * d]
+  void expand(Executor& executor, Rows h) const {
+    const std::size_t d = h.cols / streams();
+    for (std::size_t j = 1; j < streams(); ++j) expansion[j - 1](executor, h.columns(0, d), h.columns(j * d, d));
+    for_each_row(executor, h.rows, h.cols, [&](std::size_t t) {
+      for (std::size_t j = 1; j < streams(); ++j) make_as_long(h.row(t), d, h.row(t) + j * d);
+    });
+  }
+
+  /// H[0] becomes the mean of H[0] and all Wcollapse H[j], as long as H[0]. h, room: [T, n * d]
+  void mean(Executor& executor, Rows h, Rows room) const {
+    const std::size_t d = h.cols / streams();
+    for (std::size_t j = 1; j < streams(); ++j) collapse[j - 1](executor, h.columns(j * d, d), room.columns(j * d, d));
+    for_each_row(executor, h.rows, h.cols, [&](std::size_t t) {
+      for (std::size_t j = 1; j < streams(); ++j) make_as_long(h.row(t), d, room.row(t) + j * d);
+      for (std::size_t j = 1; j < streams(); ++j) B::add(room.row(t) + j * d, d, h.row(t));
+      B::scale(1.0f / static_cast<float>(streams()), d, h.row(t));
+    });
+  }
+
+ private:
+  /// y times rms(x) / rms(y), where the latter is not taken for less than the reference does.
+  static void make_as_long(const float* x, std::size_t d, float* y) {
+    B::scale(std::sqrt(mean_square(x, d)) / std::sqrt(std::max(mean_square(y, d), 1e-5f)), d, y);
+  }
+  static float mean_square(const float* x, std::size_t d) {
+    float sum = 0;
+    B::matmul(x, d, 1, d, x, d, 1, &sum, 1);
+    return sum / static_cast<float>(d);
+  }
+};
+
+}  // namespace ple

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "ple/nn/linear.h"
+#include "ple/nn/rms_norm.h"
+
+namespace ple {
+
+/// A learned augmented residual: y = x + norm(Wright (Wleft x)). Source: Menghani et al. 2024 (LAuReL).
+template <class T, Backend B>
+struct Laurel {
+  Linear<T, B> left;   ///< [rank, d]
+  Linear<T, B> right;  ///< [d, rank]
+  RmsNorm<B> norm;     ///< [d]
+
+  Laurel() = default;
+  Laurel(std::size_t d, std::size_t rank, float epsilon) : left(rank, d), right(d, rank), norm(d, epsilon) {}
+
+  /// x, y: [T, d]; low: [T, rank], room for what is between the two.
+  void operator()(Executor& executor, Rows x, Rows low, Rows y) const {
+    left(executor, x, low);
+    right(executor, low, y);
+    norm(executor, y, y);
+    add<B>(executor, x, y);
+  }
+};
+
+}  // namespace ple

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// A feed-forward whose gate is mostly 0: what the gate switched off is neither read nor multiplied.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <memory>
+#include <numbers>
+#include <utility>
+
+#include "ple/nn/mlp.h"
+#include "ple/tensor/tensor.h"
+
+namespace ple {
+
+/// The z below which `share` of a standard normal distribution lies; 0 < share < 1.
+inline double normal_quantile(double share) {
+  double low = -40, high = 40;
+  for (int i = 0; i < 100; ++i) {
+    const double z = (low + high) / 2;
+    (std::erfc(-z / std::numbers::sqrt2) / 2 < share ? low : high) = z;
+  }
+  return high;
+}
+
+/// y = Wdown (gelu(relu(g - mean(g) - z deviation(g))) * (Wup x)) with g = Wgate x: Gaussian top-k, in which the share
+/// of g that lies below z in a normal distribution becomes 0. The mean and the standard deviation are those of each
+/// token's g. Source: Gemma 3n's activation sparsity, after You et al. 2025 (Spark Transformer).
+///
+/// Only rows of Wup and columns of Wdown whose gate is not 0 count. So that a column can be read alone there is a copy
+/// of Wdown with rows and columns exchanged, where its type has a block for each value. Types of larger blocks run along
+/// the rows and could be exchanged only by rounding again: of those a token reads the tiles of Wup that have a row that
+/// counts, and all of Wdown but for blocks without a column that does; several tokens read all. Sums run in the same
+/// order whatever the number of tokens.
+template <class T, Backend B>
+struct SparseMlp : Mlp<T, B> {
+  using Mlp<T, B>::gate;
+  using Mlp<T, B>::up;
+  using Mlp<T, B>::down;
+
+  float sparsity = 0;  ///< share of the gate that becomes 0; 0: this is an Mlp
+
+  SparseMlp() = default;
+  SparseMlp(std::size_t d, std::size_t intermediate_size, float share)
+      : Mlp<T, B>(d, intermediate_size),
+        sparsity(share),
+        quantile_(share > 0 ? static_cast<float>(normal_quantile(double{share})) : 0) {}
+
+  /// Once the weights have their values.
+  void exchange_down() {
+    if (sparsity == 0) return;
+    visit_floats(down.weight, [&]<class Stored>(const MatrixView<Stored>& w) {
+      const std::size_t rows = w.cols(), cols = w.rows();
+      auto values = std::make_shared<AlignedVector<Stored>>(rows * cols);
+      constexpr std::size_t tile = 64;  // its lines of both matrices stay in the cache
+      for (std::size_t r = 0; r < rows; r += tile) {
+        for (std::size_t c = 0; c < cols; ++c) {
+          const Stored* from = w.row(c);
+          for (std::size_t i = r; i < std::min(r + tile, rows); ++i) (*values)[i * cols + c] = from[i];
+        }
+      }
+      const auto* bytes = reinterpret_cast<const std::byte*>(values->data());
+      down_columns_ = Matrix<T>(rows, cols);
+      down_columns_.load(
+          Tensor{"memory", "down", w.dtype(), {rows, cols}, bytes, rows * cols * sizeof(Stored), std::move(values)});
+    });
+  }
+
+  /// x, y: [T, d]
+  void operator()(Executor& executor, const MlpWorkspace& all, Rows x, Rows y) const {
+    if (sparsity == 0) return Mlp<T, B>::operator()(executor, all, x, y);
+    const Rows a = all.gate.slice(0, x.rows).columns(0, gate.weight.rows());
+    gate(executor, x, a);
+    for_each_row(executor, x.rows, a.cols, [&](std::size_t t) {
+      B::keep_above(quantile_, a.cols, a.row(t));
+      B::gelu(a.cols, a.row(t));
+    });
+    multiply_up(executor, all, x, a);
+    multiply_down(executor, a, y);
+  }
+
+ private:
+  /// a[t, i] *= Wup[i] x[t] where it is not 0
+  void multiply_up(Executor& executor, const MlpWorkspace& all, Rows x, Rows a) const {
+    const Matrix<T>& weight = up.weight;
+    if (is_integer_type(weight.dtype())) {
+      const Rows u = all.up.slice(0, x.rows).columns(0, a.cols);
+      const Product<T> product{weight, u, 0, x.rows == 1 ? a.data : nullptr};
+      multiply<B, T>(executor, x, std::span(&product, 1));
+      return for_each_row(executor, x.rows, a.cols, [&](std::size_t t) { B::multiply(u.row(t), a.cols, a.row(t)); });
+    }
+    visit_floats(weight, [&](const auto& w) {
+      in_parts(executor, a.cols, 64, a.rows * w.cols(), [&](std::size_t begin, std::size_t end) {
+        for_each_active(a, begin, end, [&](std::size_t t, std::size_t i) {
+          float u = 0;
+          B::matmul(w.row(i), w.cols(), 1, w.cols(), x.row(t), x.stride, 1, &u, 1);
+          a.row(t)[i] *= u;
+        });
+      });
+    });
+  }
+
+  /// y[t] = sum_i a[t, i] Wdown[:, i]
+  void multiply_down(Executor& executor, Rows a, Rows y) const {
+    if (!down_columns_.loaded()) return down(executor, a, y);
+    visit_floats(down_columns_, [&](const auto& w) {
+      // Few parts, for each looks through all of a.
+      const std::size_t grain = std::max<std::size_t>(128, y.cols / (2 * executor.concurrency()));
+      in_parts(executor, y.cols, grain, a.rows * a.cols, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t t = 0; t < y.rows; ++t) std::fill(y.row(t) + begin, y.row(t) + end, 0.0f);
+        for_each_active(a, 0, a.cols, [&](std::size_t t, std::size_t i) {
+          B::weighted_sum(w.row(i) + begin, w.cols(), 1, end - begin, a.row(t) + i, y.row(t) + begin);
+        });
+      });
+    });
+  }
+
+  /// Calls f(begin, end) for parts of [0, n), in parallel where `cost`, the multiplications that a dense product had
+  /// for each, makes it worth while.
+  template <class F>
+  void in_parts(Executor& executor, std::size_t n, std::size_t grain, std::size_t cost, F&& f) const {
+    if (static_cast<float>(n * cost) * (1 - sparsity) < static_cast<float>(parallel_threshold)) return f(0, n);
+    parallel_for(executor, n, grain, [&](std::size_t begin, std::size_t end, std::size_t) { f(begin, end); });
+  }
+
+  /// Calls f(t, i) where a[t, i] is not 0, i in [begin, end): for all tokens while a few rows of weights are in the
+  /// cache, and for each token with rising i.
+  template <class F>
+  static void for_each_active(Rows a, std::size_t begin, std::size_t end, F&& f) {
+    constexpr std::size_t rows = 64;
+    for (std::size_t first = begin; first < end; first += rows) {
+      for (std::size_t t = 0; t < a.rows; ++t) {
+        for (std::size_t i = first; i < std::min(first + rows, end); ++i) {
+          if (a.row(t)[i] != 0) f(t, i);
+        }
+      }
+    }
+  }
+
+  float quantile_ = 0;
+  Matrix<T> down_columns_;  // [intermediate_size, d]
+};
+
+}  // namespace ple
