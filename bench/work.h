@@ -2,7 +2,7 @@
 // What a forward pass has to do, counted on the model itself: its matrices, the rows of its table, its attention.
 #pragma once
 
-#include <ple/dtype/dtype.h>
+#include <ple/dtype/integers.h>
 #include <ple/model/parameter.h>
 
 #include <algorithm>
