@@ -76,6 +76,7 @@ void serve(const Options& options, const ple::TableStorage& storage, int in, int
     }
     ple::Session session(
         model, {.context = options.prompt + options.generate + 1, .chunk = options.chunk, .threads = options.threads});
+    const double ready = now();
     for (char go; ::read(in, &go, 1) == 1;) {
       session.reset();
       double start = now();
@@ -83,7 +84,7 @@ void serve(const Options& options, const ple::TableStorage& storage, int in, int
       ple::Generation generation(session, {.sampling = {}, .stop_tokens = {}, .max_tokens = options.generate + 1});
       generation.next();
       result.first_token_seconds = now() - start;
-      if (result.start_seconds == 0) result.start_seconds = now() - opened;
+      if (result.start_seconds == 0) result.start_seconds = ready - opened + result.first_token_seconds;
       result.prompt_per_second = static_cast<double>(options.prompt) / result.first_token_seconds;
       start = now();
       while (generation.next()) {
