@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <map>
 #include <set>
-#include <tuple>
 
 const std::string usage =
     "usage: quantize MODEL OUT.gguf [options]\n"
@@ -72,17 +71,15 @@ void change_type(std::vector<ple::GgufPlanEntry>& plan, const std::string& chang
   found->tensor.dtype = found->wanted = type_of_name("--tensor", change.substr(equals + 1));
 }
 
-/// Says which tensors got another type than was asked for, and why; once for all layers.
+/// Says which tensors got another type than was asked for; once for all layers.
 void print_fallbacks(const std::vector<ple::GgufPlanEntry>& plan) {
-  std::map<std::tuple<std::uint64_t, ple::Dtype, ple::Dtype>, std::set<std::string_view>> changed;
+  std::map<std::pair<ple::Dtype, ple::Dtype>, std::set<std::string_view>> changed;
   for (const auto& [parameter, layer, tensor, wanted] : plan) {
-    if (tensor.dtype != wanted)
-      changed[{tensor.shape.back(), wanted, tensor.dtype}].insert(ple::gguf_suffix(parameter));
+    if (tensor.dtype != wanted) changed[{wanted, tensor.dtype}].insert(ple::gguf_suffix(parameter));
   }
-  for (const auto& [key, names] : changed) {
-    const auto& [cols, wanted, type] = key;
-    fmt::print(stderr, "rows of {} values are no whole blocks of {}, which have {}: {} instead, for", cols,
-               ple::name_of(wanted), ple::values_per_block(wanted), ple::name_of(type));
+  for (const auto& [types, names] : changed) {
+    fmt::print(stderr, "rows are no whole blocks of {}, which have {} values: {} instead, for",
+               ple::name_of(types.first), ple::values_per_block(types.first), ple::name_of(types.second));
     for (const std::string_view name : names) fmt::print(stderr, " {}", name);
     fmt::print(stderr, "\n");
   }

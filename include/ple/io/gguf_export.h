@@ -153,6 +153,16 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   return keys;
 }
 
+namespace detail {
+
+/// How many values in a row must be whole blocks: of a PLE table those of one layer, which are used by themselves.
+inline std::size_t values_together(const Gemma4Config& config, Parameter parameter, const GgufTensor& tensor) {
+  if (parameter == Parameter::ple_table) return config.hidden_size_per_layer_input;
+  return static_cast<std::size_t>(tensor.shape.back());
+}
+
+}  // namespace detail
+
 /// The tensors of a file, in its order. Their types may be changed, within what write_gguf takes. Errors: those of
 /// Checkpoint::tensor; ErrorCode::shape.
 inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const GgufTypes& types = {}) {
@@ -165,7 +175,8 @@ inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const 
     }
     GgufPlanEntry entry{shape.parameter, shape.layer, {gguf_name(shape.parameter, shape.layer), shape.shape}, {}};
     if (shape.shape.size() == 2) {
-      const auto fits = [&](Dtype type) { return shape.shape[1] % values_per_block(type) == 0; };
+      const std::size_t values = detail::values_together(checkpoint.config(), shape.parameter, entry.tensor);
+      const auto fits = [&](Dtype type) { return values % values_per_block(type) == 0; };
       entry.wanted = detail::wanted_type(types, shape.parameter);
       entry.tensor.dtype = fits(entry.wanted) ? entry.wanted : fits(types.fallback) ? types.fallback : Dtype::bf16;
     }
@@ -264,15 +275,15 @@ class RowsToType {
 inline void check_plan(const Checkpoint& checkpoint, std::span<const GgufPlanEntry> plan) {
   for (const GgufPlanEntry& entry : plan) {
     const Dtype type = entry.tensor.dtype, from = checkpoint.tensor(entry.parameter, entry.layer).dtype;
-    const std::size_t cols = static_cast<std::size_t>(entry.tensor.shape.back());
+    const std::size_t values = values_together(checkpoint.config(), entry.parameter, entry.tensor);
     if (!is_encodable(type) && type != from) {
       fail(ErrorCode::not_supported, entry.tensor.name, ": type ", name_of(type),
            " can be read, but not written; expected one of ", names_of_dtypes(true));
     }
     if (entry.tensor.shape.size() == 1 && type != Dtype::f32)
       fail(ErrorCode::argument, entry.tensor.name, ": type ", name_of(type), ", expected f32 for a vector");
-    if (cols % values_per_block(type) != 0) {
-      fail(ErrorCode::shape, entry.tensor.name, ": rows of ", cols, " values in ", name_of(type),
+    if (values % values_per_block(type) != 0) {
+      fail(ErrorCode::shape, entry.tensor.name, ": ", values, " values together in ", name_of(type),
            ", expected a multiple of ", values_per_block(type));
     }
   }
