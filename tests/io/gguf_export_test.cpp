@@ -108,7 +108,7 @@ TEST_CASE("models of all shapes give the same bits when they are written in thei
 }
 
 TEST_CASE("keys and tensors are those that llama.cpp's converter writes") {
-  for (const char* name : {"e2b_like", "dense_31b_like", "odd_heads_bf16"}) {
+  for (const char* name : {"e2b_like", "dense_31b_like", "odd_heads_bf16", "untied_head"}) {
     CAPTURE(name);
     const TemporaryFolder folder;
     const Checkpoint from = golden(name);
@@ -130,6 +130,7 @@ TEST_CASE("keys and tensors are those that llama.cpp's converter writes") {
         CHECK(std::memcmp(found->data, value.data, size) == 0);
       }
     }
+    CHECK(ours.metadata().number("gemma4.final_logit_softcapping") == double(from.config().final_logit_softcapping));
     REQUIRE(ours.list().size() == expected.list().size());
     for (const TensorInfo& info : expected.list()) {
       const Tensor a = ours.tensor(info.name), b = expected.tensor(info.name);

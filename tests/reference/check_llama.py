@@ -97,7 +97,7 @@ class Llama:
             token = int(logits.argmax())
             if llama_cpp.llama_vocab_is_eog(self.vocabulary, token) or written == most:
                 return (text.encode() + said).decode(), written, lead
-            lead = min(lead, float(-np.partition(-logits, 1)[1] + logits[token]))
+            lead = min(lead, float(logits[token] - np.partition(logits, -2)[-2]))
             said, written = said + self.piece(token), written + 1
             logits = self.read([token])[-1]
 

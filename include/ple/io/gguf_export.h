@@ -124,8 +124,8 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   count("attention.shared_kv_layers", config.num_kv_shared_layers);
   count("attention.sliding_window", config.sliding_window);
   number("attention.layer_norm_rms_epsilon", static_cast<double>(config.rms_norm_eps));
-  if (config.final_logit_softcapping > 0)
-    number("final_logit_softcapping", static_cast<double>(config.final_logit_softcapping));
+  // Where a file is silent, llama.cpp takes 30: so 0, which is none, is said too.
+  number("final_logit_softcapping", static_cast<double>(config.final_logit_softcapping));
   const detail::GgufHeads heads(config);
   keys.flags(prefix + "attention.sliding_window_pattern", heads.is_sliding);
   for (const std::string name : {"attention.key_length", "attention.value_length", "rope.dimension_count"}) {
