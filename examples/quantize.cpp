@@ -135,7 +135,7 @@ void run(examples::Arguments& arguments) {
   ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
   arguments.done();
   if (!std::filesystem::is_directory(model))
-    throw std::runtime_error(fmt::format("{}: no such folder: expected a Hugging Face folder", model));
+    throw std::runtime_error(fmt::format("{}: is no folder: expected a Hugging Face folder", model));
 
   const auto checkpoint = ple::Checkpoint::open(model);
   std::vector<ple::GgufPlanEntry> plan = ple::plan_gguf(checkpoint, types);

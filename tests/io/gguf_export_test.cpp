@@ -116,7 +116,9 @@ TEST_CASE("keys and tensors are those that llama.cpp's converter writes") {
     write_gguf(from, {}, plan_gguf(from, all_types(from.tensor(Parameter::query, 0).dtype)), folder / "ours", executor);
     testing::gguf_of(from).write(folder / "converter's");
     const GgufFile ours = GgufFile::open(folder / "ours"), expected = GgufFile::open(folder / "converter's");
-    for (const auto& [key, value] : expected.metadata().all()) {
+    for (const auto& item : expected.metadata().all()) {
+      const std::string& key = item.first;
+      const GgufValue& value = item.second;
       CAPTURE(key);
       const GgufValue* found = ours.metadata().find(key);
       REQUIRE(found != nullptr);
@@ -191,12 +193,13 @@ TEST_CASE("how far the weights moved is what the file says, on any number of thr
   const Written one = write(folder, {}, 1), three = write(folder, {}, 3);
   REQUIRE(one.sums.size() == one.plan.size());
   for (std::size_t i = 0; i < one.plan.size(); ++i) {
-    const auto& [parameter, layer, tensor, wanted] = one.plan[i];
-    CAPTURE(tensor.name);
+    const GgufPlanEntry& entry = one.plan[i];
+    CAPTURE(entry.tensor.name);
     CHECK(one.sums[i].squares == three.sums[i].squares);
     CHECK(one.sums[i].squared_errors == three.sums[i].squared_errors);
-    const Tensor from = folder.tensor(parameter, layer), to = one.checkpoint.tensor(parameter, layer);
-    CHECK(std::memcmp(to.data, three.checkpoint.tensor(parameter, layer).data, to.bytes) == 0);
+    const Tensor from = folder.tensor(entry.parameter, entry.layer),
+                 to = one.checkpoint.tensor(entry.parameter, entry.layer);
+    CHECK(std::memcmp(to.data, three.checkpoint.tensor(entry.parameter, entry.layer).data, to.bytes) == 0);
     std::size_t count = 1;
     for (const std::uint64_t n : from.shape) count *= n;
     std::vector<float> values(count), stored(count);

@@ -91,6 +91,8 @@ TEST_CASE("a file that its writer does not complete is none") {
   GgufKeys keys, same;
   keys.flag("k", true);
   same.text("k", "");
+  CHECK(message([&] { same.count("c", std::uint64_t{1} << 32); }) ==
+        "GGUF: c is 4294967296, expected at most 4294967295");
   CHECK(message([&] { keys.count("k", 1); }) == "GGUF: the key k is given twice");
   CHECK(message([&] { keys.add(same); }) == "GGUF: the key k is given twice");
 }

@@ -239,7 +239,9 @@ TEST_CASE(
     converted.write(folder / "converted.gguf");
     const GgufFile ours = GgufFile::open(folder / "tokenizer.gguf"), theirs = GgufFile::open(folder / "converted.gguf");
     CHECK(ours.metadata().texts("tokenizer.ggml.merges") == theirs.metadata().texts("tokenizer.ggml.merges"));
-    for (const auto& [key, value] : theirs.metadata().all()) {
+    for (const auto& item : theirs.metadata().all()) {
+      const std::string& key = item.first;
+      const GgufValue& value = item.second;
       CAPTURE(key);
       // Those of the checkpoint, not of the tokenizer.
       if (key == "tokenizer.ggml.eos_token_id" || key == "tokenizer.ggml.padding_token_id") continue;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <set>
 #include <span>
 #include <string>
@@ -25,7 +26,7 @@
 namespace ple {
 
 /// Keys and values of a file to be, as its bytes. Errors of all that add one: ErrorCode::argument for a key that is
-/// there already.
+/// there already, or a count above 2^32 - 1.
 class GgufKeys {
  public:
   GgufKeys& text(std::string_view key, std::string_view value) {
@@ -33,7 +34,11 @@ class GgufKeys {
     put_text(value);
     return *this;
   }
-  GgufKeys& count(std::string_view key, std::uint64_t value) { return one(key, static_cast<std::uint32_t>(value)); }
+  GgufKeys& count(std::string_view key, std::uint64_t value) {
+    constexpr std::uint32_t most = std::numeric_limits<std::uint32_t>::max();
+    if (value > most) fail(ErrorCode::argument, "GGUF: ", key, " is ", value, ", expected at most ", most);
+    return one(key, static_cast<std::uint32_t>(value));
+  }
   GgufKeys& number(std::string_view key, double value) { return one(key, static_cast<float>(value)); }
   GgufKeys& flag(std::string_view key, bool value) { return one(key, value); }
 
