@@ -201,8 +201,8 @@ def check_types(examples, folder, name, shape, seed):
 
 
 def check_tokens(examples, folder, storyteller, cases):
-    """llama.cpp cuts a text at its line breaks, and so finds no token that has one beside something else. Gemma has none; the shipped
-    model has a few, such as "user" with a line break."""
+    """llama.cpp cuts a text at its line breaks, and so finds no token that has one beside something else. It takes it that
+    Gemma has none; the shipped model has a few, such as "user" with a line break."""
     path, separator = folder / f"{storyteller.name}.gguf", "<<<SEPARATOR>>>"
     run(examples / "quantize", storyteller, path)
     texts = [json.loads(line)["text"] for line in cases.read_text(encoding="utf-8").split("\n") if line]
