@@ -13,9 +13,9 @@
 #include <cstring>
 #include <type_traits>
 
-#include "hwy/highway.h"
 #include "ple/dtype/integers.h"
 #include "ple/simd/f16-inl.h"
+#include "ple/simd/highway-inl.h"
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 HWY_BEFORE_NAMESPACE();
