@@ -2,7 +2,7 @@
 // Gemma 4 against the reference: random models of many shapes, saved by transformers, with the logits, hidden states
 // and per-layer inputs that it computes (tests/reference/make_golden.py). Every backend, chunking and number of
 // threads.
-#include "ple/dispatch.h"
+#include "../chosen_backend.h"
 
 #include <doctest/doctest.h>
 
@@ -76,13 +76,11 @@ std::vector<float> all_logits(const LanguageModel& model, std::span<const Token>
 
 template <class F>
 void for_scalar_and_each_backend(F&& f) {
-  const auto checked = [&]<Backend B>() {
-    const std::string backend = B::name();
+  testing::for_each_choice([&] {
+    const std::string backend = testing::ChosenBackend::name();
     CAPTURE(backend);
-    f.template operator()<B>();
-  };
-  checked.template operator()<Scalar>();
-  for_each_backend(checked);
+    f.template operator()<testing::ChosenBackend>();
+  });
 }
 
 }  // namespace
