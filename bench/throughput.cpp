@@ -6,6 +6,7 @@
 #include <ple/ple.h>
 
 #include "../examples/arguments.h"
+#include "../examples/kv_cache.h"
 #include "../examples/table.h"
 
 #include <sys/wait.h>
@@ -26,6 +27,7 @@ constexpr const char* usage =
     "  --repeat N          (default: 5)\n"
     "  --threads N         (default: all)\n"
     "  --chunk N           tokens of the prompt computed at once (default: 128)\n"
+    "  --kv TYPE           keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
     "  --tables A,B,...    mapped, resident, streamed, none: measured in turn (default: mapped)\n"
     "  --budget MIB        of a streamed table (default: 64)\n"
     "  --json              one line of JSON for each storage instead of a table\n";
@@ -35,6 +37,7 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 struct Options {
   std::string model, backend;
   std::size_t prompt, generate, threads, chunk;
+  ple::Dtype kv_cache_dtype;
 };
 
 /// What a process says of one repetition.
@@ -70,8 +73,10 @@ void serve(const Options& options, const ple::TableStorage& storage, int in, int
       seed = seed * 6364136223846793005u + 1442695040888963407u;
       token = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
     }
-    ple::Session session(
-        model, {.context = options.prompt + options.generate + 1, .chunk = options.chunk, .threads = options.threads});
+    ple::Session session(model, {.context = options.prompt + options.generate + 1,
+                                 .chunk = options.chunk,
+                                 .threads = options.threads,
+                                 .kv_cache_dtype = options.kv_cache_dtype});
     for (char go; ::read(in, &go, 1) == 1;) {
       session.reset();
       start = now();
@@ -170,6 +175,7 @@ void run(examples::Arguments& arguments) {
   options.generate = arguments.number<std::size_t>("--generate", 64);
   options.threads = arguments.number<std::size_t>("--threads", 0);
   options.chunk = arguments.number<std::size_t>("--chunk", 128);
+  options.kv_cache_dtype = examples::kv_cache_dtype(arguments);
   options.backend = arguments.text("--backend").value_or("auto");
   const auto repeat = arguments.number<std::size_t>("--repeat", 5);
   const auto budget = arguments.number<std::size_t>("--budget", 64) << 20;

@@ -112,9 +112,8 @@ struct BestSimd {
   }
   static void weighted_sum(const float* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,
                            std::size_t weights_stride, std::size_t tokens, float* y, std::size_t y_stride) {
-    with_best_backend([&]<Backend B>() {
-      B::weighted_sum(rows, stride, n, cols, weights, weights_stride, tokens, y, y_stride);
-    });
+    with_best_backend(
+        [&]<Backend B>() { B::weighted_sum(rows, stride, n, cols, weights, weights_stride, tokens, y, y_stride); });
   }
   template <StoredType T>
   static void decode(const T* x, std::size_t n, float* y) {

@@ -171,8 +171,8 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
     ropes_[i] = Rope(r.theta, r.fraction, r.factor, 2 * half[i]);
   }
   CachedAttentionWorkspace& cached = attention.cached;
-  const std::size_t results = CachedAttentionWorkspace::partial_results(config.num_attention_heads, group,
-                                                                        options.context, options.parts);
+  const std::size_t results =
+      CachedAttentionWorkspace::partial_results(config.num_attention_heads, group, options.context, options.parts);
   const RowsRequest all[] = {{&x, T, d},
                              {&y, T, d},
                              {&ple_gate, T, p},

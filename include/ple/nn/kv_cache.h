@@ -23,24 +23,32 @@ class KvCache {
  public:
   KvCache() = default;
 
-  /// Errors: ErrorCode::argument for a type other than f32, bf16, f16 and q8_0, or heads that are no whole blocks of it.
+  /// Errors: those of check.
   KvCache(std::size_t kv_heads, std::size_t head_dim, std::size_t slots, Dtype dtype)
       : head_dim_(head_dim), slots_(slots), dtype_(dtype) {
-    if (dtype != Dtype::f32 && dtype != Dtype::bf16 && dtype != Dtype::f16 && dtype != Dtype::q8_0)
-      fail(ErrorCode::argument, "the cache's dtype is ", name_of(dtype), ", expected f32, bf16, f16 or q8_0");
-    if (head_dim % values_per_block(dtype) != 0) {
-      fail(ErrorCode::argument, "the cache's dtype is ", name_of(dtype), ", in blocks of ", values_per_block(dtype),
-           " values, but head_dim is ", head_dim);
-    }
+    check(head_dim, dtype);
     keys_.resize(kv_heads * slots * row_bytes());
     values_.resize(keys_.size());
+  }
+
+  /// Errors: ErrorCode::argument for a type other than f32, bf16, f16 and q8_0, or heads that are no whole blocks of
+  /// it.
+  static void check(std::size_t head_dim, Dtype dtype) {
+    if (dtype != Dtype::f32 && dtype != Dtype::bf16 && dtype != Dtype::f16 && dtype != Dtype::q8_0) {
+      fail(ErrorCode::argument, "kv_cache_dtype is ", name_of(dtype), ", expected f32, bf16, f16 or q8_0");
+    }
+    if (head_dim % values_per_block(dtype) != 0) {
+      fail(ErrorCode::argument, "kv_cache_dtype is ", name_of(dtype), ", in blocks of ", values_per_block(dtype),
+           " values, but head_dim is ", head_dim);
+    }
   }
 
   std::size_t slots() const { return slots_; }
   std::size_t bytes() const { return keys_.size() + values_.size(); }
 
-  /// What bytes() of such a cache is, without making one.
+  /// What bytes() of such a cache is, without making one. Errors: those of check.
   static std::uint64_t bytes(std::uint64_t kv_heads, std::uint64_t head_dim, std::uint64_t slots, Dtype dtype) {
+    check(head_dim, dtype);
     return 2 * kv_heads * slots * bytes_of(dtype, head_dim);
   }
 
