@@ -8,6 +8,7 @@
 #include "bench/work.h"
 #include "examples/arguments.h"
 #include "examples/backend.h"
+#include "examples/kv_cache.h"
 #include "examples/table.h"
 
 #include <sys/wait.h>
@@ -30,6 +31,7 @@ constexpr const char* usage =
     "  --repeat N          (default: 5)\n"
     "  --threads N         (default: all)\n"
     "  --chunk N           tokens of the prompt computed at once (default: 128)\n"
+    "  --kv TYPE           keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
     "  --tables A,B,...    mapped, resident, streamed, none: measured in turn (default: mapped)\n"
     "  --budget MIB        of a streamed table (default: 64)\n"
     "  --json              one line of JSON for each storage instead of a table\n"
@@ -48,6 +50,7 @@ using bench::now;
 struct Options {
   std::string model, backend;
   std::size_t prompt, generate, threads, chunk;
+  ple::Dtype kv_cache_dtype;
 };
 
 /// What a process says of one repetition.
@@ -74,8 +77,10 @@ void serve(const Options& options, const ple::TableStorage& storage, int in, int
       token = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
       result.prompt_sum += static_cast<std::uint64_t>(token);
     }
-    ple::Session session(
-        model, {.context = options.prompt + options.generate + 1, .chunk = options.chunk, .threads = options.threads});
+    ple::Session session(model, {.context = options.prompt + options.generate + 1,
+                                 .chunk = options.chunk,
+                                 .threads = options.threads,
+                                 .kv_cache_dtype = options.kv_cache_dtype});
     const double ready = now();
     for (char go; ::read(in, &go, 1) == 1;) {
       session.reset();
@@ -206,6 +211,7 @@ void run(examples::Arguments& arguments) {
   options.generate = arguments.number<std::size_t>("--generate", 64);
   options.threads = arguments.number<std::size_t>("--threads", std::max(1u, std::thread::hardware_concurrency()));
   options.chunk = arguments.number<std::size_t>("--chunk", 128);
+  options.kv_cache_dtype = examples::kv_cache_dtype(arguments);
   options.backend = arguments.text("--backend").value_or("auto");
   const auto repeat = std::max<std::size_t>(1, arguments.number<std::size_t>("--repeat", 5));
   const auto budget = arguments.number<std::size_t>("--budget", 64) << 20;

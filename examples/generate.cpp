@@ -5,6 +5,7 @@
 #include <ple/ple.h>
 
 #include "arguments.h"
+#include "kv_cache.h"
 #include "table.h"
 
 #include <chrono>
@@ -21,6 +22,7 @@ constexpr const char* usage =
     "  --thinking               let it think before it answers, and show the thoughts\n"
     "  --max-tokens N           of an answer (default: until it ends, or the context is full)\n"
     "  --context N              most positions (default: 4096 or the model's limit)\n"
+    "  --kv TYPE                keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
     "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
     "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
     "  --table mapped|resident|streamed|none\n"
@@ -133,6 +135,7 @@ void run(examples::Arguments& arguments) {
   options.thinking = options.show_thinking = arguments.flag("--thinking");
   options.max_tokens = arguments.number<std::size_t>("--max-tokens", 0);
   options.session.context = arguments.number<std::size_t>("--context", 0);
+  options.session.kv_cache_dtype = examples::kv_cache_dtype(arguments);
   options.session.threads = arguments.number<std::size_t>("--threads", 0);
   options.sampling = sampling(arguments, checkpoint.recommended_sampling());
   arguments.done();

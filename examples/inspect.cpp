@@ -5,6 +5,7 @@
 #include "arguments.h"
 #include "inspect_html.h"
 #include "inspect_report.h"
+#include "kv_cache.h"
 
 #include <fmt/core.h>
 
@@ -23,6 +24,7 @@ constexpr const char* usage =
     "                 safetensors if it has any (weights are not read); or a published model, whose shapes are built\n"
     "                 in: gemma4-e2b, gemma4-e4b, gemma4-31b, gemma3n-e2b, gemma3n-e4b\n"
     "  --context N    positions for the cache of keys and values (default 4096, or the model's longest)\n"
+    "  --kv TYPE      what keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
     "  --html FILE    the same as one self-contained page\n";
 
 namespace {
@@ -93,13 +95,13 @@ void print_reads(const Report& report) {
   fmt::print("  {:<18}{:>12}   one row\n", "token embedding", bytes_text(reads.embedding_row));
   fmt::print("  {:<18}{:>12}   memory bandwidth / this = the most tokens per second\n", "weights, together",
              bytes_text(reads.weights()));
-  fmt::print("  {:<18}{:>12}   keys and values in f32, by the token at position {}\n", "and of the cache",
-             bytes_text(reads.kv_cache), report.kv.context);
+  fmt::print("  {:<18}{:>12}   keys and values in {}, by the token at position {}\n", "and of the cache",
+             bytes_text(reads.kv_cache), report.kv_dtype, report.kv.context);
 }
 
 void print_memory(const Report& report) {
-  fmt::print("\nKEYS AND VALUES at a context of {}, f32, read in chunks of up to {} tokens\n", report.kv.context,
-             report.chunk);
+  fmt::print("\nKEYS AND VALUES at a context of {}, {}, read in chunks of up to {} tokens\n", report.kv.context,
+             report.kv_dtype, report.chunk);
   fmt::print("  {:<18}{:>12}   a slot for every position\n", "full layers", bytes_text(report.kv.full));
   fmt::print("  {:<18}{:>12}   a ring: the window and one chunk; layers that share take nothing\n", "sliding layers",
              bytes_text(report.kv.sliding));
@@ -128,8 +130,9 @@ int main(int argc, char** argv) {
     const auto found = ple::inspect(name);
     const std::size_t longest = std::visit([](const auto& c) { return c.max_position_embeddings; }, found.config);
     const auto context = arguments.number<std::size_t>("--context", std::min<std::size_t>(4096, longest));
+    const ple::Dtype kv_cache_dtype = examples::kv_cache_dtype(arguments);
     arguments.done();
-    const Report report = examples::make_report(found, context);
+    const Report report = examples::make_report(found, context, kv_cache_dtype);
     fmt::print("{}: {}\n{}\n", report.name, report.family, report.shape);
     fmt::print("{}\n", report.has_files ? "Counted from the headers of its files; no weight was read."
                                         : "No files: counted from the configuration alone, without vision and audio; "

@@ -398,10 +398,10 @@ inline std::string html_page(const Report& report) {
                       "files, all touched.",
                       report.kv.context),
           detail::memory_chart(report));
-  section(
-      "Keys and values by context",
-      fmt::format("In f32, read in chunks of up to {} tokens; layers that share K and V take nothing.", report.chunk),
-      detail::kv_chart(report));
+  section("Keys and values by context",
+          fmt::format("In {}, read in chunks of up to {} tokens; layers that share K and V take nothing.",
+                      report.kv_dtype, report.chunk),
+          detail::kv_chart(report));
   return page + "</main>\n</body>\n</html>\n";
 }
 

@@ -88,6 +88,7 @@ struct Report {
   std::vector<Share> google;  // text, vision, audio, PLE
   std::vector<Layer> layers;
   TokenReads reads;
+  std::string kv_dtype;  // what keys and values are kept in
   KvCacheBytes kv;
   std::vector<KvCacheBytes> kv_by_context;
   std::vector<Memory> memory;
@@ -112,11 +113,12 @@ inline const char* family(const ple::Gemma4Config&) { return "Gemma 4"; }
 inline const char* family(const ple::Gemma3nConfig&) { return "Gemma 3n"; }
 
 template <class Config>
-KvCacheBytes kv_cache(const Config& config, std::size_t context) {
+KvCacheBytes kv_cache(const Config& config, std::size_t context, ple::Dtype dtype) {
   KvCacheBytes bytes{.context = context};
   for (std::size_t l = 0; l < config.num_layers(); ++l) {
     const bool full = config.layers[l].attention == ple::AttentionType::full;
-    (full ? bytes.full : bytes.sliding) += ple::kv_cache_bytes(config, l, {.context = context});
+    (full ? bytes.full : bytes.sliding) +=
+        ple::kv_cache_bytes(config, l, {.context = context, .kv_cache_dtype = dtype});
   }
   return bytes;
 }
@@ -198,7 +200,7 @@ inline void add_memory(Report& report, const ple::Inspection& found) {
 
 }  // namespace detail
 
-inline Report make_report(const ple::Inspection& found, std::size_t context) {
+inline Report make_report(const ple::Inspection& found, std::size_t context, ple::Dtype kv_cache_dtype) {
   Report report;
   report.name = found.source;
   report.has_files = found.has_files;
@@ -206,6 +208,7 @@ inline Report make_report(const ple::Inspection& found, std::size_t context) {
   for (const ple::TensorInfo& tensor : found.rest) report.rest_bytes += tensor.bytes;
   report.rest = ple::detail::count_of(found.rest);
   report.chunk = ple::StateOptions{}.chunk;
+  report.kv_dtype = ple::name_of(kv_cache_dtype);
   std::visit(
       [&](const auto& config) {
         if (context == 0 || context > config.max_position_embeddings) {
@@ -218,12 +221,13 @@ inline Report make_report(const ple::Inspection& found, std::size_t context) {
         for (std::size_t l = 0; l < config.num_layers(); ++l) {
           const ple::AttentionType attention = config.layers[l].attention;
           full += attention == ple::AttentionType::full;
-          report.layers.push_back({.attention = attention,
-                                   .shares_kv = config.kv_layer(l) != l,
-                                   .kv_cache = ple::kv_cache_bytes(config, l, {.context = context})});
+          report.layers.push_back(
+              {.attention = attention,
+               .shares_kv = config.kv_layer(l) != l,
+               .kv_cache = ple::kv_cache_bytes(config, l, {.context = context, .kv_cache_dtype = kv_cache_dtype})});
           const std::size_t seen =
               attention == ple::AttentionType::full ? context : std::min(context, config.sliding_window);
-          report.reads.kv_cache += 2 * detail::kv_width(config, l) * seen * sizeof(float);
+          report.reads.kv_cache += 2 * seen * ple::bytes_of(kv_cache_dtype, detail::kv_width(config, l));
         }
         report.shape = fmt::format("{} layers ({} full, {} sliding over {} positions{}), width {}", config.num_layers(),
                                    full, config.num_layers() - full, config.sliding_window,
@@ -232,11 +236,11 @@ inline Report make_report(const ple::Inspection& found, std::size_t context) {
                                        : fmt::format("; the last {} share K and V", config.num_kv_shared_layers),
                                    config.hidden_size);
         report.table_row_values = config.num_layers() * config.hidden_size_per_layer_input;
-        report.kv = detail::kv_cache(config, context);
+        report.kv = detail::kv_cache(config, context, kv_cache_dtype);
         // From 1024 on, or four doublings below the longest.
         for (std::size_t c = std::clamp<std::size_t>(report.max_context / 16, 1, 1024);;
              c = std::min(2 * c, report.max_context)) {
-          report.kv_by_context.push_back(detail::kv_cache(config, c));
+          report.kv_by_context.push_back(detail::kv_cache(config, c, kv_cache_dtype));
           if (c == report.max_context) break;
         }
         detail::add_reads(report, found, config.tie_word_embeddings);

@@ -64,14 +64,16 @@ struct ChosenBackend {
   static void gelu(auto... a) {
     call([&]<Backend B>() { B::gelu(a...); });
   }
-  static void softmax(auto... a) {
-    call([&]<Backend B>() { B::softmax(a...); });
+  static ExpSum exp_sum(auto... a) {
+    ExpSum sum = {};
+    call([&]<Backend B>() { sum = B::exp_sum(a...); });
+    return sum;
   }
   static void keep_above(auto... a) {
     call([&]<Backend B>() { B::keep_above(a...); });
   }
-  static void softcap(auto... a) {
-    call([&]<Backend B>() { B::softcap(a...); });
+  static void softcap(float cap, std::size_t n, float* y) {
+    call([&]<Backend B>() { B::softcap(cap, n, y); });
   }
 };
 

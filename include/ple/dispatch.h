@@ -113,8 +113,9 @@ struct BestSimd {
   }
   template <StoredType T>
   static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,
-                           float* y) {
-    with_best_backend([&]<Backend B>() { B::weighted_sum(rows, stride, n, cols, weights, y); });
+                           std::size_t weights_stride, std::size_t tokens, float* y, std::size_t y_stride) {
+    with_best_backend(
+        [&]<Backend B>() { B::weighted_sum(rows, stride, n, cols, weights, weights_stride, tokens, y, y_stride); });
   }
   template <StoredType T>
   static void decode(const T* x, std::size_t n, float* y) {
@@ -141,8 +142,8 @@ struct BestSimd {
   static void keep_above(float z, std::size_t n, float* y) {
     with_best_backend([&]<Backend B>() { B::keep_above(z, n, y); });
   }
-  static void softmax(std::size_t n, float* y) {
-    with_best_backend([&]<Backend B>() { B::softmax(n, y); });
+  static ExpSum exp_sum(std::size_t n, float* y) {
+    return with_best_backend([&]<Backend B>() { return B::exp_sum(n, y); });
   }
   static void softcap(float cap, std::size_t n, float* y) {
     with_best_backend([&]<Backend B>() { B::softcap(cap, n, y); });

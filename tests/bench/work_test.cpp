@@ -18,7 +18,7 @@ namespace {
 /// Counts instead of computing, but for what is no product.
 struct Counting : Scalar {
   static inline bench::Work done = {};
-  static inline std::uint64_t weighted_sums = 0;
+  static inline std::uint64_t weighted_sums = 0, pieces_added = 0;
 
   template <StoredType T>
   static void matmul(const T*, std::size_t, std::size_t rows, std::size_t cols, const float*, std::size_t,
@@ -31,9 +31,10 @@ struct Counting : Scalar {
     for (std::size_t t = 0; t < x.tokens(); ++t) std::fill_n(y + t * y_stride, w.rows, 0.0f);
   }
   template <StoredType T>
-  static void weighted_sum(const T*, std::size_t, std::size_t n, std::size_t cols, const float*, float*) {
-    done.float_multiply_adds += n * cols;
-    weighted_sums += n * cols;
+  static void weighted_sum(const T*, std::size_t, std::size_t n, std::size_t cols, const float*, std::size_t,
+                           std::size_t tokens, float*, std::size_t) {
+    done.float_multiply_adds += n * cols * tokens;
+    (n == 1 ? pieces_added : weighted_sums) += n * cols * tokens;
   }
 };
 
@@ -72,7 +73,7 @@ void check_counts() {
     CHECK(Counting::done.integer_multiply_adds == expected.integer_multiply_adds);
 
     Counting::done = {};
-    Counting::weighted_sums = 0;
+    Counting::weighted_sums = Counting::pieces_added = 0;
     session.read(Token{3});
     const bench::Work token = bench::work_of(model, prompt.size(), 1, 1);
     CHECK(Counting::done.float_multiply_adds == token.float_multiply_adds);
@@ -80,7 +81,7 @@ void check_counts() {
     // Every weight is read for one multiplication, but for rows that are looked up; attention multiplies with K as
     // often as with V.
     const std::uint64_t products =
-        token.float_multiply_adds + token.integer_multiply_adds - 2 * Counting::weighted_sums;
+        token.float_multiply_adds + token.integer_multiply_adds - 2 * Counting::weighted_sums - Counting::pieces_added;
     const std::uint64_t looked_up = config.num_layers() * config.hidden_size_per_layer_input +  // the table's row
                                     (tied ? 0 : config.hidden_size);                            // the embedding's
     CHECK(token.weight_bytes == bytes_of(DtypeTraits<T>::id, products + looked_up));

@@ -114,7 +114,8 @@ TEST_CASE("shapes from a configuration are those of the files: the shipped model
 
 TEST_CASE("the caches' sizes are those of a state") {
   const auto model = ple::testing::random_model<Gemma4<f32, Simd>>(ple::testing::small_config());
-  for (const StateOptions& options : {StateOptions{100, 7, 1}, StateOptions{6, 4, 1}, StateOptions{256, 1, 2}}) {
+  for (const StateOptions& options :
+       {StateOptions{100, 7, 1}, StateOptions{6, 4, 1, Dtype::bf16}, StateOptions{256, 1, 2, Dtype::f16}}) {
     std::uint64_t bytes = 0;
     for (std::size_t l = 0; l < model.config.num_layers(); ++l) bytes += kv_cache_bytes(model.config, l, options);
     CHECK(bytes == model.make_state(options)->kv_cache_bytes());
@@ -122,6 +123,7 @@ TEST_CASE("the caches' sizes are those of a state") {
   // Of Gemma 3n: a full layer has a slot for every position, a sliding one a window and a chunk less one.
   const Gemma3nConfig config = gemma3n_e2b();
   CHECK(kv_cache_bytes(config, 4, {4096, 128, 1}) == std::uint64_t{2} * 2 * 256 * 4096 * 4);
+  CHECK(kv_cache_bytes(config, 4, {4096, 128, 1, Dtype::q8_0}) == std::uint64_t{2} * 2 * (256 / 32 * 34) * 4096);
   CHECK(kv_cache_bytes(config, 3, {4096, 128, 1}) == std::uint64_t{2} * 2 * 256 * (512 + 127) * 4);
   CHECK(kv_cache_bytes(config, 20, {4096, 128, 1}) == 0);  // the first that shares
 }

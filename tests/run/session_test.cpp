@@ -57,13 +57,19 @@ std::string error_of(ErrorCode code, F&& f) {
 
 TEST_CASE("logits have the same bits however a text is cut and on however many threads") {
   const Model model = random_model<Model>(small_config());
-  const auto tokens = some_tokens(50);
-  const auto whole = all_logits(model, tokens, {.chunk = 50, .threads = 1});
-  for (const std::size_t threads : {1u, 2u, 3u}) {
-    for (const std::size_t chunk : {1u, 3u, 7u, 16u, 64u}) {
-      CAPTURE(threads);
-      CAPTURE(chunk);
-      CHECK(same_bits(whole, all_logits(model, tokens, {.chunk = chunk, .threads = threads})));
+  const auto tokens = some_tokens(150);  // attention works on pieces of 128
+  std::vector<float> in_f32;
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::f16}) {
+    const auto whole = all_logits(model, tokens, {.chunk = 150, .threads = 1, .kv_cache_dtype = dtype});
+    if (dtype == Dtype::f32) in_f32 = whole;
+    CHECK(same_bits(whole, in_f32) == (dtype == Dtype::f32));
+    for (const std::size_t threads : {1u, 2u, 3u}) {
+      for (const std::size_t chunk : {1u, 3u, 7u, 16u, 64u}) {
+        CAPTURE(threads);
+        CAPTURE(chunk);
+        CHECK(
+            same_bits(whole, all_logits(model, tokens, {.chunk = chunk, .threads = threads, .kv_cache_dtype = dtype})));
+      }
     }
   }
 }
@@ -128,6 +134,10 @@ TEST_CASE("what cannot be is refused before anything changes") {
   const auto message = [&](auto&& f) { return error_of(ErrorCode::argument, f); };
   CHECK(message([&] { Session(model, {.context = 257}); }) ==
         "context is 257, expected 1 to 256, the model's max_position_embeddings");
+  CHECK(message([&] { Session(model, {.kv_cache_dtype = Dtype::q4_0}); }) ==
+        "kv_cache_dtype is q4_0, expected f32, bf16, f16 or q8_0");
+  CHECK(message([&] { Session(model, {.kv_cache_dtype = Dtype::q8_0}); }) ==
+        "kv_cache_dtype is q8_0, in blocks of 32 values, but head_dim is 8");
   Session session(model, {.context = 20, .chunk = 4});
   CHECK(message([&] { session.logits(); }).find("no logits") != std::string::npos);
   const auto tokens = some_tokens(21);
@@ -158,16 +168,20 @@ TEST_CASE("a sliding layer keeps a ring, a full layer the context, a shared laye
   Session session(model, {.context = 100, .chunk = 4});
   // layers 0 and 2: 2 heads x (5 + 4 - 1) slots x 8; layer 1: 2 heads x 100 slots x 16; K and V in f32
   CHECK(session.kv_cache_bytes() == (2 * (2 * 8 * 8) + 2 * 100 * 16) * 2 * sizeof(float));
+  const Session half(model, {.context = 100, .chunk = 4, .kv_cache_dtype = Dtype::f16});
+  CHECK(half.kv_cache_bytes() == session.kv_cache_bytes() / 2);
 }
 
 TEST_CASE("reading a prompt or a token allocates nothing") {
   const Model model = random_model<Model>(small_config());
   const auto tokens = some_tokens(30);
-  Session session(model, {.context = 200, .chunk = 8, .threads = 2});
-  const std::size_t before = testing::allocations();
-  session.read(tokens);
-  for (int i = 0; i < 50; ++i) session.read(tokens[0]);
-  CHECK(testing::allocations() == before);
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+    Session session(model, {.context = 200, .chunk = 8, .threads = 2, .kv_cache_dtype = dtype});
+    const std::size_t before = testing::allocations();
+    session.read(tokens);
+    for (int i = 0; i < 150; ++i) session.read(tokens[0]);
+    CHECK(testing::allocations() == before);
+  }
 }
 
 TEST_CASE("layers that share K and V see only the positions whose logits are wanted") {

@@ -120,7 +120,8 @@ struct Gemma4Block {
   static KvCache make_cache(const Gemma4Config& config, std::size_t l, const StateOptions& options) {
     if (config.kv_layer(l) != l) return {};
     const Gemma4LayerConfig& layer = config.layers[l];
-    return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options)};
+    return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options),
+            options.kv_cache_dtype};
   }
 };
 
@@ -156,10 +157,11 @@ Gemma4Block<T, B>::Gemma4Block(const Gemma4Config& config, std::size_t l) {
 
 inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateOptions& options) {
   const std::size_t T = options.chunk, d = config.hidden_size, p = config.hidden_size_per_layer_input;
-  std::size_t q_width = 0, kv_width = 0, group = 0, intermediate = 0, half[2] = {0, 0};
+  std::size_t q_width = 0, kv_width = 0, head_dim = 0, group = 0, intermediate = 0, half[2] = {0, 0};
   for (const Gemma4LayerConfig& layer : config.layers) {
     q_width = std::max(q_width, config.num_attention_heads * layer.head_dim);
     kv_width = std::max(kv_width, layer.num_key_value_heads * layer.head_dim);
+    head_dim = std::max(head_dim, layer.head_dim);
     group = std::max(group, config.num_attention_heads / layer.num_key_value_heads);
     intermediate = std::max(intermediate, layer.intermediate_size);
     half[static_cast<std::size_t>(layer.attention)] = layer.head_dim / 2;
@@ -169,6 +171,9 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
     const RopeConfig& r = config.rope(type);
     ropes_[i] = Rope(r.theta, r.fraction, r.factor, 2 * half[i]);
   }
+  CachedAttentionWorkspace& cached = attention.cached;
+  const std::size_t results =
+      CachedAttentionWorkspace::partial_results(config.num_attention_heads, group, options.context, options.parts);
   const RowsRequest all[] = {{&x, T, d},
                              {&y, T, d},
                              {&ple_gate, T, p},
@@ -176,7 +181,10 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
                              {&attention.keys, T, kv_width},
                              {&attention.values, T, kv_width},
                              {&attention.attended, T, q_width},
-                             {&attention.scores, options.parts * group, options.context},
+                             {&cached.scores, options.parts * attention_tokens * group, attention_piece},
+                             {&cached.cached, options.parts * attention_rows, head_dim},
+                             {&cached.pieces, results, head_dim},
+                             {&cached.sums, results, 2},
                              {&mlp.gate, T, intermediate},
                              {&mlp.up, T, intermediate},
                              {&angles_[0].cosine, T, half[0]},

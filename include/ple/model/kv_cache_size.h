@@ -26,13 +26,14 @@ inline std::uint64_t kv_cache_bytes(const Gemma4Config& config, std::size_t l, c
   if (config.kv_layer(l) != l) return 0;
   const Gemma4LayerConfig& layer = config.layers[l];
   return KvCache::bytes(layer.num_key_value_heads, layer.head_dim,
-                        kv_cache_slots(layer.attention, config.sliding_window, options));
+                        kv_cache_slots(layer.attention, config.sliding_window, options), options.kv_cache_dtype);
 }
 
 inline std::uint64_t kv_cache_bytes(const Gemma3nConfig& config, std::size_t l, const StateOptions& options) {
   if (config.kv_layer(l) != l) return 0;
   return KvCache::bytes(config.num_key_value_heads, config.head_dim,
-                        kv_cache_slots(config.layers[l].attention, config.sliding_window, options));
+                        kv_cache_slots(config.layers[l].attention, config.sliding_window, options),
+                        options.kv_cache_dtype);
 }
 
 }  // namespace ple

@@ -8,6 +8,7 @@
 
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
+#include "ple/dtype/traits.h"
 #include "ple/table/row_store.h"
 #include "ple/tensor/rows.h"
 
@@ -17,6 +18,7 @@ struct StateOptions {
   std::size_t context = 4096;  ///< most positions; full layers keep K and V for each
   std::size_t chunk = 128;     ///< most tokens in one forward pass
   std::size_t parts = 1;       ///< parts() of the executor that will run it
+  Dtype kv_cache_dtype = Dtype::f32;
 };
 
 /// What a model remembers of one text: K and V, the position, and room to compute in.

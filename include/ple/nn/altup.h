@@ -43,7 +43,7 @@ struct AltUp {
     for_each_row(executor, h.rows, h.cols * streams, [&](std::size_t t) {
       std::copy_n(h.row(t), h.cols, p.row(t));
       for (std::size_t j = 0; j < streams; ++j)
-        B::weighted_sum(h.row(t), d, streams, d, c.row(t) + j * streams, p.row(t) + j * d);
+        B::weighted_sum(h.row(t), d, streams, d, c.row(t) + j * streams, streams, 1, p.row(t) + j * d, d);
     });
   }
 
@@ -53,11 +53,11 @@ struct AltUp {
     correction(executor, modalities(executor, all, y), c);
     for_each_row(executor, h.rows, h.cols * 2, [&](std::size_t t) {
       const float minus_1 = -1;
-      B::weighted_sum(stream(p, active).row(t), y.cols, 1, y.cols, &minus_1, y.row(t));
+      B::weighted_sum(stream(p, active).row(t), y.cols, 1, y.cols, &minus_1, 1, 1, y.row(t), y.cols);
       std::copy_n(p.row(t), h.cols, h.row(t));
       for (std::size_t j = 0; j < streams; ++j) {
         const float factor = c.row(t)[j] + 1;
-        B::weighted_sum(y.row(t), y.cols, 1, y.cols, &factor, h.row(t) + j * y.cols);
+        B::weighted_sum(y.row(t), y.cols, 1, y.cols, &factor, 1, 1, h.row(t) + j * y.cols, y.cols);
       }
     });
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "ple/nn/cached_attention.h"
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
 #include "ple/nn/rms_norm.h"
@@ -18,7 +19,7 @@ struct AttentionWorkspace {
   Rows keys;      ///< [T, kv_heads * head_dim]
   Rows values;    ///< [T, kv_heads * head_dim]
   Rows attended;  ///< [T, heads * head_dim]
-  Rows scores;    ///< [parts(executor) * heads per K/V head, positions]
+  CachedAttentionWorkspace cached;
 };
 
 /// y = Wo softmax(q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x); norms are per
@@ -46,7 +47,7 @@ struct Attention {
       rope<B>(angles, t, head_dim, q.row(t), q.cols);
     });
     if (owns_kv) append(executor, first, angles, cache, k, v);
-    attend(executor, first, cache, all.scores, q, attended);
+    CachedAttention<B>{heads, kv_heads, head_dim, window, cache, all.cached, first, q, attended}(executor);
     output(executor, attended, y);
   }
 
@@ -61,33 +62,6 @@ struct Attention {
         float* values = v.row(t) + h * head_dim;
         B::rms_norm(values, nullptr, head_dim, key_norm.epsilon, values);
         cache.write(h, first + t, k.row(t) + h * head_dim, values);
-      }
-    });
-  }
-
-  /// out[t, h] = softmax(q[t, h] K^T) V over the positions that token t sees. The heads that share a K and V read them
-  /// once.
-  void attend(Executor& executor, std::size_t first, const KvCache& cache, Rows scores, Rows q, Rows out) const {
-    const std::size_t group = heads / kv_heads;
-    parallel_for(executor, q.rows * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t part) {
-      for (std::size_t i = begin; i < end; ++i) {
-        const std::size_t t = i / kv_heads, kv = i % kv_heads;
-        const std::size_t position = first + t, seen = std::min(position + 1, window);
-        const auto [older, newer] = cache.runs(position + 1 - seen, seen);
-        const float* queries = q.row(t) + kv * group * head_dim;
-        const Rows p = scores.slice(part * group, group);
-        B::matmul(cache.key(kv, older.slot), head_dim, older.count, head_dim, queries, head_dim, group, p.data,
-                  p.stride);
-        B::matmul(cache.key(kv, newer.slot), head_dim, newer.count, head_dim, queries, head_dim, group,
-                  p.data + older.count, p.stride);
-        for (std::size_t h = 0; h < group; ++h) {
-          B::softmax(seen, p.row(h));
-          float* attended = out.row(t) + (kv * group + h) * head_dim;
-          std::fill_n(attended, head_dim, 0.0f);
-          B::weighted_sum(cache.value(kv, older.slot), head_dim, older.count, head_dim, p.row(h), attended);
-          B::weighted_sum(cache.value(kv, newer.slot), head_dim, newer.count, head_dim, p.row(h) + older.count,
-                          attended);
-        }
       }
     });
   }

@@ -5,57 +5,108 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/error.h"
 #include "ple/core/memory.h"
+#include "ple/simd/decode.h"
 
 namespace ple {
 
 /// A run of cached positions that lie one behind the other in memory.
 struct CacheRun {
-  std::size_t slot = 0, count = 0;
+  std::size_t first = 0, slot = 0, count = 0;  ///< position, and where it lies
 };
 
-/// Keys and values of one layer, [kv_heads, slots, head_dim] each, in f32. Position i lies in slot i % slots: a sliding
-/// layer keeps a ring, a full layer has a slot for every position of the context. Memory is taken as it is first used.
+/// Keys and values of one layer, [kv_heads, slots, head_dim] each, rounded to one type as they are written. Position i
+/// lies in slot i % slots: a sliding layer keeps a ring, a full layer has a slot for every position of the context.
+/// Memory is taken as it is first used.
 class KvCache {
  public:
   KvCache() = default;
-  KvCache(std::size_t kv_heads, std::size_t head_dim, std::size_t slots)
-      : head_dim_(head_dim), slots_(slots), keys_(kv_heads * slots * head_dim), values_(kv_heads * slots * head_dim) {}
+
+  /// Errors: those of check.
+  KvCache(std::size_t kv_heads, std::size_t head_dim, std::size_t slots, Dtype dtype)
+      : head_dim_(head_dim), slots_(slots), dtype_(dtype) {
+    check(head_dim, dtype);
+    keys_.resize(kv_heads * slots * row_bytes());
+    values_.resize(keys_.size());
+  }
+
+  /// Errors: ErrorCode::argument for a type other than f32, bf16, f16 and q8_0, or heads that are no whole blocks of
+  /// it.
+  static void check(std::size_t head_dim, Dtype dtype) {
+    if (dtype != Dtype::f32 && dtype != Dtype::bf16 && dtype != Dtype::f16 && dtype != Dtype::q8_0) {
+      fail(ErrorCode::argument, "kv_cache_dtype is ", name_of(dtype), ", expected f32, bf16, f16 or q8_0");
+    }
+    if (head_dim % values_per_block(dtype) != 0) {
+      fail(ErrorCode::argument, "kv_cache_dtype is ", name_of(dtype), ", in blocks of ", values_per_block(dtype),
+           " values, but head_dim is ", head_dim);
+    }
+  }
 
   std::size_t slots() const { return slots_; }
-  std::size_t bytes() const { return (keys_.size() + values_.size()) * sizeof(float); }
+  std::size_t bytes() const { return keys_.size() + values_.size(); }
 
-  /// What bytes() of such a cache is, without making one.
-  static std::uint64_t bytes(std::uint64_t kv_heads, std::uint64_t head_dim, std::uint64_t slots) {
-    return 2 * kv_heads * head_dim * slots * sizeof(float);
-  }
-
-  const float* key(std::size_t head, std::size_t slot) const {
-    return keys_.data() + (head * slots_ + slot) * head_dim_;
-  }
-  const float* value(std::size_t head, std::size_t slot) const {
-    return values_.data() + (head * slots_ + slot) * head_dim_;
+  /// What bytes() of such a cache is, without making one. Errors: those of check.
+  static std::uint64_t bytes(std::uint64_t kv_heads, std::uint64_t head_dim, std::uint64_t slots, Dtype dtype) {
+    check(head_dim, dtype);
+    return 2 * kv_heads * slots * bytes_of(dtype, head_dim);
   }
 
   void write(std::size_t head, std::size_t position, const float* key, const float* value) {
-    const std::size_t at = (head * slots_ + position % slots_) * head_dim_;
-    std::copy_n(key, head_dim_, keys_.data() + at);
-    std::copy_n(value, head_dim_, values_.data() + at);
+    const std::size_t at = offset(head, position % slots_);
+    encode(key, keys_.data() + at);
+    encode(value, values_.data() + at);
   }
 
-  /// Where positions [first, first + count) lie, oldest first: the second run is empty unless the ring wraps between
-  /// them.
-  struct Runs {
-    CacheRun older, newer;
-  };
-  Runs runs(std::size_t first, std::size_t count) const {
-    const std::size_t slot = first % slots_, before_end = std::min(count, slots_ - slot);
-    return {{slot, before_end}, {0, count - before_end}};
+  /// The keys of a run, [count, head_dim] in f32: where they lie if they are that, else widened into `room`.
+  template <Backend B>
+  const float* keys(std::size_t head, const CacheRun& run, float* room) const {
+    return read<B>(keys_.data() + offset(head, run.slot), run.count, room);
+  }
+  template <Backend B>
+  const float* values(std::size_t head, const CacheRun& run, float* room) const {
+    return read<B>(values_.data() + offset(head, run.slot), run.count, room);
+  }
+
+  /// Calls f(run) for positions [begin, end), oldest first, cut where the ring wraps and into runs of at most `most`.
+  template <class F>
+  void for_each_run(std::size_t begin, std::size_t end, std::size_t most, F&& f) const {
+    while (begin < end) {
+      const std::size_t slot = begin % slots_, count = std::min({end - begin, most, slots_ - slot});
+      f(CacheRun{begin, slot, count});
+      begin += count;
+    }
   }
 
  private:
+  std::size_t row_bytes() const { return bytes_of(dtype_, head_dim_); }
+  std::size_t offset(std::size_t head, std::size_t slot) const { return (head * slots_ + slot) * row_bytes(); }
+
+  template <Backend B>
+  const float* read(const std::byte* rows, std::size_t count, float* room) const {
+    if (dtype_ == Dtype::f32) return reinterpret_cast<const float*>(rows);
+    decode<B>(dtype_, rows, count * head_dim_, room);
+    return room;
+  }
+
+  void encode(const float* values, std::byte* row) const {
+    switch (dtype_) {
+      case Dtype::f32: return encode<f32>(values, row);
+      case Dtype::bf16: return encode<bf16>(values, row);
+      case Dtype::f16: return encode<f16>(values, row);
+      default: return encode<q8_0>(values, row);
+    }
+  }
+  template <EncodableType T>
+  void encode(const float* values, std::byte* row) const {
+    constexpr std::size_t n = DtypeTraits<T>::values_per_block;
+    T* blocks = reinterpret_cast<T*>(row);
+    for (std::size_t i = 0; i < head_dim_ / n; ++i) DtypeTraits<T>::encode(values + i * n, blocks[i]);
+  }
+
   std::size_t head_dim_ = 0, slots_ = 0;
-  AlignedVector<float> keys_, values_;
+  Dtype dtype_ = Dtype::f32;
+  AlignedVector<std::byte> keys_, values_;
 };
 
 }  // namespace ple

@@ -110,7 +110,7 @@ struct SparseMlp : Mlp<T, B> {
       in_parts(executor, y.cols, grain, a.rows * a.cols, [&](std::size_t begin, std::size_t end) {
         for (std::size_t t = 0; t < y.rows; ++t) std::fill(y.row(t) + begin, y.row(t) + end, 0.0f);
         for_each_active(a, 0, a.cols, [&](std::size_t t, std::size_t i) {
-          B::weighted_sum(w.row(i) + begin, w.cols(), 1, end - begin, a.row(t) + i, y.row(t) + begin);
+          B::weighted_sum(w.row(i) + begin, w.cols(), 1, end - begin, a.row(t) + i, 1, 1, y.row(t) + begin, y.stride);
         });
       });
     });

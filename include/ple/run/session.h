@@ -18,10 +18,11 @@
 namespace ple {
 
 struct SessionOptions {
-  std::size_t context = 0;       ///< most positions; 0: 4096, or the model's limit if that is less
-  std::size_t chunk = 128;       ///< most tokens of a prompt that are computed at once
-  std::size_t threads = 0;       ///< of the session's own pool; 0: one for every hardware thread
-  Executor* executor = nullptr;  ///< runs the session instead of a pool of its own; must outlive it
+  std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
+  std::size_t chunk = 128;            ///< most tokens of a prompt that are computed at once
+  std::size_t threads = 0;            ///< of the session's own pool; 0: one for every hardware thread
+  Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
+  Executor* executor = nullptr;       ///< runs the session instead of a pool of its own; must outlive it
 };
 
 /// Called with the tokens read so far and their number in all; false cancels.
@@ -39,7 +40,8 @@ class Session {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
     }
-    state_ = model.make_state({.context = context_, .chunk = chunk_, .parts = parts(*executor_)});
+    state_ = model.make_state(
+        {.context = context_, .chunk = chunk_, .parts = parts(*executor_), .kv_cache_dtype = options.kv_cache_dtype});
     tokens_.reserve(context_);
     logits_.resize(model.vocab_size());
   }

@@ -24,8 +24,8 @@ concept Backend = requires(const float* x, float* y, const bf16* w, const q8_0* 
   B::quantize(x, Dtype::q8_0, n, rows);
   B::matmul(integers, rows, y, n, memory);
   { B::tile_bytes(n) } -> std::same_as<std::size_t>;
-  B::weighted_sum(x, n, n, n, x, y);
-  B::weighted_sum(w, n, n, n, x, y);
+  B::weighted_sum(x, n, n, n, x, n, n, y, n);
+  B::weighted_sum(w, n, n, n, x, n, n, y, n);
   B::decode(x, n, y);
   B::decode(w, n, y);
   B::decode(q, n, y);
@@ -36,7 +36,7 @@ concept Backend = requires(const float* x, float* y, const bf16* w, const q8_0* 
   B::rope(x, x, n, y);
   B::gelu(n, y);
   B::keep_above(a, n, y);
-  B::softmax(n, y);
+  { B::exp_sum(n, y) } -> std::same_as<ExpSum>;
   B::softcap(a, n, y);
 };
 

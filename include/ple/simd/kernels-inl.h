@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "ple/simd/highway-inl.h"
 
@@ -38,19 +39,14 @@ struct Simd {
                                   std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     // One token: short rows are read fastest one after another, long ones four at a time, each in pages of its own.
     const bool one_by_one = tokens == 1 && HWY_MAX_BYTES == 64 && cols * sizeof(T) < 8192;
-    const std::size_t whole_rows = one_by_one ? 0 : rows - rows % tile_rows,
-                      whole_tokens = tokens - tokens % tile_tokens;
-    for (std::size_t r = 0; r < whole_rows; r += tile_rows) {
-      for (std::size_t t = 0; t < whole_tokens; t += tile_tokens) {
-        tile<tile_rows, tile_tokens>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
-                                     y_stride);
-      }
-      for (std::size_t t = whole_tokens; t < tokens; ++t) {
-        tile<tile_rows, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
-                           y_stride);
-      }
+    const std::size_t whole = one_by_one ? 0 : rows - rows % tile_rows;
+    for (std::size_t r = 0; r < whole; r += tile_rows) {
+      for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
+        tile<tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
+                               y_stride);
+      });
     }
-    for (std::size_t r = whole_rows; r < rows; ++r) {
+    for (std::size_t r = whole; r < rows; ++r) {
       for (std::size_t t = 0; t < tokens; ++t) {
         tile<1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
       }
@@ -75,32 +71,26 @@ struct Simd {
 
   template <StoredType T>
   static HWY_NOINLINE void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols,
-                                        const float* weights, float* y) {
+                                        const float* weights, std::size_t weights_stride, std::size_t tokens, float* y,
+                                        std::size_t y_stride) {
     const D d;
-    const std::size_t lanes = hn::Lanes(d);
-    std::size_t c = 0;
-    for (; c + 4 * lanes <= cols; c += 4 * lanes) {
-      V s0 = load(y + c), s1 = load(y + c + lanes), s2 = load(y + c + 2 * lanes), s3 = load(y + c + 3 * lanes);
-      for (std::size_t i = 0; i < n; ++i) {
-        const V weight = hn::Set(d, weights[i]);
-        const T* row = rows + i * stride + c;
-        s0 = hn::MulAdd(weight, load(row), s0);
-        s1 = hn::MulAdd(weight, load(row + lanes), s1);
-        s2 = hn::MulAdd(weight, load(row + 2 * lanes), s2);
-        s3 = hn::MulAdd(weight, load(row + 3 * lanes), s3);
-      }
-      hn::StoreU(s0, d, y + c);
-      hn::StoreU(s1, d, y + c + lanes);
-      hn::StoreU(s2, d, y + c + 2 * lanes);
-      hn::StoreU(s3, d, y + c + 3 * lanes);
+    const std::size_t lanes = hn::Lanes(d), width = tile_rows * lanes, whole = cols - cols % width;
+    for (std::size_t c = 0; c < whole; c += width) {
+      for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
+        add_tile<count>(rows + c, stride, n, weights + t * weights_stride, weights_stride, y + t * y_stride + c,
+                        y_stride);
+      });
     }
-    for (; c < cols; c += lanes) {
+    for (std::size_t c = whole; c < cols; c += lanes) {
       const std::size_t count = std::min(lanes, cols - c);
-      V sum = load_some(y + c, count);
-      for (std::size_t i = 0; i < n; ++i) {
-        sum = hn::MulAdd(hn::Set(d, weights[i]), load_some(rows + i * stride + c, count), sum);
+      for (std::size_t t = 0; t < tokens; ++t) {
+        V sum = load_some(y + t * y_stride + c, count);
+        for (std::size_t i = 0; i < n; ++i) {
+          const V weight = hn::Set(d, weights[t * weights_stride + i]);
+          sum = hn::MulAdd(weight, load_some(rows + i * stride + c, count), sum);
+        }
+        store_some(sum, count, y + t * y_stride + c);
       }
-      store_some(sum, count, y + c);
     }
   }
 
@@ -237,7 +227,7 @@ struct Simd {
     for (std::size_t i = whole; i < n; ++i) y[i] = y[i] <= cutoff ? 0 : y[i] - cutoff;
   }
 
-  static HWY_NOINLINE void softmax(std::size_t n, float* y) {
+  static HWY_NOINLINE ExpSum exp_sum(std::size_t n, float* y) {
     const D d;
     const std::size_t lanes = hn::Lanes(d);
     const V lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
@@ -255,7 +245,7 @@ struct Simd {
     }
     float sum = sum_of(sums);
     for (; i < n; ++i) sum += y[i] = std::exp(y[i] - largest);
-    scale(1.0f / sum, n, y);
+    return {largest, sum};
   }
 
   static HWY_NOINLINE void softcap(float cap, std::size_t n, float* y) {
@@ -275,6 +265,17 @@ struct Simd {
   // A tile's sums stay in registers: 4 x 6 of AVX-512's and NEON's 32, 4 x 2 of the others' 16.
   static constexpr std::size_t tile_rows = 4;
   static constexpr std::size_t tile_tokens = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64 ? 6 : 2;
+
+  /// Calls f(t, count) for tiles of `count` tokens, a constant, from token t on.
+  template <class F>
+  static HWY_INLINE void for_each_tile(std::size_t tokens, const F& f) {
+    std::size_t t = 0;
+    for (; t + tile_tokens <= tokens; t += tile_tokens) f(t, std::integral_constant<std::size_t, tile_tokens>());
+    if constexpr (tile_tokens > 2) {
+      for (; t + 2 <= tokens; t += 2) f(t, std::integral_constant<std::size_t, 2>());
+    }
+    for (; t < tokens; ++t) f(t, std::integral_constant<std::size_t, 1>());
+  }
 
   // Several vectors as nested members rather than an array: compilers keep members in registers, arrays not always.
   // Constructors are written out, because those that the compiler adds are not compiled for the target.
@@ -364,6 +365,41 @@ struct Simd {
         y[t * y_stride + r] += sum_of(hn::Mul(ws, load_some(x + t * x_stride, count)));
       }
     }
+  }
+
+  // Sums of weighted_sum: tile_rows vectors of a row, T tokens.
+  template <std::size_t T, class W>
+  static HWY_INLINE void add_tile(const W* rows, std::size_t stride, std::size_t n, const float* weights,
+                                  std::size_t weights_stride, float* y, std::size_t y_stride) {
+    const std::size_t lanes = hn::Lanes(D());
+    Sums<tile_rows, T> sums;
+    Vectors<T> ws;
+    load_sums(y, y_stride, sums);
+    for (std::size_t i = 0; i < n; ++i, rows += stride) {
+      set_tokens(weights + i, weights_stride, ws);
+      multiply_add(rows, lanes, ws, sums);
+    }
+    store_sums_as_they_are(sums, y, y_stride);
+  }
+  template <std::size_t T>
+  static HWY_INLINE void set_tokens(const float* x, std::size_t stride, Vectors<T>& xs) {
+    xs.first = hn::Set(D(), *x);
+    if constexpr (T > 1) set_tokens(x + stride, stride, xs.rest);
+  }
+  template <std::size_t R, std::size_t T>
+  static HWY_INLINE void load_sums(const float* y, std::size_t stride, Sums<R, T>& sums) {
+    load_tokens(y, stride, sums.first);
+    if constexpr (R > 1) load_sums(y + hn::Lanes(D()), stride, sums.rest);
+  }
+  template <std::size_t T>
+  static HWY_INLINE void store_tokens(const Vectors<T>& xs, float* y, std::size_t stride) {
+    hn::StoreU(xs.first, D(), y);
+    if constexpr (T > 1) store_tokens(xs.rest, y + stride, stride);
+  }
+  template <std::size_t R, std::size_t T>
+  static HWY_INLINE void store_sums_as_they_are(const Sums<R, T>& sums, float* y, std::size_t stride) {
+    store_tokens(sums.first, y, stride);
+    if constexpr (R > 1) store_sums_as_they_are(sums.rest, y + hn::Lanes(D()), stride);
   }
 
   static HWY_INLINE float sum_of(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }

@@ -12,6 +12,11 @@
 
 namespace ple {
 
+/// What is left of scores that became exp(score - largest): a softmax before it is divided by the sum of its weights.
+struct ExpSum {
+  float largest, sum;
+};
+
 /// Rows are `stride` values apart. Sums run in f32, first to last.
 struct Scalar : ScalarIntegers {
   static const char* name() { return "scalar"; }
@@ -30,12 +35,15 @@ struct Scalar : ScalarIntegers {
     }
   }
 
-  /// y[c] += sum_i weights[i] * rows[i, c]      rows: [n, cols]
+  /// y[t, c] += sum_i weights[t, i] * rows[i, c]      rows: [n, cols], weights: [tokens, n], y: [tokens, cols]
   template <StoredType T>
   static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,
-                           float* y) {
-    for (std::size_t i = 0; i < n; ++i) {
-      for (std::size_t c = 0; c < cols; ++c) y[c] += weights[i] * to_f32(rows[i * stride + c]);
+                           std::size_t weights_stride, std::size_t tokens, float* y, std::size_t y_stride) {
+    for (std::size_t t = 0; t < tokens; ++t) {
+      for (std::size_t i = 0; i < n; ++i) {
+        const float weight = weights[t * weights_stride + i];
+        for (std::size_t c = 0; c < cols; ++c) y[t * y_stride + c] += weight * to_f32(rows[i * stride + c]);
+      }
     }
   }
 
@@ -98,12 +106,12 @@ struct Scalar : ScalarIntegers {
     for (std::size_t i = 0; i < n; ++i) y[i] = y[i] <= cutoff ? 0 : y[i] - cutoff;
   }
 
-  /// y = softmax(y)
-  static void softmax(std::size_t n, float* y) {
+  /// y = exp(y - largest y), which divided by the sum that is returned is softmax(y)
+  static ExpSum exp_sum(std::size_t n, float* y) {
     float largest = -std::numeric_limits<float>::infinity(), sum = 0;
     for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, y[i]);
     for (std::size_t i = 0; i < n; ++i) sum += y[i] = std::exp(y[i] - largest);
-    for (std::size_t i = 0; i < n; ++i) y[i] /= sum;
+    return {largest, sum};
   }
 
   /// y = cap * tanh(y / cap)

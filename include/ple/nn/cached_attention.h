@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention over cached keys and values, a piece of the positions at a time: nothing is ever as long as the context but
+// the cache. Sources: Dao et al. 2022 (prompts), Dao et al. 2023, "Flash-Decoding" (single tokens).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "ple/nn/kv_cache.h"
+#include "ple/nn/linear.h"
+
+namespace ple {
+
+/// Positions whose softmax is taken together. Pieces begin at its multiples, whoever computes them and however a text
+/// is cut, and are put together in their order: so a token's result has the same bits always.
+inline constexpr std::size_t attention_piece = 128;
+
+/// Tokens of a prompt that share what is read of a piece, and rows of K or V that are read at once: they stay in a
+/// core's cache.
+inline constexpr std::size_t attention_tokens = 4, attention_rows = 32;
+
+/// Room for it.
+struct CachedAttentionWorkspace {
+  Rows scores;  ///< [parts, attention_tokens * group, attention_piece]; group: query heads for each K/V head
+  Rows cached;  ///< [parts, attention_rows, head_dim]: K or V in f32
+  Rows pieces;  ///< [partial results, head_dim]: sum_i exp(score_i - largest) v_i
+  Rows sums;    ///< [partial results, 2]: largest, sum_i exp(score_i - largest)
+
+  /// Partial results: a token's of all pieces, or those of the tokens that the parts compute, and what these add up to.
+  static std::size_t partial_results(std::size_t heads, std::size_t group, std::size_t context, std::size_t parts) {
+    const std::size_t pieces = (context + attention_piece - 1) / attention_piece;
+    return std::max(heads * (pieces + 1), 2 * parts * attention_tokens * group);
+  }
+};
+
+/// out[t, h] = softmax(q[t, h] K^T) V over the `window` positions up to the token's own. q, out: [T, heads * head_dim],
+/// the tokens at positions first, first + 1, ... The heads that share a K and V read them once.
+template <Backend B>
+struct CachedAttention {
+  std::size_t heads, kv_heads, head_dim, window;
+  const KvCache& cache;
+  const CachedAttentionWorkspace& room;
+  std::size_t first;
+  Rows q, out;
+
+  void operator()(Executor& executor) const {
+    const std::size_t work = q.rows * kv_heads, n = parts(executor);
+    if (work < n) {
+      for (std::size_t t = 0; t < q.rows; ++t) one_token(executor, t);
+      return;
+    }
+    const std::size_t tokens = std::min(work / n, attention_tokens), blocks = (q.rows + tokens - 1) / tokens;
+    parallel_for(executor, blocks * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t part) {
+      for (std::size_t i = begin; i < end; ++i) {
+        const std::size_t t = i / kv_heads * tokens;
+        some_tokens(part, i % kv_heads, t, std::min(t + tokens, q.rows));
+      }
+    });
+  }
+
+ private:
+  /// Positions [begin, end).
+  struct Range {
+    std::size_t begin, end;
+    bool empty() const { return begin >= end; }
+  };
+
+  std::size_t group() const { return heads / kv_heads; }
+
+  /// Of a range, what token t sees.
+  Range seen(std::size_t t, Range range) const {
+    const std::size_t end = first + t + 1;
+    return {std::max(range.begin, end - std::min(end, window)), std::min(range.end, end)};
+  }
+  Range all_seen(std::size_t t) const { return seen(t, {0, first + t + 1}); }
+
+  static Range piece(std::size_t k) { return {k * attention_piece, (k + 1) * attention_piece}; }
+
+  /// One K/V head of tokens [begin, end), by one thread: piece after piece.
+  void some_tokens(std::size_t part, std::size_t kv, std::size_t begin, std::size_t end) const {
+    const std::size_t row = part * 2 * attention_tokens * group(), total = row + attention_tokens * group();
+    for (std::size_t i = 0; i < (end - begin) * group(); ++i) clear(total + i);
+    for (std::size_t k = all_seen(begin).begin / attention_piece; k * attention_piece < all_seen(end - 1).end; ++k) {
+      attend(part, kv, k, begin, end, row);
+      for (std::size_t t = begin; t < end; ++t) {
+        if (seen(t, piece(k)).empty()) continue;
+        for (std::size_t i = (t - begin) * group(); i < (t - begin + 1) * group(); ++i) add(row + i, total + i);
+      }
+    }
+    for (std::size_t i = 0; i < (end - begin) * group(); ++i) {
+      finish(total + i, out.row(begin + i / group()) + (kv * group() + i % group()) * head_dim);
+    }
+  }
+
+  /// One token by all threads: each takes some pieces; then they are added up.
+  void one_token(Executor& executor, std::size_t t) const {
+    const Range all = all_seen(t);
+    const std::size_t k = all.begin / attention_piece, pieces = (all.end - 1) / attention_piece + 1 - k;
+    const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
+      for (std::size_t i = begin; i < end; ++i) attend(part, i / pieces, k + i % pieces, t, t + 1, heads + i * group());
+    };
+    if (heads * (all.end - all.begin) * head_dim < parallel_threshold) {
+      some(0, kv_heads * pieces, 0);
+    } else {
+      parallel_for(executor, kv_heads * pieces, 1, some);
+    }
+    for_each_row(executor, heads, pieces * head_dim, [&](std::size_t h) {
+      clear(h);
+      for (std::size_t i = 0; i < pieces; ++i) add(heads + (h / group() * pieces + i) * group() + h % group(), h);
+      finish(h, out.row(t) + h * head_dim);
+    });
+  }
+
+  /// The partial results of piece k for tokens [begin, end) and K/V head kv, from row `row` on.
+  void attend(std::size_t part, std::size_t kv, std::size_t k, std::size_t begin, std::size_t end,
+              std::size_t row) const {
+    const Rows scores = room.scores.slice(part * attention_tokens * group(), attention_tokens * group());
+    float* const cached = room.cached.row(part * attention_rows);
+    const std::size_t from = seen(begin, piece(k)).begin, to = seen(end - 1, piece(k)).end;
+    // f(t, positions, row of scores, the run's first row that t sees) for what each token sees of a run
+    const auto for_each_seen = [&](const CacheRun& run, const float* rows, auto&& f) {
+      for (std::size_t t = begin; t < end; ++t) {
+        const Range range = seen(t, {run.first, run.first + run.count});
+        if (range.empty()) continue;
+        f(t, range.end - range.begin, scores.row((t - begin) * group()) + range.begin % attention_piece,
+          rows + (range.begin - run.first) * head_dim);
+      }
+    };
+    cache.for_each_run(from, to, attention_rows, [&](const CacheRun& run) {
+      for_each_seen(run, cache.template keys<B>(kv, run, cached),
+                    [&](std::size_t t, std::size_t n, float* p, const float* keys) {
+                      B::matmul(keys, head_dim, n, head_dim, q.row(t) + kv * group() * head_dim, head_dim, group(), p,
+                                scores.stride);
+                    });
+    });
+    for (std::size_t t = begin; t < end; ++t) {
+      const Range range = seen(t, piece(k));
+      if (range.empty()) continue;
+      for (std::size_t i = (t - begin) * group(); i < (t - begin + 1) * group(); ++i) {
+        const ExpSum sum = B::exp_sum(range.end - range.begin, scores.row(i) + range.begin % attention_piece);
+        room.sums.row(row + i)[0] = sum.largest;
+        room.sums.row(row + i)[1] = sum.sum;
+        std::fill_n(room.pieces.row(row + i), head_dim, 0.0f);
+      }
+    }
+    cache.for_each_run(from, to, attention_rows, [&](const CacheRun& run) {
+      for_each_seen(run, cache.template values<B>(kv, run, cached),
+                    [&](std::size_t t, std::size_t n, const float* p, const float* values) {
+                      B::weighted_sum(values, head_dim, n, head_dim, p, scores.stride, group(),
+                                      room.pieces.row(row + (t - begin) * group()), room.pieces.stride);
+                    });
+    });
+  }
+
+  void clear(std::size_t row) const {
+    room.sums.row(row)[0] = -std::numeric_limits<float>::infinity();
+    room.sums.row(row)[1] = 0;
+    std::fill_n(room.pieces.row(row), head_dim, 0.0f);
+  }
+
+  /// total = total + piece, both scaled to the larger of their largest scores
+  void add(std::size_t piece, std::size_t total) const {
+    const float *a = room.sums.row(piece), largest = std::max(a[0], room.sums.row(total)[0]);
+    float* b = room.sums.row(total);
+    const float scale_a = std::exp(a[0] - largest), scale_b = std::exp(b[0] - largest);
+    b[0] = largest;
+    b[1] = std::fma(b[1], scale_b, a[1] * scale_a);
+    B::scale(scale_b, head_dim, room.pieces.row(total));
+    B::weighted_sum(room.pieces.row(piece), head_dim, 1, head_dim, &scale_a, 1, 1, room.pieces.row(total), head_dim);
+  }
+
+  void finish(std::size_t total, float* y) const {
+    std::copy_n(room.pieces.row(total), head_dim, y);
+    B::scale(1 / room.sums.row(total)[1], head_dim, y);
+  }
+};
+
+}  // namespace ple
