@@ -31,7 +31,7 @@ inline double normal_quantile(double share) {
 /// Only rows of Wup and columns of Wdown whose gate is not 0 count. So that a column can be read alone there is a copy
 /// of Wdown with rows and columns exchanged, where its type has a block for each value; types of larger blocks run
 /// along the rows and could be exchanged only by rounding again, so of those all of Wdown is read, and all of Wup too
-/// if there are several tokens. Sums run in the same order whatever the number of tokens.
+/// if there are more than a few tokens. Sums run in the same order whatever the number of tokens.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;
@@ -89,7 +89,7 @@ struct SparseMlp : Mlp<T, B> {
     const Matrix<T>& weight = up.weight;
     if (is_integer_type(weight.dtype())) {
       const Rows u = all.up.slice(0, x.rows).columns(0, a.cols);
-      x.rows == 1 ? multiply_active_rows(executor, x, a, u) : up(executor, x, u);
+      QuantizedRows::is_tiled(x.rows) ? up(executor, x, u) : multiply_active_rows(executor, x, a, u);
       return for_each_row(executor, x.rows, a.cols, [&](std::size_t t) { B::multiply(u.row(t), a.cols, a.row(t)); });
     }
     visit_floats(weight, [&](const auto& w) {
@@ -103,16 +103,21 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
-  /// u = Wup x of one token where a is not 0, in integers; 0 elsewhere.
+  /// u = Wup x in integers, of the rows that any of a few tokens needs; 0 elsewhere.
   void multiply_active_rows(Executor& executor, Rows x, Rows a, Rows u) const {
     const std::size_t row_bytes = bytes_of(up.weight.dtype(), x.cols);
     const IntegerWeights w{up.weight.dtype(), up.weight.data(), row_bytes, a.cols, x.cols};
-    std::fill_n(u.data, u.cols, 0.0f);
+    for (std::size_t t = 0; t < u.rows; ++t) std::fill_n(u.row(t), u.cols, 0.0f);
+    const auto active = [a](std::size_t i) {
+      bool any = false;
+      for (std::size_t t = 0; t < a.rows; ++t) any = any || a.row(t)[i] != 0;
+      return any;
+    };
     detail::multiply_integers<B>(
         executor, w, x, [&](const QuantizedRows& quantized, std::size_t begin, std::size_t end, std::byte* tile) {
           for (std::size_t i = begin; i < end; ++i) {
             std::size_t stop = i;
-            while (stop < end && a.data[stop] != 0) ++stop;
+            while (stop < end && active(stop)) ++stop;
             if (stop > i) B::matmul(w.slice(i, stop - i), quantized, u.data + i, u.stride, tile);
             i = std::max(i, stop);
           }
