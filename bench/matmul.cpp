@@ -60,17 +60,25 @@ void measure_integers() {
   }
   ple::AlignedVector<float> x(tokens * cols, 0.5f), y(tokens * rows);
   ple::AlignedVector<std::byte> memory(ple::QuantizedRows::bytes(tokens, cols)), tile(B::tile_bytes(cols));
-  const ple::IntegerWeights weights{ple::DtypeTraits<T>::id, reinterpret_cast<const std::byte*>(w.data()),
-                                    blocks / rows * sizeof(T), rows, cols};
+  constexpr ple::Dtype dtype = ple::DtypeTraits<T>::id;
+  const ple::InterleavedLayout layout(dtype, cols);
+  ple::AlignedVector<std::byte> tiles(layout.bytes(rows));
+  const double laying_out = seconds([&] {
+    for (std::size_t r = 0; r < rows; r += 16) {
+      ple::interleave(layout, reinterpret_cast<const std::byte*>(w.data() + r * blocks / rows), blocks / rows * sizeof(T), 16,
+                      ple::bytes_of(dtype, 256), tiles.data() + r / 16 * layout.tile_bytes);
+    }
+  });
+  const ple::InterleavedRows weights{dtype, layout, tiles.data(), rows};
   const auto product = [&](std::size_t n) {
     const ple::QuantizedRows quantized(n, cols, ple::IntegerTraits<T>::sub_block, memory);
-    for (std::size_t t = 0; t < n; ++t) B::quantize(x.data() + t * cols, cols, weights.dtype, t, quantized);
+    for (std::size_t t = 0; t < n; ++t) B::quantize(x.data() + t * cols, dtype, t, quantized);
     B::matmul(weights, quantized, y.data(), rows, tile.data());
   };
   const double one = seconds([&] { product(1); }), many = seconds([&] { product(tokens); });
-  fmt::print("{:8} {:6} {:8.1f} GB/s {:10.1f} GOP/s\n", B::name(), ple::DtypeTraits<T>::name,
-             static_cast<double>(blocks * sizeof(T)) / one * 1e-9,
-             2.0 * static_cast<double>(rows * cols * tokens) / many * 1e-9);
+  const double bytes = static_cast<double>(blocks * sizeof(T));
+  fmt::print("{:8} {:6} {:8.1f} GB/s {:10.1f} GOP/s {:10.1f} GB/s\n", B::name(), ple::DtypeTraits<T>::name,
+             bytes / one * 1e-9, 2.0 * static_cast<double>(rows * cols * tokens) / many * 1e-9, bytes / laying_out * 1e-9);
 }
 
 }  // namespace

@@ -1,26 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prompt and decode speed of a model, with its memory both ways and what the machine's limits would allow. Several
-// storages of the PLE table are measured in one run, turn by turn, each in a process of its own.
-#include "../examples/backend.h"
+// Prompt and decode speed of a model, with its memory both ways and the share of what the machine can do at most.
+// Several storages of the PLE table are measured in one run, turn by turn, each in a process of its own.
+#include "bench/machine.h"
 
 #include <ple/ple.h>
 
-#include "../examples/arguments.h"
-#include "../examples/table.h"
+#include "bench/work.h"
+#include "examples/arguments.h"
+#include "examples/backend.h"
+#include "examples/table.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
+#include <cmath>
+#include <filesystem>
 #include <memory>
+#include <thread>
 
 namespace {
 
 constexpr const char* usage =
     "usage: bench_throughput MODEL [options]\n"
     "\n"
-    "  MODEL               a Hugging Face folder of a Gemma 4 model\n"
+    "  MODEL               a Hugging Face folder or a GGUF file of a Gemma 4 model\n"
     "  --prompt N          tokens of the prompt (default: 512)\n"
     "  --generate N        tokens written after it (default: 64)\n"
     "  --repeat N          (default: 5)\n"
@@ -28,9 +32,18 @@ constexpr const char* usage =
     "  --chunk N           tokens of the prompt computed at once (default: 128)\n"
     "  --tables A,B,...    mapped, resident, streamed, none: measured in turn (default: mapped)\n"
     "  --budget MIB        of a streamed table (default: 64)\n"
-    "  --json              one line of JSON for each storage instead of a table\n";
+    "  --json              one line of JSON for each storage instead of a table\n"
+    "\n"
+    "The prompt is random, and the same each time. Before what is measured comes one prompt that brings the weights\n"
+    "into memory; 'start' is the time from opening the file to that prompt's first token.\n"
+    "\n"
+    "'GB/token' are the weights that a token needs: every matrix, and its row of the table. 'of read' is the rate at\n"
+    "which decoding reads them, as a share of the rate at which this machine reads memory. 'of peak' is the time that\n"
+    "the prompt's multiply-adds would take at the machine's peak, as a share of the time it took: products with\n"
+    "quantised weights at the peak of bytes, everything else at the peak of f32 (bf16 weights are computed in f32).\n"
+    "The machine's rates are the best of those measured between the repetitions, on as many threads.\n";
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+using bench::now;
 
 struct Options {
   std::string model, backend;
@@ -39,46 +52,39 @@ struct Options {
 
 /// What a process says of one repetition.
 struct Result {
-  double load_seconds = 0, first_token_seconds = 0, prompt_per_second = 0, decode_per_second = 0;
-  std::uint64_t resident = 0, anonymous = 0, bytes_per_token = 0;
+  double load_seconds = 0, start_seconds = 0, first_token_seconds = 0, prompt_per_second = 0, decode_per_second = 0;
+  std::uint64_t resident = 0, anonymous = 0, prompt_sum = 0;
+  bench::Work prompt = {}, token = {};  // token: halfway through what is decoded
 };
-
-/// Bytes of weights that every token reads: all matrices, and of the embedding only what the head does not read anyway.
-template <class Model>
-std::uint64_t bytes_per_token(Model& model) {
-  std::uint64_t bytes = 0;
-  model.parameters([&](ple::Parameter parameter, std::size_t, auto& values) {
-    if constexpr (requires { values.cols(), values.bytes(); }) {
-      if (parameter != ple::Parameter::token_embedding || model.config.tie_word_embeddings) bytes += values.bytes();
-    }
-  });
-  return bytes + model.table.layout().row_bytes();
-}
 
 /// Measures whenever a byte arrives, until the pipe is closed.
 void serve(const Options& options, const ple::TableStorage& storage, int in, int out) {
   examples::with_backend(options.backend, [&]<ple::Backend B>() {
     Result result;
-    double start = now();
+    const double opened = now();
     const auto checkpoint = ple::Checkpoint::open(options.model);
     auto model = ple::Gemma4<ple::Any, B>::load(checkpoint, {.table = storage});
-    result.load_seconds = now() - start;
-    result.bytes_per_token = bytes_per_token(model);
+    result.load_seconds = now() - opened;
+    result.prompt = bench::work_of_prompt(model, options.prompt, options.chunk);
+    result.token = bench::work_of(model, options.prompt + options.generate / 2, 1, 1);
     std::vector<ple::Token> prompt(options.prompt);
     std::uint64_t seed = 1;
     for (ple::Token& token : prompt) {
       seed = seed * 6364136223846793005u + 1442695040888963407u;
       token = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
+      result.prompt_sum += static_cast<std::uint64_t>(token);
     }
     ple::Session session(
         model, {.context = options.prompt + options.generate + 1, .chunk = options.chunk, .threads = options.threads});
+    const double ready = now();
     for (char go; ::read(in, &go, 1) == 1;) {
       session.reset();
-      start = now();
+      double start = now();
       session.read(prompt);
       ple::Generation generation(session, {.sampling = {}, .stop_tokens = {}, .max_tokens = options.generate + 1});
       generation.next();
       result.first_token_seconds = now() - start;
+      if (result.start_seconds == 0) result.start_seconds = ready - opened + result.first_token_seconds;
       result.prompt_per_second = static_cast<double>(options.prompt) / result.first_token_seconds;
       start = now();
       while (generation.next()) {
@@ -149,18 +155,48 @@ class Process {
   std::vector<Result> results_;
 };
 
-void print(const Process& process, bool json) {
+void print(const Process& process, const bench::Machine& machine, bool json) {
   const double prompt = process.median(&Result::prompt_per_second), decode = process.median(&Result::decode_per_second),
                first = process.median(&Result::first_token_seconds);
   const Result& last = process.last();
   const auto mebibytes = [](std::uint64_t bytes) { return static_cast<double>(bytes) / 1048576; };
+  const auto ratio = [](double part, double whole) { return whole > 0 ? part / whole : std::nan(""); };
+  const auto bytes = static_cast<double>(last.token.weight_bytes), reads = decode * bytes;
+  const auto integers = static_cast<double>(last.prompt.integer_multiply_adds),
+             floats = static_cast<double>(last.prompt.float_multiply_adds);
+  const double at_peak = ratio(integers, machine.int8) + ratio(floats, machine.f32);
+  if (!json) {
+    fmt::print("{:10}{:>12.1f}{:>12.2f}{:>13.2f}{:>8.2f}{:>9.2f}{:>14.0f}{:>11.0f}{:>10.3f}{:>8.0f}%{:>8.0f}%\n",
+               process.name(), prompt, decode, first, last.load_seconds, last.start_seconds, mebibytes(last.resident),
+               mebibytes(last.anonymous), bytes * 1e-9, 100 * ratio(reads, machine.read), 100 * at_peak / first);
+    return;
+  }
+  const auto number = [](double value) { return std::isnan(value) ? "null" : fmt::format("{:.6g}", value); };
   fmt::print(
-      fmt::runtime(json ? "{{\"table\":\"{}\",\"prompt_tokens_per_second\":{:.2f},\"decode_tokens_per_second\":{:.3f},"
-                          "\"first_token_seconds\":{:.3f},\"load_seconds\":{:.3f},\"resident_mib\":{:.1f},"
-                          "\"anonymous_mib\":{:.1f},\"gb_per_token\":{:.4f}}}\n"
-                        : "{:10}{:>12.1f}{:>12.2f}{:>14.2f}{:>10.2f}{:>12.0f}{:>12.0f}{:>12.3f}\n"),
-      process.name(), prompt, decode, first, last.load_seconds, mebibytes(last.resident), mebibytes(last.anonymous),
-      static_cast<double>(last.bytes_per_token) * 1e-9);
+      "{{\"table\":\"{}\",\"prompt_tokens_per_second\":{},\"decode_tokens_per_second\":{},"
+      "\"first_token_seconds\":{},\"load_seconds\":{},\"start_seconds\":{},\"resident_bytes\":{},"
+      "\"anonymous_bytes\":{},\"prompt_sum\":{},\"bytes_per_token\":{},\"prompt_int8_multiply_adds\":{},"
+      "\"prompt_f32_multiply_adds\":{},\"machine_read\":{},\"machine_mapped_read\":{},"
+      "\"machine_int8_multiply_adds\":{},\"machine_f32_multiply_adds\":{},\"share_of_read\":{},"
+      "\"share_of_mapped_read\":{},\"share_of_peak\":{}}}\n",
+      process.name(), number(prompt), number(decode), number(first), number(last.load_seconds),
+      number(last.start_seconds), last.resident, last.anonymous, last.prompt_sum, last.token.weight_bytes,
+      last.prompt.integer_multiply_adds, last.prompt.float_multiply_adds, number(machine.read),
+      number(machine.mapped_read), number(machine.int8), number(machine.f32), number(ratio(reads, machine.read)),
+      number(ratio(reads, machine.mapped_read)), number(at_peak / first));
+}
+
+/// The file that most of the weights are in.
+std::filesystem::path largest_file(const std::filesystem::path& model) {
+  std::filesystem::path largest = model;
+  std::uintmax_t size = 0;
+  if (!std::filesystem::is_directory(model)) return largest;
+  for (const auto& entry : std::filesystem::directory_iterator(model)) {
+    if (!entry.is_regular_file() || entry.file_size() <= size) continue;
+    largest = entry.path();
+    size = entry.file_size();
+  }
+  return largest;
 }
 
 void run(examples::Arguments& arguments) {
@@ -168,10 +204,10 @@ void run(examples::Arguments& arguments) {
   options.model = arguments.first("MODEL");
   options.prompt = arguments.number<std::size_t>("--prompt", 512);
   options.generate = arguments.number<std::size_t>("--generate", 64);
-  options.threads = arguments.number<std::size_t>("--threads", 0);
+  options.threads = arguments.number<std::size_t>("--threads", std::max(1u, std::thread::hardware_concurrency()));
   options.chunk = arguments.number<std::size_t>("--chunk", 128);
   options.backend = arguments.text("--backend").value_or("auto");
-  const auto repeat = arguments.number<std::size_t>("--repeat", 5);
+  const auto repeat = std::max<std::size_t>(1, arguments.number<std::size_t>("--repeat", 5));
   const auto budget = arguments.number<std::size_t>("--budget", 64) << 20;
   const std::string tables = arguments.text("--tables").value_or("mapped");
   const bool json = arguments.flag("--json");
@@ -186,21 +222,30 @@ void run(examples::Arguments& arguments) {
     processes.push_back(std::make_unique<Process>(name, options, storage));
     begin = end + 1;
   }
+  bench::MachineMeter meter(options.threads, largest_file(options.model));
   for (std::size_t i = 0; i <= repeat; ++i) {
     for (const auto& process : processes) {
       fmt::print(stderr, "\r{} of {}: {:20}", i, repeat, process->name());
       process->measure();
       if (i == 0) process->forget();  // the first time brings the weights into memory
     }
+    meter.measure();
   }
   fmt::print(stderr, "\r{:40}\r", "");
   if (!json) {
-    fmt::print("prompt of {} tokens, {} written after it; medians of {}, in turn\n\n", options.prompt, options.generate,
-               repeat);
-    fmt::print("{:10}{:>12}{:>12}{:>14}{:>10}{:>12}{:>12}{:>12}\n", "table", "prompt t/s", "decode t/s", "1st token s",
-               "load s", "resident MiB", "anon. MiB", "GB/token");
+    fmt::print("prompt of {} tokens, {} written after it; {} threads; medians of {}, in turn\n\n", options.prompt,
+               options.generate, options.threads, repeat);
+    fmt::print("{:10}{:>12}{:>12}{:>13}{:>8}{:>9}{:>14}{:>11}{:>10}{:>9}{:>9}\n", "table", "prompt t/s", "decode t/s",
+               "1st token s", "load s", "start s", "resident MiB", "anon. MiB", "GB/token", "of read", "of peak");
   }
-  for (const auto& process : processes) print(*process, json);
+  for (const auto& process : processes) print(*process, meter.best(), json);
+  if (!json) {
+    const bench::Machine& machine = meter.best();
+    fmt::print(
+        "\nthe machine, {} threads: reads {:.1f} GB/s of memory, {:.1f} GB/s of the mapped file;\n"
+        "multiply-adds: {:.0f} billion a second of bytes, {:.0f} of f32\n",
+        options.threads, machine.read * 1e-9, machine.mapped_read * 1e-9, machine.int8 * 1e-9, machine.f32 * 1e-9);
+  }
   while (!processes.empty()) processes.pop_back();  // a later one holds the earlier ones' pipes open
 }
 

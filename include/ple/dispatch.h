@@ -103,10 +103,10 @@ struct BestSimd {
     with_best_backend([&]<Backend B>() { bytes = B::tile_bytes(cols); });
     return bytes;
   }
-  static void quantize(const float* x, std::size_t cols, Dtype weights, std::size_t t, const QuantizedRows& out) {
-    with_best_backend([&]<Backend B>() { B::quantize(x, cols, weights, t, out); });
+  static void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
+    with_best_backend([&]<Backend B>() { B::quantize(x, weights, t, out); });
   }
-  static void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                      std::byte* memory) {
     with_best_backend([&]<Backend B>() { B::matmul(w, x, y, y_stride, memory); });
   }

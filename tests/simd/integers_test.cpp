@@ -50,6 +50,16 @@ std::vector<float> random_values(std::size_t n, unsigned seed) {
   return values;
 }
 
+std::vector<std::byte> interleaved(Dtype dtype, const std::vector<std::byte>& w, std::size_t rows, std::size_t cols) {
+  const InterleavedLayout layout(dtype, cols);
+  std::vector<std::byte> tiles(layout.bytes(rows), std::byte{0x55});
+  for (std::size_t r = 0; r < rows; r += rows_per_tile) {
+    interleave(layout, w.data() + r * bytes_of(dtype, cols), bytes_of(dtype, cols), std::min(rows_per_tile, rows - r),
+               bytes_of(dtype, values_per_chunk), tiles.data() + r / rows_per_tile * layout.tile_bytes);
+  }
+  return tiles;
+}
+
 struct Product {
   std::vector<float> y;
   AlignedVector<std::byte> memory;
@@ -59,15 +69,16 @@ struct Product {
 template <Backend B, class T>
 Product product(const std::vector<std::byte>& w, std::size_t rows, std::size_t cols, const std::vector<float>& x,
                 std::size_t tokens) {
+  constexpr Dtype dtype = DtypeTraits<T>::id;
   Product p;
-  p.memory.resize(QuantizedRows::bytes(tokens, cols) + 64);
-  std::fill(p.memory.begin(), p.memory.end(), std::byte{0});
+  p.memory.assign(QuantizedRows::bytes(tokens, cols), std::byte{0x55});
   p.x = QuantizedRows(tokens, cols, IntegerTraits<T>::sub_block, p.memory);
-  for (std::size_t t = 0; t < tokens; ++t) B::quantize(x.data() + t * cols, cols, DtypeTraits<T>::id, t, p.x);
+  for (std::size_t t = 0; t < tokens; ++t) B::quantize(x.data() + t * cols, dtype, t, p.x);
+  for (std::size_t t = tokens; t < p.x.padded_tokens(); ++t) p.x.clear(t);
+  const auto tiles = interleaved(dtype, w, rows, cols);
   AlignedVector<std::byte> tile(B::tile_bytes(cols));
   p.y.assign(tokens * (rows + 3), -1.0f);
-  B::matmul({DtypeTraits<T>::id, w.data(), cols / DtypeTraits<T>::values_per_block * sizeof(T), rows, cols}, p.x,
-            p.y.data(), rows + 3, tile.data());
+  B::matmul({dtype, InterleavedLayout(dtype, cols), tiles.data(), rows}, p.x, p.y.data(), rows + 3, tile.data());
   return p;
 }
 
@@ -85,25 +96,35 @@ constexpr std::size_t shapes[][2] = {{1, 256}, {5, 512}, {16, 768}, {33, 256}, {
 
 }  // namespace
 
-TEST_CASE("integers, scales and minimums say what decoding says") {
+TEST_CASE("interleaved rows say what decoding says") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
-    constexpr std::size_t n = DtypeTraits<T>::values_per_block, blocks = 256 / n;
-    constexpr std::size_t sub = IntegerTraits<T>::sub_block, subs = 256 / sub;
-    const auto bytes = random_weights<T>(1, 256, 3);
-    const T* w = reinterpret_cast<const T*>(bytes.data());
-    float decoded[256];
-    for (std::size_t b = 0; b < blocks; ++b) DtypeTraits<T>::decode(w[b], decoded + b * n);
-    IntegerChunk chunk;
-    integer_format(DtypeTraits<T>::id).unpack(bytes.data(), blocks, chunk);
-    bool good = true;
-    for (std::size_t i = 0; i < 256; ++i) {
-      const std::size_t lane = lane_of(i / sub, subs);
-      const float product = chunk.scales[lane] * static_cast<float>(chunk.integers[i] - IntegerTraits<T>::zero_point);
-      good &= (IntegerTraits<T>::has_minimum ? product - chunk.minimums[lane] : product) == decoded[i];
-      good &= IntegerTraits<T>::zero_point == 128 || chunk.integers[i] < 64;
+    constexpr std::size_t n = DtypeTraits<T>::values_per_block, sub = IntegerTraits<T>::sub_block;
+    for (const auto& [rows, cols] : shapes) {
+      const auto bytes = random_weights<T>(rows, cols, 3);
+      const T* w = reinterpret_cast<const T*>(bytes.data());
+      const auto tiles = interleaved(DtypeTraits<T>::id, bytes, rows, cols);
+      const InterleavedLayout layout(DtypeTraits<T>::id, cols);
+      // Not more bytes than the blocks have, but for whole tiles and lines, and numbers of 4 or 6 bits in 8.
+      const std::size_t narrow = layout.format->has_super ? rows_per_tile * layout.sub_blocks : 0;
+      CHECK(layout.tile_bytes <= rows_per_tile * bytes_of(DtypeTraits<T>::id, cols) + narrow + 2 * alignment);
+      bool good = true;
+      for (std::size_t r = 0; r < rows; ++r) {
+        std::vector<float> decoded(cols);
+        for (std::size_t b = 0; b < cols / n; ++b) {
+          DtypeTraits<T>::decode(w[r * cols / n + b], decoded.data() + b * n);
+        }
+        for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
+          const SubBlock block = sub_block_of(layout, tiles.data() + r / 16 * layout.tile_bytes, r % 16, s);
+          for (std::size_t i = 0; i < sub; ++i) {
+            const float product = block.scale * static_cast<float>(block.integers[i] - IntegerTraits<T>::zero_point);
+            good &= (IntegerTraits<T>::has_minimum ? product - block.minimum : product) == decoded[s * sub + i];
+            good &= IntegerTraits<T>::zero_point == 128 || block.integers[i] < 64;
+          }
+        }
+      }
+      CHECK(good);
     }
-    CHECK(good);
   });
 }
 

@@ -155,21 +155,25 @@ class ThreadPool final : public Executor {
 template <class F>
 void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f);
 
-/// The most ranges parallel_for makes: a few for each thread, so that an uneven load evens out.
+/// The most ranges parallel_for makes: a few for each thread, so that uneven loads even out.
 inline std::size_t parts(const Executor& executor) {
   return executor.concurrency() == 1 ? 1 : 4 * executor.concurrency();
 }
 
 template <class F>
 void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f) {
-  const std::size_t grains = (n + grain - 1) / grain;
-  const std::size_t ranges = std::min(parts(executor), grains);
+  const std::size_t grains = (n + grain - 1) / grain, ranges = std::min(parts(executor), grains);
   if (ranges <= 1) {
     if (n > 0) f(std::size_t{0}, n, std::size_t{0});
     return;
   }
+  // Later ranges are smaller, 15, 13, ... 3, 1 of 64: whoever takes the last one is not waited for long.
+  const auto begin = [&](std::size_t i) {
+    const std::size_t left = ranges - i;
+    return std::min(n, (grains - grains * left / ranges * left / ranges) * grain);
+  };
   auto task = [&](std::size_t i) {
-    f(std::min(n, grains * i / ranges * grain), std::min(n, grains * (i + 1) / ranges * grain), i);
+    if (begin(i) < begin(i + 1)) f(begin(i), begin(i + 1), i);
   };
   executor.run(ranges, task);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Block types as what integer dot products want: 256 values of a row as bytes, with a scale for each sub-block. In
-// plain C++, eight bytes at a time; the types that are used most have vector kernels as well.
+// Block types as what integer dot products want: 256 values of a row as bytes, with numbers for each sub-block. In
+// plain C++, eight bytes at a time.
 #pragma once
 
 #include <algorithm>
@@ -17,19 +17,17 @@ namespace ple {
 /// Rows are computed with in chunks of as many values.
 inline constexpr std::size_t values_per_chunk = 256;
 
-/// A chunk: value = scale * (integer - zero_point) - minimum, scale and minimum of the value's sub-block. Those of
-/// sub-block s of n stand at lane_of(s, n).
-struct IntegerChunk {
-  alignas(64) std::uint8_t integers[values_per_chunk];
-  float scales[16];
-  float minimums[16];
+/// A chunk as its type has it: value = scale * (integer - zero_point) - minimum, where `integer` is the code or, for a
+/// type with a table, what stands there, and scale and minimum are the sub-block's.
+struct CodeChunk {
+  alignas(64) std::uint8_t codes[values_per_chunk];
+  /// Bits of f16; or integers below 128, signed if there are no minimums, that are multiplied with the two below.
+  std::uint16_t scales[16], minimums[16];
+  std::uint16_t super_scale = 0, super_minimum = 0;  // bits of f16
 };
 
-/// The place of a sub-block's numbers among n: the order in which sums of neighbouring vectors come out.
-constexpr std::size_t lane_of(std::size_t s, std::size_t n) { return s % (n / 4) * 4 + s / (n / 4); }
-
-/// How a block type is unpacked: `integers` writes a block's, `numbers` a super-block's scales and minimums.
-/// zero_point is 128 where all 8 bits are used, else integers are below 64.
+/// How a block type is unpacked: `codes` writes a block's codes, and, for types of 256 values, `numbers` scales and
+/// minimums. zero_point is 128 where integers use all 8 bits, else they are below 64.
 template <class T>
 struct IntegerTraits;
 
@@ -38,15 +36,16 @@ concept IntegerType = requires(const T& block, std::uint8_t* out) {
   { IntegerTraits<T>::zero_point } -> std::convertible_to<int>;
   { IntegerTraits<T>::sub_block } -> std::convertible_to<std::size_t>;
   { IntegerTraits<T>::has_minimum } -> std::convertible_to<bool>;
-  IntegerTraits<T>::integers(block, out);
+  IntegerTraits<T>::codes(block, out);
 };
 
 namespace detail {
 
-template <int zero, std::size_t sub, bool minimum>
+template <int zero, std::size_t sub, int all_bits, bool minimum>
 struct IntegerShape {
   static constexpr int zero_point = zero;
   static constexpr std::size_t sub_block = sub;
+  static constexpr int bits = all_bits;  // of a code
   static constexpr bool has_minimum = minimum;
 };
 
@@ -59,7 +58,7 @@ inline std::uint64_t load8(const void* p) {
 inline void store8(std::uint64_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
 constexpr std::uint64_t all8(std::uint64_t byte) { return byte * 0x0101010101010101u; }
 
-/// 32 integers of 4 bits: 16 lower halves, then 16 upper ones.
+/// 32 codes of 4 bits: 16 lower halves, then 16 upper ones.
 inline void nibbles(const std::uint8_t* pairs, std::uint8_t* out) {
   for (std::size_t i = 0; i < 16; i += 8) {
     const std::uint64_t word = load8(pairs + i);
@@ -75,31 +74,26 @@ inline std::uint64_t spread(std::uint8_t bits) {
 }
 
 template <class Block>
-void five_bit_integers(const Block& block, std::uint8_t* out) {
+void five_bit_codes(const Block& block, std::uint8_t* out) {
   nibbles(block.pairs, out);
   for (std::size_t i = 0; i < 4; ++i) store8(load8(out + 8 * i) | spread(block.high[i]) << 4, out + 8 * i);
 }
 
-inline void iq4_integers(const std::uint8_t* pairs, std::uint8_t* out) {
-  nibbles(pairs, out);
-  for (std::size_t i = 0; i < 32; ++i) out[i] = static_cast<std::uint8_t>(iq4_values[out[i]] ^ 0x80);
-}
-
-/// 256 integers of 2 bits, as q2_k has them, times 1 << up; joined with what `out` holds.
+/// 256 codes of 2 bits, as q2_k has them, times 1 << up; joined with what `out` holds.
 inline void add_two_bits(const std::uint8_t* quads, int up, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     const std::uint64_t two = load8(quads + i / 128 * 32 + i % 32) >> (i % 128 / 32 * 2) & all8(3);
     store8(load8(out + i) | two << up, out + i);
   }
 }
-/// 256 integers of 1 bit: bit i / 32 of byte i % 32.
+/// 256 codes of 1 bit: bit i / 32 of byte i % 32.
 inline void add_one_bit(const std::uint8_t* high, int up, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     const std::uint64_t one = load8(high + i % 32) >> (i / 32) & all8(1);
     store8(load8(out + i) | one << up, out + i);
   }
 }
-/// 256 integers of 4 bits, as q4_k has them.
+/// 256 codes of 4 bits, as q4_k has them.
 inline void pairs_of_sub_blocks(const std::uint8_t* pairs, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     store8(load8(pairs + pair_of(i)) >> half_of(i) & all8(15), out + i);
@@ -107,75 +101,72 @@ inline void pairs_of_sub_blocks(const std::uint8_t* pairs, std::uint8_t* out) {
 }
 
 template <class T>
-void sub_numbers(const T& block, float* scales, float* minimums) {
+void sub_numbers(const T& block, CodeChunk& chunk) {
   const SubScales sub = unpacked(block.scales);
-  const float scale = to_f32(block.scale), min_scale = to_f32(block.min_scale);
-  for (std::size_t s = 0; s < 8; ++s) {
-    scales[lane_of(s, 8)] = scale * static_cast<float>(sub.scales[s]);
-    minimums[lane_of(s, 8)] = min_scale * static_cast<float>(sub.minimums[s]);
-  }
+  std::copy_n(sub.scales, 8, chunk.scales);
+  std::copy_n(sub.minimums, 8, chunk.minimums);
+  chunk.super_minimum = block.min_scale.bits;
 }
 
 }  // namespace detail
 
 template <>
-struct IntegerTraits<q8_0> : detail::IntegerShape<128, 32, false> {
-  static void integers(const q8_0& block, std::uint8_t* out) {
+struct IntegerTraits<q8_0> : detail::IntegerShape<128, 32, 8, false> {
+  static void codes(const q8_0& block, std::uint8_t* out) {
     for (std::size_t i = 0; i < 32; i += 8)
       detail::store8(detail::load8(block.values + i) ^ detail::all8(128), out + i);
   }
 };
 
 template <>
-struct IntegerTraits<q4_0> : detail::IntegerShape<8, 32, false> {
-  static void integers(const q4_0& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
+struct IntegerTraits<q4_0> : detail::IntegerShape<8, 32, 4, false> {
+  static void codes(const q4_0& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q4_1> : detail::IntegerShape<0, 32, true> {
-  static void integers(const q4_1& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
+struct IntegerTraits<q4_1> : detail::IntegerShape<0, 32, 4, true> {
+  static void codes(const q4_1& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q5_0> : detail::IntegerShape<16, 32, false> {
-  static void integers(const q5_0& block, std::uint8_t* out) { detail::five_bit_integers(block, out); }
+struct IntegerTraits<q5_0> : detail::IntegerShape<16, 32, 5, false> {
+  static void codes(const q5_0& block, std::uint8_t* out) { detail::five_bit_codes(block, out); }
 };
 
 template <>
-struct IntegerTraits<q5_1> : detail::IntegerShape<0, 32, true> {
-  static void integers(const q5_1& block, std::uint8_t* out) { detail::five_bit_integers(block, out); }
+struct IntegerTraits<q5_1> : detail::IntegerShape<0, 32, 5, true> {
+  static void codes(const q5_1& block, std::uint8_t* out) { detail::five_bit_codes(block, out); }
 };
 
 template <>
-struct IntegerTraits<iq4_nl> : detail::IntegerShape<128, 32, false> {
-  static void integers(const iq4_nl& block, std::uint8_t* out) { detail::iq4_integers(block.pairs, out); }
+struct IntegerTraits<iq4_nl> : detail::IntegerShape<128, 32, 4, false> {
+  static void codes(const iq4_nl& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q2_k> : detail::IntegerShape<0, 16, true> {
-  static void numbers(const q2_k& block, float* scales, float* minimums) {
-    const float scale = to_f32(block.scale), min_scale = to_f32(block.min_scale);
+struct IntegerTraits<q2_k> : detail::IntegerShape<0, 16, 2, true> {
+  static void numbers(const q2_k& block, CodeChunk& chunk) {
     for (std::size_t s = 0; s < 16; ++s) {
-      scales[lane_of(s, 16)] = scale * static_cast<float>(block.scales[s] & 15);
-      minimums[lane_of(s, 16)] = min_scale * static_cast<float>(block.scales[s] >> 4);
+      chunk.scales[s] = block.scales[s] & 15;
+      chunk.minimums[s] = block.scales[s] >> 4;
     }
+    chunk.super_minimum = block.min_scale.bits;
   }
-  static void integers(const q2_k& block, std::uint8_t* out) {
+  static void codes(const q2_k& block, std::uint8_t* out) {
     std::fill_n(out, 256, std::uint8_t{0});
     detail::add_two_bits(block.quads, 0, out);
   }
 };
 
 template <>
-struct IntegerTraits<q3_k> : detail::IntegerShape<4, 16, false> {
-  static void numbers(const q3_k& block, float* scales, float*) {
-    const float scale = to_f32(block.scale);
+struct IntegerTraits<q3_k> : detail::IntegerShape<4, 16, 3, false> {
+  static void numbers(const q3_k& block, CodeChunk& chunk) {
     for (std::size_t s = 0; s < 16; ++s) {
       const int low = block.scales[s % 8] >> (s / 8 * 4) & 15, high = block.scales[8 + s % 4] >> (s / 4 * 2) & 3;
-      scales[lane_of(s, 16)] = scale * static_cast<float>((low | high << 4) - 32);
+      chunk.scales[s] = static_cast<std::uint16_t>((low | high << 4) - 32);
     }
   }
-  static void integers(const q3_k& block, std::uint8_t* out) {
+  static void codes(const q3_k& block, std::uint8_t* out) {
     std::fill_n(out, 256, std::uint8_t{0});
     detail::add_two_bits(block.quads, 0, out);
     detail::add_one_bit(block.high, 2, out);
@@ -183,31 +174,26 @@ struct IntegerTraits<q3_k> : detail::IntegerShape<4, 16, false> {
 };
 
 template <>
-struct IntegerTraits<q4_k> : detail::IntegerShape<0, 32, true> {
-  static void numbers(const q4_k& block, float* scales, float* minimums) {
-    detail::sub_numbers(block, scales, minimums);
-  }
-  static void integers(const q4_k& block, std::uint8_t* out) { detail::pairs_of_sub_blocks(block.pairs, out); }
+struct IntegerTraits<q4_k> : detail::IntegerShape<0, 32, 4, true> {
+  static void numbers(const q4_k& block, CodeChunk& chunk) { detail::sub_numbers(block, chunk); }
+  static void codes(const q4_k& block, std::uint8_t* out) { detail::pairs_of_sub_blocks(block.pairs, out); }
 };
 
 template <>
-struct IntegerTraits<q5_k> : detail::IntegerShape<0, 32, true> {
-  static void numbers(const q5_k& block, float* scales, float* minimums) {
-    detail::sub_numbers(block, scales, minimums);
-  }
-  static void integers(const q5_k& block, std::uint8_t* out) {
+struct IntegerTraits<q5_k> : detail::IntegerShape<0, 32, 5, true> {
+  static void numbers(const q5_k& block, CodeChunk& chunk) { detail::sub_numbers(block, chunk); }
+  static void codes(const q5_k& block, std::uint8_t* out) {
     detail::pairs_of_sub_blocks(block.pairs, out);
     detail::add_one_bit(block.high, 4, out);
   }
 };
 
 template <>
-struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, false> {
-  static void numbers(const q6_k& block, float* scales, float*) {
-    const float scale = to_f32(block.scale);
-    for (std::size_t s = 0; s < 16; ++s) scales[lane_of(s, 16)] = scale * static_cast<float>(block.scales[s]);
+struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, 6, false> {
+  static void numbers(const q6_k& block, CodeChunk& chunk) {
+    for (std::size_t s = 0; s < 16; ++s) chunk.scales[s] = static_cast<std::uint16_t>(block.scales[s]);
   }
-  static void integers(const q6_k& block, std::uint8_t* out) {
+  static void codes(const q6_k& block, std::uint8_t* out) {
     for (std::size_t i = 0; i < 256; i += 8) {
       const std::uint64_t pairs = detail::load8(block.pairs + i / 128 * 64 + i % 64);
       detail::store8(pairs >> (i % 128 / 64 * 4) & detail::all8(15), out + i);
@@ -217,15 +203,15 @@ struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, false> {
 };
 
 template <>
-struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, false> {
-  static void numbers(const iq4_xs& block, float* scales, float*) {
+struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, 4, false> {
+  static void numbers(const iq4_xs& block, CodeChunk& chunk) {
     for (std::size_t s = 0; s < 8; ++s) {
       const int low = block.scales_low[s / 2] >> (s % 2 * 4) & 15, high = block.scales_high[s / 4] >> (s % 4 * 2) & 3;
-      scales[lane_of(s, 8)] = to_f32(block.scale) * static_cast<float>((low | high << 4) - 32);
+      chunk.scales[s] = static_cast<std::uint16_t>((low | high << 4) - 32);
     }
   }
-  static void integers(const iq4_xs& block, std::uint8_t* out) {
-    for (std::size_t s = 0; s < 8; ++s) detail::iq4_integers(block.pairs + 16 * s, out + 32 * s);
+  static void codes(const iq4_xs& block, std::uint8_t* out) {
+    for (std::size_t s = 0; s < 8; ++s) detail::nibbles(block.pairs + 16 * s, out + 32 * s);
   }
 };
 
@@ -233,28 +219,33 @@ struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, false> {
 struct IntegerFormat {
   int zero_point = 0;
   std::size_t sub_block = 0;
+  int bits = 0;
   bool has_minimum = false;
+  bool has_super = false;  ///< numbers are integers, multiplied with the chunk's
+  bool has_table = false;  ///< codes stand for iq4_values, plus 128
   /// The `count` blocks that a chunk has; what is missing to 256 values counts nothing.
-  void (*unpack)(const std::byte* blocks, std::size_t count, IntegerChunk& chunk) = nullptr;
+  void (*unpack)(const std::byte* blocks, std::size_t count, CodeChunk& chunk) = nullptr;
 };
 
 namespace detail {
 
 template <class T>
-void unpack_chunk(const std::byte* bytes, std::size_t count, IntegerChunk& chunk) {
+void unpack_chunk(const std::byte* bytes, std::size_t count, CodeChunk& chunk) {
   const T* blocks = reinterpret_cast<const T*>(bytes);
   if constexpr (DtypeTraits<T>::values_per_block == values_per_chunk) {
-    IntegerTraits<T>::numbers(*blocks, chunk.scales, chunk.minimums);
-    IntegerTraits<T>::integers(*blocks, chunk.integers);
+    IntegerTraits<T>::numbers(*blocks, chunk);
+    chunk.super_scale = blocks->scale.bits;
+    IntegerTraits<T>::codes(*blocks, chunk.codes);
   } else {
     for (std::size_t b = 0; b < count; ++b) {
-      chunk.scales[lane_of(b, 8)] = to_f32(blocks[b].scale);
-      if constexpr (IntegerTraits<T>::has_minimum) chunk.minimums[lane_of(b, 8)] = -to_f32(blocks[b].minimum);
-      IntegerTraits<T>::integers(blocks[b], chunk.integers + 32 * b);
+      chunk.scales[b] = blocks[b].scale.bits;
+      // These types add theirs: its sign turns.
+      if constexpr (IntegerTraits<T>::has_minimum) chunk.minimums[b] = blocks[b].minimum.bits ^ 0x8000;
+      IntegerTraits<T>::codes(blocks[b], chunk.codes + 32 * b);
     }
     for (std::size_t b = count; b < 8; ++b) {
-      std::fill_n(chunk.integers + 32 * b, 32, std::uint8_t{0});
-      chunk.scales[lane_of(b, 8)] = chunk.minimums[lane_of(b, 8)] = 0;
+      std::fill_n(chunk.codes + 32 * b, 32, std::uint8_t{0});
+      chunk.scales[b] = chunk.minimums[b] = 0;
     }
   }
 }
@@ -262,7 +253,14 @@ void unpack_chunk(const std::byte* bytes, std::size_t count, IntegerChunk& chunk
 template <class T>
 constexpr IntegerFormat integer_format_of() {
   if constexpr (IntegerType<T>) {
-    return {IntegerTraits<T>::zero_point, IntegerTraits<T>::sub_block, IntegerTraits<T>::has_minimum, &unpack_chunk<T>};
+    using Traits = IntegerTraits<T>;
+    return {Traits::zero_point,
+            Traits::sub_block,
+            Traits::bits,
+            Traits::has_minimum,
+            DtypeTraits<T>::values_per_block == values_per_chunk,
+            Traits::zero_point == 128 && Traits::bits == 4,
+            &unpack_chunk<T>};
   } else {
     return {};
   }

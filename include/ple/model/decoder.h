@@ -41,9 +41,17 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
       executor, workspace, n, rows, [] { return Rows{}; }, cache);
 };
 
+/// Where weights of integer types live.
+enum class WeightStorage {
+  interleaved,  ///< in memory, laid out as products want them: as many bytes as in the file, which is read once
+  mapped        ///< in the file: they load at once and may leave memory again, but a token takes several times as long
+};
+
 /// Choices made when a model is opened.
 struct LoadOptions {
   TableStorage table = Mapped{};  ///< where the PLE table's rows live
+  WeightStorage weights = WeightStorage::interleaved;
+  std::size_t threads = 0;  ///< that lay weights out; 0: one for every hardware thread
 };
 
 /// What the layers of most families work on: the embedding itself. Others make several streams of it, which lie side by
@@ -143,8 +151,9 @@ class Decoder final : public LanguageModel {
   }
 
   /// Takes configuration and tensors from a checkpoint: anything with config<Config>() and tensor(Parameter, layer),
-  /// and perhaps ple_table(), an optional TableSource. Weights are used where they lie, and stay valid without the
-  /// checkpoint. Errors: what the checkpoint throws; shape; dtype; those of PleTable::load.
+  /// and perhaps ple_table(), an optional TableSource. Weights are used where they lie, but for those that
+  /// LoadOptions::weights lays out anew, and stay valid without the checkpoint. Errors: what the checkpoint throws;
+  /// shape; dtype; those of PleTable::load.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
     Decoder model(checkpoint.template config<Config>());
@@ -155,6 +164,13 @@ class Decoder final : public LanguageModel {
       model.watch(tensor.map);
       return tensor;
     };
+    const bool interleaved = options.weights == WeightStorage::interleaved;
+    ThreadPool pool(interleaved ? options.threads : 1);
+    const auto interleave = [&](Matrix<T>& values, const Tensor& tensor) {
+      values.interleave(pool);
+      if (values.interleaved() && tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
+    };
+    Tensor embedding_tensor;
     model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
       if constexpr (std::same_as<V, std::vector<float>>) {
         load_vector(tensor_of(parameter, layer), values);
@@ -165,15 +181,34 @@ class Decoder final : public LanguageModel {
           values.load(tensor_of(parameter, layer), options.table);
         }
       } else if (parameter == Parameter::token_embedding && source && source->token_embedding) {
-        model.watch(source->token_embedding->map);
+        embedding_tensor = *source->token_embedding;
+        model.watch(embedding_tensor.map);
         values = V(source->vocabulary->rows(), values.cols());
-        values.load(*source->token_embedding);
+        values.load(embedding_tensor);
       } else {
-        values.load(tensor_of(parameter, layer));
+        const Tensor tensor = tensor_of(parameter, layer);
+        values.load(tensor);
+        if (parameter == Parameter::token_embedding) {
+          embedding_tensor = tensor;
+        } else if (interleaved && model.may_interleave(parameter)) {
+          interleave(values, tensor);
+        }
       }
     });
     model.tie();
+    if (interleaved && model.config.tie_word_embeddings) interleave(model.head, embedding_tensor);
     return model;
+  }
+
+  /// Lays weights of integer types out as LoadOptions::weights says, for a model whose parameters did not come from
+  /// `load`; `tie` was called.
+  void interleave(Executor& executor) {
+    parameters([&]<class V>(Parameter parameter, std::size_t, V& values) {
+      if constexpr (std::same_as<V, Matrix<T>>) {
+        if (may_interleave(parameter)) values.interleave(executor);
+      }
+    });
+    head.interleave(executor);
   }
 
   bool has_ple() const { return config.hidden_size_per_layer_input > 0; }
@@ -278,7 +313,9 @@ class Decoder final : public LanguageModel {
                                  {&context, o.chunk, packed},
                                  {&kept_logits, o.chunk, m.table.vocabulary() ? m.head.rows() : 0}};
       memory = allocate_rows(all);
-      if (m.widest_integer_row_ > 0) scratch.resize(scratch_bytes<B>(o.chunk, m.widest_integer_row_, o.parts));
+      if (m.widest_integer_row_ > 0) {
+        scratch.resize(IntegerScratch<B>(o.chunk, m.widest_integer_row_).bytes(o.parts));
+      }
       ahead = std::max<std::size_t>(o.chunk, 1024);
       if (m.has_ple()) {
         rows = m.table.make_selection(o.chunk);
@@ -307,6 +344,13 @@ class Decoder final : public LanguageModel {
       return bytes;
     }
   };
+
+  /// What is only multiplied with: embeddings are read row by row, and products with the context's projection begin at
+  /// multiples of p.
+  bool may_interleave(Parameter parameter) const {
+    return parameter != Parameter::token_embedding && (parameter != Parameter::ple_context_projection ||
+                                                       config.hidden_size_per_layer_input % rows_per_tile == 0);
+  }
 
   static void load_vector(const Tensor& tensor, std::vector<float>& values) {
     Matrix<Any> row(1, values.size());
@@ -456,7 +500,8 @@ class Decoder final : public LanguageModel {
     const VocabularyMap* vocabulary = table.vocabulary().get();
     const bool few = head.rows() < config.vocab_size;
     const Rows y = few ? state.kept_logits.slice(0, x.rows) : logits;
-    multiply<B>(executor, head, 0, x, y);
+    const Product<T> product{head, y};
+    multiply<B, T>(executor, x, std::span(&product, 1));
     if (config.final_logit_softcapping != 0) {
       parallel_for(executor, y.cols, 1024, [&](std::size_t begin, std::size_t end, std::size_t) {
         for (std::size_t t = 0; t < x.rows; ++t)

@@ -37,25 +37,23 @@ struct Attention {
                   const AttentionWorkspace& all, Rows x, Rows y) const {
     const Rows q = all.queries.slice(0, x.rows).columns(0, heads * head_dim);
     const Rows attended = all.attended.slice(0, x.rows).columns(0, heads * head_dim);
-    query(executor, x, q);
+    const Rows k = all.keys.slice(0, x.rows).columns(0, kv_heads * head_dim);
+    const Rows v = all.values.slice(0, x.rows).columns(0, kv_heads * head_dim);
+    const Product<T> projections[] = {{query.weight, q}, {key.weight, k}, {value.weight, v}};
+    multiply<B, T>(executor, x, std::span(projections, !owns_kv ? 1 : value_is_key ? 2 : 3));
     for_each_row(executor, x.rows, q.cols, [&](std::size_t t) {
       query_norm.row(q.row(t), q.cols, q.row(t));
       rope<B>(angles, t, head_dim, q.row(t), q.cols);
     });
-    if (owns_kv) append(executor, first, angles, cache, all, x);
+    if (owns_kv) append(executor, first, angles, cache, k, v);
     attend(executor, first, cache, all.scores, q, attended);
     output(executor, attended, y);
   }
 
  private:
-  /// Writes K and V of x to the cache.
-  void append(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache,
-              const AttentionWorkspace& all, Rows x) const {
-    const Rows k = all.keys.slice(0, x.rows).columns(0, kv_heads * head_dim);
-    const Rows v = all.values.slice(0, x.rows).columns(0, kv_heads * head_dim);
-    key(executor, x, k);
-    if (!value_is_key) value(executor, x, v);
-    for_each_row(executor, x.rows, k.cols, [&](std::size_t t) {
+  /// Writes K and V, made from the products k and v, to the cache.
+  void append(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache, Rows k, Rows v) const {
+    for_each_row(executor, k.rows, k.cols, [&](std::size_t t) {
       if (value_is_key) std::copy_n(k.row(t), k.cols, v.row(t));
       key_norm.row(k.row(t), k.cols, k.row(t));
       rope<B>(angles, t, head_dim, k.row(t), k.cols);

@@ -29,62 +29,118 @@ void for_each_row(Executor& executor, std::size_t rows, std::size_t cost, F&& f)
 
 /// Scratch memory that products with integer weights need, for up to `tokens` tokens and rows of up to `cols` values.
 template <Backend B>
-std::size_t scratch_bytes(std::size_t tokens, std::size_t cols, std::size_t parts) {
-  const auto lines = [](std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
-  return lines(QuantizedRows::bytes(tokens, cols)) + parts * lines(B::tile_bytes(cols));
-}
+struct IntegerScratch {
+  std::size_t activations, tile, weights;  ///< bytes: of all tokens; of a part's unpacked weights; of its rows
+  IntegerScratch(std::size_t tokens, std::size_t cols)
+      : activations(lines(QuantizedRows::bytes(tokens, cols))),
+        tile(lines(B::tile_bytes(cols))),
+        weights(most_tile_bytes(cols)) {}
+  std::size_t bytes(std::size_t parts) const { return activations + parts * (tile + weights); }
+
+ private:
+  static std::size_t lines(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+  /// Of any type's tile: no code has more than 8 bits, no number of a sub-block of 16 values more than 32.
+  static std::size_t most_tile_bytes(std::size_t cols) {
+    return lines(rows_per_tile * (cols + cols / 16 * 4 + (cols / values_per_chunk + 1) * 4) + 2 * alignment);
+  }
+};
+
+/// Some rows of a matrix and where their products go: y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols outputs.
+/// Where weights are interleaved, `first` is a multiple of rows_per_tile.
+template <class T>
+struct Product {
+  const Matrix<T>& weight;  ///< [out, in], of any type
+  Rows y;
+  std::size_t first = 0;
+  const float* counts = nullptr;  ///< of one token: outputs that nobody asks for are 0 here, and may become 0
+};
 
 namespace detail {
 
-/// Activations become integers once; then each part of the rows is multiplied with them, as multiply(quantized, begin,
-/// end, tile) says, where tile is room for B::matmul.
-template <Backend B, class F>
-void multiply_integers(Executor& executor, const IntegerWeights& w, Rows x, F&& multiply) {
-  const std::size_t needed = scratch_bytes<B>(x.rows, w.cols, parts(executor));
+/// Calls f(product, begin, end, part) for ranges of outputs that begin at multiples of rows_per_tile, in parallel: those
+/// of all products in one go, since waiting for the last thread costs time.
+template <class T, class F>
+void for_each_part(Executor& executor, std::span<const Product<T>> products, std::size_t tokens, F&& f) {
+  std::size_t tiles = 0, work = 0;
+  for (const Product<T>& product : products) {
+    tiles += (product.y.cols + rows_per_tile - 1) / rows_per_tile;
+    work += product.y.cols * product.weight.cols() * tokens;
+  }
+  const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
+    std::size_t before = 0;  // tiles of the products before this one
+    for (const Product<T>& product : products) {
+      const std::size_t rows = product.y.cols, count = (rows + rows_per_tile - 1) / rows_per_tile;
+      const std::size_t from = std::max(begin, before), to = std::min(end, before + count);
+      if (from < to) f(product, (from - before) * rows_per_tile, std::min((to - before) * rows_per_tile, rows), part);
+      before += count;
+    }
+  };
+  if (work < parallel_threshold) {
+    some(0, tiles, 0);
+  } else {
+    parallel_for(executor, tiles, 1, some);
+  }
+}
+
+/// Of one integer type. Activations become integers once; then each part of the rows is multiplied with them. Rows that
+/// are not interleaved become so on the way.
+template <Backend B, class T>
+void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> products) {
+  const Dtype dtype = products[0].weight.dtype();
+  const std::size_t cols = products[0].weight.cols();
+  const IntegerScratch<B> sizes(x.rows, cols);
   std::span<std::byte> memory = executor.scratch();
   AlignedVector<std::byte> own;  // for a caller without scratch memory
-  if (memory.size() < needed) {
-    own.resize(needed);
+  if (memory.size() < sizes.bytes(parts(executor))) {
+    own.resize(sizes.bytes(parts(executor)));
     memory = own;
   }
-  const std::size_t tile_bytes = (B::tile_bytes(w.cols) + alignment - 1) / alignment * alignment;
-  std::byte* tiles = memory.data() + needed - parts(executor) * tile_bytes;
-  const QuantizedRows quantized(x.rows, w.cols, integer_format(w.dtype).sub_block, memory);
-  for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), x.cols, w.dtype, t, quantized); });
+  const QuantizedRows quantized(x.rows, cols, integer_format(dtype).sub_block, memory);
+  for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), dtype, t, quantized); });
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
-  const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
-    multiply(quantized, begin, end, tiles + part * tile_bytes);
-  };
-  if (w.rows * w.cols * x.rows < parallel_threshold) {
-    some(0, w.rows, 0);
-  } else {
-    parallel_for(executor, w.rows, 16, some);
-  }
+  const InterleavedLayout layout(dtype, cols);
+  for_each_part(executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
+    std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
+    const bool whole = p.weight.interleaved();
+    const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
+    if (whole && !p.counts) {
+      return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
+    }
+    for (std::size_t r = begin; r < end; r += rows_per_tile) {
+      const std::size_t count = std::min(rows_per_tile, end - r);
+      if (p.counts && std::all_of(p.counts + r, p.counts + r + count, [](float c) { return c == 0; })) {
+        std::fill_n(p.y.data + r, count, 0.0f);
+        continue;
+      }
+      if (whole) {
+        B::matmul(rows.slice(p.first + r, count), quantized, p.y.data + r, p.y.stride, tile);
+        continue;
+      }
+      p.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
+      B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride, tile);
+    }
+  });
 }
 
 }  // namespace detail
 
-/// y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols outputs.      weight: [out, in], of any type
+/// Several products with the same x, [T, in].
 template <Backend B, class T>
-void multiply(Executor& executor, const Matrix<T>& weight, std::size_t first, Rows x, Rows y) {
-  if (is_integer_type(weight.dtype())) {
-    const std::size_t row_bytes = bytes_of(weight.dtype(), weight.cols());
-    const IntegerWeights w{weight.dtype(), weight.data() + first * row_bytes, row_bytes, y.cols, weight.cols()};
-    return detail::multiply_integers<B>(
-        executor, w, x, [&](const QuantizedRows& quantized, std::size_t begin, std::size_t end, std::byte* tile) {
-          B::matmul(w.slice(begin, end - begin), quantized, y.data + begin, y.stride, tile);
-        });
-  }
-  visit_floats(weight, [&](const auto& w) {
-    const auto some = [&](std::size_t begin, std::size_t end, std::size_t) {
-      B::matmul(w.row(first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, y.data + begin,
-                y.stride);
-    };
-    if (y.cols * w.cols() * x.rows < parallel_threshold) {
-      some(0, y.cols, 0);
-    } else {
-      parallel_for(executor, y.cols, 16, some);
+void multiply(Executor& executor, Rows x, std::span<const Product<T>> products) {
+  const Dtype dtype = products[0].weight.dtype();
+  const bool integers = is_integer_type(dtype);
+  for (const Product<T>& product : products) {
+    if (product.weight.dtype() != dtype && (integers || is_integer_type(product.weight.dtype()))) {
+      for (const Product<T>& one : products) multiply<B, T>(executor, x, std::span(&one, 1));
+      return;
     }
+  }
+  if (integers) return detail::multiply_integers<B>(executor, x, products);
+  detail::for_each_part(executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
+    visit_floats(p.weight, [&](const auto& w) {
+      B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, p.y.data + begin,
+                p.y.stride);
+    });
   });
 }
 
@@ -96,7 +152,10 @@ struct Linear {
   Linear() = default;
   Linear(std::size_t out, std::size_t in) : weight(out, in) {}
 
-  void operator()(Executor& executor, Rows x, Rows y) const { multiply<B>(executor, weight, 0, x, y); }
+  void operator()(Executor& executor, Rows x, Rows y) const {
+    const Product<T> product{weight, y};
+    multiply<B, T>(executor, x, std::span(&product, 1));
+  }
 };
 
 /// y += x

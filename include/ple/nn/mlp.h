@@ -23,8 +23,8 @@ struct Mlp {
   void operator()(Executor& executor, const MlpWorkspace& all, Rows x, Rows y) const {
     const Rows g = all.gate.slice(0, x.rows).columns(0, gate.weight.rows());
     const Rows u = all.up.slice(0, x.rows).columns(0, g.cols);
-    gate(executor, x, g);
-    up(executor, x, u);
+    const Product<T> both[] = {{gate.weight, g}, {up.weight, u}};
+    multiply<B, T>(executor, x, both);
     for_each_row(executor, x.rows, g.cols, [&](std::size_t t) {
       B::gelu(g.cols, g.row(t));
       B::multiply(u.row(t), g.cols, g.row(t));

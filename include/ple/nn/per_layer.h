@@ -46,7 +46,8 @@ struct PerLayerInput {
   /// context = norm(Wproj h0 / sqrt(d)), for the layers whose columns of the table start at `first`.
   /// h0: [T, d]; context: [T, columns].
   void project(Executor& executor, std::size_t first, Rows h0, Rows context) const {
-    multiply<B>(executor, context_projection.weight, first, h0, context);
+    const Product<T> product{context_projection.weight, context, first};
+    multiply<B, T>(executor, h0, std::span(&product, 1));
     const float per_root_d = 1.0f / std::sqrt(static_cast<float>(h0.cols));
     for_each_row(executor, context.rows, context.cols, [&](std::size_t t) {
       B::scale(per_root_d, context.cols, context.row(t));

@@ -29,9 +29,10 @@ inline double normal_quantile(double share) {
 /// token's g. Source: Gemma 3n's activation sparsity, after You et al. 2025 (Spark Transformer).
 ///
 /// Only rows of Wup and columns of Wdown whose gate is not 0 count. So that a column can be read alone there is a copy
-/// of Wdown with rows and columns exchanged, where its type has a block for each value; types of larger blocks run
-/// along the rows and could be exchanged only by rounding again, so of those all of Wdown is read, and all of Wup too
-/// if there are more than a few tokens. Sums run in the same order whatever the number of tokens.
+/// of Wdown with rows and columns exchanged, where its type has a block for each value. Types of larger blocks run
+/// along the rows and could be exchanged only by rounding again: of those a token reads the tiles of Wup that have a
+/// row that counts, and all of Wdown but for blocks without a column that does; several tokens read all. Sums run in
+/// the same order whatever the number of tokens.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;
@@ -89,7 +90,8 @@ struct SparseMlp : Mlp<T, B> {
     const Matrix<T>& weight = up.weight;
     if (is_integer_type(weight.dtype())) {
       const Rows u = all.up.slice(0, x.rows).columns(0, a.cols);
-      QuantizedRows::is_tiled(x.rows) ? up(executor, x, u) : multiply_active_rows(executor, x, a, u);
+      const Product<T> product{weight, u, 0, x.rows == 1 ? a.data : nullptr};
+      multiply<B, T>(executor, x, std::span(&product, 1));
       return for_each_row(executor, x.rows, a.cols, [&](std::size_t t) { B::multiply(u.row(t), a.cols, a.row(t)); });
     }
     visit_floats(weight, [&](const auto& w) {
@@ -101,27 +103,6 @@ struct SparseMlp : Mlp<T, B> {
         });
       });
     });
-  }
-
-  /// u = Wup x in integers, of the rows that any of a few tokens needs; 0 elsewhere.
-  void multiply_active_rows(Executor& executor, Rows x, Rows a, Rows u) const {
-    const std::size_t row_bytes = bytes_of(up.weight.dtype(), x.cols);
-    const IntegerWeights w{up.weight.dtype(), up.weight.data(), row_bytes, a.cols, x.cols};
-    for (std::size_t t = 0; t < u.rows; ++t) std::fill_n(u.row(t), u.cols, 0.0f);
-    const auto active = [a](std::size_t i) {
-      bool any = false;
-      for (std::size_t t = 0; t < a.rows; ++t) any = any || a.row(t)[i] != 0;
-      return any;
-    };
-    detail::multiply_integers<B>(
-        executor, w, x, [&](const QuantizedRows& quantized, std::size_t begin, std::size_t end, std::byte* tile) {
-          for (std::size_t i = begin; i < end; ++i) {
-            std::size_t stop = i;
-            while (stop < end && active(stop)) ++stop;
-            if (stop > i) B::matmul(w.slice(i, stop - i), quantized, u.data + i, u.stride, tile);
-            i = std::max(i, stop);
-          }
-        });
   }
 
   /// y[t] = sum_i a[t, i] Wdown[:, i]

@@ -17,11 +17,11 @@ using Simd = HWY_NAMESPACE::Simd;
 /// What layers ask of a backend; ple/simd/scalar.h defines each function.
 template <class B>
 concept Backend = requires(const float* x, float* y, const bf16* w, const q8_0* q, std::size_t n, float a,
-                           const IntegerWeights& integers, const QuantizedRows& rows, std::byte* memory) {
+                           const InterleavedRows& integers, const QuantizedRows& rows, std::byte* memory) {
   { B::name() } -> std::convertible_to<const char*>;
   B::matmul(x, n, n, n, x, n, n, y, n);
   B::matmul(w, n, n, n, x, n, n, y, n);
-  B::quantize(x, n, Dtype::q8_0, n, rows);
+  B::quantize(x, Dtype::q8_0, n, rows);
   B::matmul(integers, rows, y, n, memory);
   { B::tile_bytes(n) } -> std::same_as<std::size_t>;
   B::weighted_sum(x, n, n, n, x, y);

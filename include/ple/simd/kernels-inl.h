@@ -35,7 +35,10 @@ struct Simd {
   template <StoredType T>
   static HWY_NOINLINE void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
                                   std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
-    const std::size_t whole_rows = rows - rows % tile_rows, whole_tokens = tokens - tokens % tile_tokens;
+    // One token: short rows are read fastest one after another, long ones four at a time, each in pages of its own.
+    const bool one_by_one = tokens == 1 && HWY_MAX_BYTES == 64 && cols * sizeof(T) < 8192;
+    const std::size_t whole_rows = one_by_one ? 0 : rows - rows % tile_rows,
+                      whole_tokens = tokens - tokens % tile_tokens;
     for (std::size_t r = 0; r < whole_rows; r += tile_rows) {
       for (std::size_t t = 0; t < whole_tokens; t += tile_tokens) {
         tile<tile_rows, tile_tokens>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
@@ -61,11 +64,10 @@ struct Simd {
   static bool has_integers() { return BestDot::runs_here(); }
 #endif
   static std::size_t tile_bytes(std::size_t cols) { return Integers::tile_bytes(cols); }
-  static HWY_NOINLINE void quantize(const float* x, std::size_t cols, Dtype weights, std::size_t t,
-                                    const QuantizedRows& out) {
-    has_integers() ? Integers::quantize(x, cols, weights, t, out) : Scalar::quantize(x, cols, weights, t, out);
+  static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
+    has_integers() ? Integers::quantize(x, weights, t, out) : Scalar::quantize(x, weights, t, out);
   }
-  static HWY_NOINLINE void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+  static HWY_NOINLINE void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                   std::byte* memory) {
     has_integers() ? Integers::matmul(w, x, y, y_stride, memory) : Scalar::matmul(w, x, y, y_stride, memory);
   }

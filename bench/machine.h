@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the machine can do at most: how fast N threads read memory and a file's mapping, and how many products they
+// compute. Include it first, as ple/dispatch.h, which it includes.
+#pragma once
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "bench/machine-inl.h"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include <ple/dispatch.h>
+
+#include <ple/core/memory.h>
+#include <ple/core/system.h>
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <thread>
+#include <vector>
+
+namespace bench {
+
+/// Seconds of a clock that only goes forward.
+inline double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// What all threads reached together, each at best. 0: not measured, for want of vectors.
+struct Machine {
+  double read = 0;         ///< bytes a second from memory of the process, in large pages where the system has them
+  double mapped_read = 0;  ///< the same from a mapped file
+  double int8 = 0;         ///< multiply-adds a second of bytes, by the instructions that the kernels use
+  double f32 = 0;          ///< multiply-adds a second of floats
+};
+
+/// Measures beside something else that is measured, several times: the best time counts, since what disturbs a
+/// measurement only makes it slower.
+class MachineMeter {
+ public:
+  /// `file` is mapped for mapped_read: its first GiB. Errors: those of MappedFile.
+  MachineMeter(std::size_t threads, const std::filesystem::path& file)
+      : threads_(threads), map_(ple::MappedFile::open(file)), memory_(buffer_bytes()), sums_(threads) {
+    ple::use_huge_pages(memory_);
+    std::fill(memory_.begin(), memory_.end(), std::byte{1});
+    // Bytes for int8, and finite numbers for f32: 0.5 to 1.
+    for (std::size_t i = 0; i < std::size(weights_); ++i) weights_[i] = 0x3f000000u + static_cast<std::uint32_t>(i);
+  }
+
+  void measure() {
+    ple::with_best_backend([&]<class B>() {
+      if constexpr (requires { Loops<B>::weight_bytes; }) measure<Loops<B>>();
+    });
+  }
+
+  const Machine& best() const { return best_; }
+
+ private:
+  template <class L>
+  void measure() {
+    const std::span mapped = map_->bytes().first(std::min<std::size_t>(map_->bytes().size(), std::size_t{1} << 30));
+    map_->populate(0, mapped.size());
+    for (int i = 0; i < 3; ++i) {
+      keep(best_.read, read<L>(memory_));
+      keep(best_.mapped_read, read<L>(mapped));
+      const auto* w = reinterpret_cast<const std::byte*>(weights_);
+      keep(best_.int8, compute(L::int8_step(), [w](std::size_t steps) { return L::int8(w, steps); }));
+      keep(best_.f32, compute(L::f32_step(), [w](std::size_t steps) { return L::f32(w, steps); }));
+    }
+  }
+
+  /// Bytes a second; each thread streams through a part of its own.
+  template <class L>
+  double read(std::span<const std::byte> memory) {
+    const std::size_t part = memory.size() / threads_ / 4096 * 4096;
+    const double seconds =
+        together([&](std::size_t i) { sums_[i] += static_cast<double>(L::read(memory.data() + i * part, part) & 1); });
+    return static_cast<double>(part * threads_) / seconds;
+  }
+
+  /// Multiply-adds a second of a loop that makes `step` of them in a step.
+  template <class F>
+  double compute(std::uint64_t step, F&& loop) {
+    constexpr std::size_t steps = std::size_t{1} << 20;
+    const double seconds = together([&](std::size_t i) { sums_[i] += static_cast<double>(loop(steps)); });
+    return static_cast<double>(step * steps * threads_) / seconds;
+  }
+
+  /// Seconds from the moment all threads are there until the last is done with f(thread).
+  template <class F>
+  double together(F&& f) const {
+    std::vector<double> begins(threads_), ends(threads_);
+    std::barrier start(static_cast<std::ptrdiff_t>(threads_));
+    const auto work = [&](std::size_t i) {
+      start.arrive_and_wait();
+      begins[i] = now();
+      f(i);
+      ends[i] = now();
+    };
+    {
+      std::vector<std::jthread> others;
+      for (std::size_t i = 1; i < threads_; ++i) others.emplace_back(work, i);
+      work(0);
+    }
+    return *std::max_element(ends.begin(), ends.end()) - *std::min_element(begins.begin(), begins.end());
+  }
+
+  static void keep(double& best, double value) { best = std::max(best, value); }
+
+  /// Eight times the largest cache, so that little of it is still there the next time.
+  static std::size_t buffer_bytes() {
+    std::size_t cache = 0;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    cache = static_cast<std::size_t>(std::max(0L, ::sysconf(_SC_LEVEL3_CACHE_SIZE)));
+#endif
+    return std::max(std::size_t{256} << 20, 8 * cache);
+  }
+
+  std::size_t threads_;
+  std::shared_ptr<const ple::MappedFile> map_;
+  ple::AlignedVector<std::byte> memory_;
+  alignas(ple::alignment) std::uint32_t weights_[4096 / sizeof(std::uint32_t)];
+  std::vector<double> sums_;  // by thread; what the loops found, so that they are not left out
+  Machine best_;
+};
+
+}  // namespace bench

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of a block type laid out side by side, sixteen to a tile, so that a vector holds the same four values of
+// neighbouring rows: a product needs no shuffling, and walks straight through memory. A tile takes the bytes its rows
+// took, but for q4_k, q5_k and q2_k, whose scales of 6 or 4 bits become 8. In plain C++; simd/integers-inl.h multiplies.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "ple/core/memory.h"
+#include "ple/dtype/integers.h"
+
+namespace ple {
+
+inline constexpr std::size_t rows_per_tile = 16;
+
+/// Where things lie in a tile of rows with `cols` values each. Bytes from the tile's beginning:
+///
+///   0              [chunk, 1 or 2, row] f16: a chunk's scale and minimum, for types that have them
+///   sub_blocks_at  for each sub-block:
+///     0              [1 or 2, row]: its scale and minimum; f16, or bytes where a chunk has some, too
+///     number_bytes   the codes of 16 times sub_block values, in planes of 8, 4, 2 or 1 of their bits
+///
+/// Codes go by fours, c = 4 q to 4 q + 3 of a sub-block. A plane is made of lines of 64 bytes, [row, 4], and those of
+/// less than 8 bits keep several fours in a line, each in its bits: of Q fours and L lines, four q is in line q % L
+/// from bit (q / L) * bits on. Planes: 8 -> {8}, 6 -> {4, 2}, 5 -> {4, 1}, 4 -> {4}, 3 -> {2, 1}, 2 -> {2}; the lower
+/// bits come first. A plane of 1 bit for sub-blocks of 16 fills half a line: rows 8 to 15 use the upper 4 bits.
+struct InterleavedLayout {
+  const IntegerFormat* format = nullptr;
+  std::size_t cols = 0, sub_blocks = 0, chunks = 0;
+  int low_bits = 0, high_bits = 0;
+  std::size_t number_bytes = 0, sub_block_bytes = 0, sub_blocks_at = 0, tile_bytes = 0;
+
+  InterleavedLayout() = default;
+  /// cols: whole blocks of `dtype`, an integer type.
+  InterleavedLayout(Dtype dtype, std::size_t columns)
+      : format(&integer_format(dtype)),
+        cols(columns),
+        sub_blocks(columns / format->sub_block),
+        chunks((columns + values_per_chunk - 1) / values_per_chunk),
+        low_bits(format->bits >= 4 ? (format->bits == 8 ? 8 : 4) : 2),
+        high_bits(format->bits - low_bits) {
+    const std::size_t kinds = format->has_minimum ? 2 : 1;
+    const auto lines = [](std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
+    number_bytes = rows_per_tile * kinds * (format->has_super ? 1 : 2);
+    sub_block_bytes =
+        number_bytes + rows_per_tile * format->sub_block * static_cast<std::size_t>(format->bits) / 8;
+    sub_blocks_at = format->has_super ? chunks * kinds * rows_per_tile * 2 : 0;
+    tile_bytes = lines(sub_blocks_at + sub_blocks * sub_block_bytes);
+  }
+
+  std::size_t tiles(std::size_t rows) const { return (rows + rows_per_tile - 1) / rows_per_tile; }
+  std::size_t bytes(std::size_t rows) const { return tiles(rows) * tile_bytes; }
+};
+
+namespace detail {
+
+inline std::uint32_t load4(const std::uint8_t* p) {
+  std::uint32_t word;
+  std::memcpy(&word, p, sizeof word);
+  return word;
+}
+inline void store4(std::uint32_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
+
+/// `bits` bits of a byte, in each of four.
+constexpr std::uint32_t four_masks(int bits) { return 0x01010101u * ((1u << bits) - 1); }
+
+/// Puts one plane of a row's sub-block, bits [from, from + bits) of its codes, into the plane's lines.
+inline void put_plane(const std::uint8_t* codes, std::size_t fours, int from, int bits, std::size_t row,
+                      std::uint8_t* plane) {
+  const std::size_t lines = fours * static_cast<std::size_t>(bits) / 8;
+  const auto four = [&](std::size_t q) { return load4(codes + 4 * q) >> from & four_masks(bits); };
+  if (lines == 0) {
+    std::uint32_t word = 0;
+    for (std::size_t q = 0; q < fours; ++q) word |= four(q) << q;
+    std::uint8_t* half_line = plane + 4 * (row % 8);
+    if (row < 8) {
+      store4(word, half_line);
+    } else {
+      store4(load4(half_line) | word << 4, half_line);
+    }
+    return;
+  }
+  for (std::size_t line = 0; line < lines; ++line) {
+    std::uint32_t word = 0;
+    for (std::size_t q = line, at = 0; q < fours; q += lines, at += static_cast<std::size_t>(bits)) {
+      word |= four(q) << at;
+    }
+    store4(word, plane + 64 * line + 4 * row);
+  }
+}
+
+/// What put_plane wrote: adds the plane's bits to the codes.
+inline void get_plane(const std::uint8_t* plane, std::size_t fours, int from, int bits, std::size_t row,
+                      std::uint8_t* codes) {
+  const std::size_t lines = fours * static_cast<std::size_t>(bits) / 8;
+  for (std::size_t q = 0; q < fours; ++q) {
+    const std::uint8_t* word = lines == 0 ? plane + 4 * (row % 8) : plane + 64 * (q % lines) + 4 * row;
+    const std::size_t at = lines == 0 ? q + row / 8 * 4 : q / lines * static_cast<std::size_t>(bits);
+    store4(load4(codes + 4 * q) | (load4(word) >> at & four_masks(bits)) << from, codes + 4 * q);
+  }
+}
+
+}  // namespace detail
+
+/// Lays up to 16 rows of blocks, `row_bytes` apart, into a tile. Rows that are missing count nothing.
+inline void interleave(const InterleavedLayout& layout, const std::byte* rows, std::size_t row_bytes, std::size_t count,
+                       std::size_t chunk_bytes, std::byte* tile) {
+  const IntegerFormat& format = *layout.format;
+  const std::size_t sub = format.sub_block, kinds = format.has_minimum ? 2 : 1;
+  const auto put = [](std::uint16_t number, std::size_t size, std::byte* to) { std::memcpy(to, &number, size); };
+  const std::size_t number_size = format.has_super ? 1 : 2;
+  CodeChunk chunk;
+  for (std::size_t c = 0; c < layout.chunks; ++c) {
+    const std::size_t first = c * values_per_chunk / sub, n = std::min(values_per_chunk / sub, layout.sub_blocks - first);
+    for (std::size_t r = 0; r < rows_per_tile; ++r) {
+      if (r < count) {
+        format.unpack(rows + r * row_bytes + c * chunk_bytes, n, chunk);
+      } else {
+        chunk = {};
+      }
+      if (format.has_super) {
+        std::byte* super = tile + (c * kinds * rows_per_tile + r) * 2;
+        put(chunk.super_scale, 2, super);
+        if (kinds == 2) put(chunk.super_minimum, 2, super + rows_per_tile * 2);
+      }
+      for (std::size_t s = 0; s < n; ++s) {
+        std::byte* numbers = tile + layout.sub_blocks_at + (first + s) * layout.sub_block_bytes + r * number_size;
+        put(chunk.scales[s], number_size, numbers);
+        if (kinds == 2) put(chunk.minimums[s], number_size, numbers + rows_per_tile * number_size);
+        auto* planes = reinterpret_cast<std::uint8_t*>(numbers - r * number_size + layout.number_bytes);
+        detail::put_plane(chunk.codes + s * sub, sub / 4, 0, layout.low_bits, r, planes);
+        if (layout.high_bits > 0) {
+          detail::put_plane(chunk.codes + s * sub, sub / 4, layout.low_bits, layout.high_bits, r,
+                            planes + rows_per_tile * sub * static_cast<std::size_t>(layout.low_bits) / 8);
+        }
+      }
+    }
+  }
+}
+
+/// A sub-block of one row of a tile: value = scale * (integer - zero_point) - minimum.
+struct SubBlock {
+  std::uint8_t integers[32];
+  float scale = 0, minimum = 0;
+};
+
+/// Sub-block s of row r.
+inline SubBlock sub_block_of(const InterleavedLayout& layout, const std::byte* tile, std::size_t r, std::size_t s) {
+  const IntegerFormat& format = *layout.format;
+  const std::size_t sub = format.sub_block, kinds = format.has_minimum ? 2 : 1;
+  const auto half = [&](std::size_t at) {
+    f16 number;
+    std::memcpy(&number, tile + at, sizeof number);
+    return to_f32(number);
+  };
+  const std::size_t at = layout.sub_blocks_at + s * layout.sub_block_bytes;
+  const auto number = [&](std::size_t kind) {
+    if (!format.has_super) return half(at + (kind * rows_per_tile + r) * 2);
+    const auto integer = static_cast<std::int8_t>(tile[at + kind * rows_per_tile + r]);
+    const std::size_t c = s * sub / values_per_chunk;
+    return half(((c * kinds + kind) * rows_per_tile + r) * 2) * static_cast<float>(integer);
+  };
+  SubBlock block = {};
+  block.scale = number(0);
+  if (kinds == 2) block.minimum = number(1);
+  const auto* planes = reinterpret_cast<const std::uint8_t*>(tile + at + layout.number_bytes);
+  detail::get_plane(planes, sub / 4, 0, layout.low_bits, r, block.integers);
+  if (layout.high_bits > 0) {
+    detail::get_plane(planes + rows_per_tile * sub * static_cast<std::size_t>(layout.low_bits) / 8, sub / 4,
+                      layout.low_bits, layout.high_bits, r, block.integers);
+  }
+  if (format.has_table) {
+    for (std::size_t i = 0; i < sub; ++i)
+      block.integers[i] = static_cast<std::uint8_t>(iq4_values[block.integers[i]] + 128);
+  }
+  return block;
+}
+
+/// Interleaved rows of weights: whole tiles, the last of which may have rows that are not there.
+struct InterleavedRows {
+  Dtype dtype = Dtype::q8_0;
+  InterleavedLayout layout;
+  const std::byte* tiles = nullptr;
+  std::size_t rows = 0;
+
+  /// Rows [first, first + count); `first` is a multiple of rows_per_tile.
+  InterleavedRows slice(std::size_t first, std::size_t count) const {
+    return {dtype, layout, tiles + first / rows_per_tile * layout.tile_bytes, count};
+  }
+};
+
+}  // namespace ple
