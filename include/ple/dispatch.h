@@ -9,7 +9,8 @@
 #endif
 
 // What Highway compiles again per target is ple's own file, never the user's, unless the user drives foreach_target.h.
-#ifndef HIGHWAY_HWY_FOREACH_TARGET_H_
+// Elsewhere than on x86 there is one target to choose from.
+#if !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && (defined(__x86_64__) || defined(__i386__) || defined(_M_X64))
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ple/simd/kernels-inl.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep

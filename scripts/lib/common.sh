@@ -64,6 +64,8 @@ has_package() {
     ninja-build) has_command ninja ;;
     pkg-config) has_command pkg-config || has_command pkgconf ;;
     clang) has_command clang++ ;;
+    g++-aarch64-linux-gnu) has_command aarch64-linux-gnu-g++ ;;
+    qemu-user) has_command qemu-aarch64 ;;
     clang-format-14) has_command clang-format-14 ;;
     clang-tidy-14) has_command clang-tidy-14 ;;
     libhwy-dev) has_header hwy/highway.h ;;

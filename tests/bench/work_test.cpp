@@ -26,8 +26,8 @@ struct Counting : Scalar {
     done.float_multiply_adds += rows * cols * tokens;
     for (std::size_t t = 0; t < tokens; ++t) std::fill_n(y + t * y_stride, rows, 0.0f);
   }
-  static void matmul(const IntegerWeights& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte*) {
-    done.integer_multiply_adds += w.rows * w.cols * x.tokens();
+  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte*) {
+    done.integer_multiply_adds += w.rows * w.layout.cols * x.tokens();
     for (std::size_t t = 0; t < x.tokens(); ++t) std::fill_n(y + t * y_stride, w.rows, 0.0f);
   }
   template <StoredType T>

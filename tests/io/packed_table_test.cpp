@@ -280,7 +280,7 @@ TEST_CASE("packing that is cancelled or cannot be written leaves nothing behind"
   CHECK(message([&] {
           pack_table(original, options, temporary / "table", executor,
                      [](const char*, std::uint64_t done, std::uint64_t total) { return done < total; });
-        }) == "packing was cancelled");
+        }) == (temporary / "table").string() + ": writing was cancelled");
   CHECK_FALSE(std::filesystem::exists(temporary / "table"));
   CHECK_FALSE(std::filesystem::exists(temporary / "table.partial"));
   CHECK(message([&] {

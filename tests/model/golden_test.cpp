@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gemma 4 and Gemma 3n against the reference: random models of many shapes, saved by transformers, with the logits,
 // hidden states and per-layer inputs that it computes (tests/reference/make_golden.py, make_golden_gemma3n.py). Every
-// chunking and number of threads; Gemma 4 on every backend, Gemma 3n on two of them.
-#include "ple/dispatch.h"
+// backend, chunking and number of threads.
+#include "../chosen_backend.h"
 
 #include <doctest/doctest.h>
 
@@ -84,31 +84,18 @@ std::vector<float> all_logits(const LanguageModel& model, std::span<const Token>
 
 template <class F>
 void for_scalar_and_each_backend(F&& f) {
-  const auto checked = [&]<Backend B>() {
-    const std::string backend = B::name();
+  testing::for_each_choice([&] {
+    const std::string backend = testing::ChosenBackend::name();
     CAPTURE(backend);
-    f.template operator()<B>();
-  };
-  checked.template operator()<Scalar>();
-  for_each_backend(checked);
-}
-
-/// Gemma 3n is compiled for plain C++ and the native vectors only, to spare time: other kernels are tested with
-/// Gemma 4.
-template <Backend B>
-std::unique_ptr<LanguageModel> model_of(const Golden& golden) {
-  if constexpr (std::is_same_v<B, Scalar> || std::is_same_v<B, Simd>) {
-    return load_model<Any, B>(golden.checkpoint);
-  } else {
-    if (golden.is_gemma3n()) return nullptr;
-    return std::make_unique<Gemma4<Any, B>>(Gemma4<Any, B>::load(golden.checkpoint));
-  }
+    f.template operator()<testing::ChosenBackend>();
+  });
 }
 
 /// Calls f with the model as its own type.
 template <class F>
 void with_model(const Golden& golden, F&& f) {
-  golden.is_gemma3n() ? f(Gemma3n<Any, Simd>::load(golden.checkpoint)) : f(Gemma4<Any, Simd>::load(golden.checkpoint));
+  golden.is_gemma3n() ? f(Gemma3n<Any, testing::ChosenBackend>::load(golden.checkpoint))
+                      : f(Gemma4<Any, testing::ChosenBackend>::load(golden.checkpoint));
 }
 
 }  // namespace
@@ -118,8 +105,7 @@ TEST_CASE("logits equal the reference's: every shape, backend, chunking; bits do
     CAPTURE(golden.name);
     const auto expected = values(golden, "logits");
     for_scalar_and_each_backend([&]<Backend B>() {
-      const auto model = model_of<B>(golden);
-      if (!model) return;
+      const auto model = load_model<Any, B>(golden.checkpoint);
       const auto whole = all_logits(*model, golden.tokens, golden.tokens.size(), 1);
       CHECK(largest_difference(whole, expected) <= tolerance(expected));
       for (const std::size_t chunk : {1u, 3u, 7u, 64u}) {
@@ -140,7 +126,7 @@ TEST_CASE("a prompt's last logits equal the reference's, though shared layers sa
   for (const Golden& golden : goldens()) {
     CAPTURE(golden.name);
     const auto expected = values(golden, "logits");
-    const auto model = model_of<Simd>(golden);
+    const auto model = load_model<Any, testing::ChosenBackend>(golden.checkpoint);
     for (const std::size_t chunk : {5u, 64u}) {
       Session session(*model, {.chunk = chunk});
       session.read(golden.tokens);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The shipped model with its weights in every block type that can be written.
-#include "ple/dispatch.h"
+#include "../chosen_backend.h"
 
 #include <doctest/doctest.h>
 
@@ -88,7 +88,7 @@ void for_each_encodable_block_type(F&& f) {
 
 TEST_CASE("quantised weights give what their values give, but for activations in 8 bits, on every backend") {
   for_each_encodable_block_type([](Dtype dtype) {
-    const auto exact = Gemma4<Any, Simd>::load(Requantized{checkpoint(), dtype, true});
+    const auto exact = Gemma4<Any, BestSimd>::load(Requantized{checkpoint(), dtype, true});
     const std::vector<float> expected = logits_of(exact, 64, 1);
     const auto check = [&]<Backend B>() {
       const std::string backend = B::name();
@@ -111,8 +111,7 @@ TEST_CASE("quantised weights give what their values give, but for activations in
       CHECK(relative <= bound);
       CHECK(relative > 0);
     };
-    check.operator()<Scalar>();
-    for_each_backend(check);
+    testing::for_each_choice([&] { check.operator()<testing::ChosenBackend>(); });
   });
 }
 

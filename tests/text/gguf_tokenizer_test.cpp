@@ -17,6 +17,7 @@
 #include "../io/gguf_writer.h"
 #include "../temporary.h"
 #include "gguf_tokenizer_writer.h"
+#include "ple/text/gguf_tokenizer_keys.h"
 #include "ple/text/tokenizer.h"
 
 using namespace ple;
@@ -66,6 +67,20 @@ void check_refused(const std::function<void(GgufWriter&)>& change, ErrorCode cod
     CHECK(error.code() == code);
     CHECK(message.find(part) != std::string::npos);
     CHECK(message.find("tokenizer.gguf") != std::string::npos);
+    return;
+  }
+  FAIL_CHECK("no error");
+}
+
+void check_message(const std::function<void()>& f, ErrorCode code, const std::string& part) {
+  CAPTURE(part);
+  try {
+    f();
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    CAPTURE(message);
+    CHECK(error.code() == code);
+    CHECK(message.find(part) != std::string::npos);
     return;
   }
   FAIL_CHECK("no error");
@@ -188,6 +203,77 @@ TEST_CASE("Gemma 4's tokenizer in a GGUF file is the one of its tokenizer.json")
       }
     }
   }
+}
+
+TEST_CASE(
+    "a tokenizer.json written as keys of a GGUF file gives the same tokens, and what llama.cpp's converter writes") {
+  std::vector<std::string> texts;
+  std::ifstream cases(PLE_TEST_DATA "/text/tokenizer_cases.jsonl", std::ios::binary);
+  std::size_t lines = 0;
+  for (std::string line; std::getline(cases, line); ++lines) {
+    if (lines % 7 == 0) texts.push_back(json::parse(line)["text"]);
+  }
+  REQUIRE(texts.size() >= 400);
+  for (const std::string path : {PLE_MODEL_DIR "/storyteller/tokenizer.json", PLE_TEST_DATA "/text/tokenizer.json"}) {
+    CAPTURE(path);
+    const Tokenizer expected = Tokenizer::open(path);
+    const std::size_t padded = expected.vocab_size() + 2;  // the model has more rows than the tokenizer tokens
+    const TemporaryFolder folder;
+    GgufFileWriter(folder / "tokenizer.gguf", gguf_tokenizer_keys(path, padded), {}).finish({});
+    const Tokenizer tokenizer = Tokenizer::open(folder / "tokenizer.gguf");
+    CHECK(tokenizer.vocab_size() == padded);
+    CHECK(tokenizer.piece(static_cast<Token>(padded - 1)) == "[PAD" + std::to_string(padded - 1) + "]");
+    for (Token id = 0; static_cast<std::size_t>(id) < expected.vocab_size(); ++id) {
+      CHECK(tokenizer.piece(id) == expected.piece(id));
+      CHECK(tokenizer.is_special(id) == expected.is_special(id));
+    }
+    for (const std::string& text : texts) {
+      CAPTURE(text);
+      for (const bool parse_special : {true, false}) {
+        const EncodeOptions options{.add_special = true, .parse_special = parse_special};
+        CHECK(tokenizer.encode(text, options) == expected.encode(text, options));
+      }
+    }
+    GgufWriter converted;
+    add_tokenizer(converted, read_json(path));
+    converted.write(folder / "converted.gguf");
+    const GgufFile ours = GgufFile::open(folder / "tokenizer.gguf"), theirs = GgufFile::open(folder / "converted.gguf");
+    CHECK(ours.metadata().texts("tokenizer.ggml.merges") == theirs.metadata().texts("tokenizer.ggml.merges"));
+    for (const auto& item : theirs.metadata().all()) {
+      const std::string& key = item.first;
+      const GgufValue& value = item.second;
+      CAPTURE(key);
+      // Those of the checkpoint, not of the tokenizer.
+      if (key == "tokenizer.ggml.eos_token_id" || key == "tokenizer.ggml.padding_token_id") continue;
+      const GgufValue* found = ours.metadata().find(key);
+      REQUIRE(found != nullptr);
+      CHECK(found->type == value.type);
+      CHECK(found->element == value.element);
+      if (value.type == GgufType::uint32) CHECK(ours.metadata().count(key) == theirs.metadata().count(key));
+    }
+    check_message([&] { gguf_tokenizer_keys(path, expected.vocab_size() - 1); }, ErrorCode::config,
+                  ", but the model knows only " + std::to_string(expected.vocab_size() - 1));
+  }
+}
+
+TEST_CASE("tokenizers that GGUF's 'gemma4' has no word for") {
+  const json original = read_json(PLE_MODEL_DIR "/storyteller/tokenizer.json");
+  const auto refused = [&](const std::function<void(json&)>& change, const std::string& part) {
+    const TemporaryFolder folder;
+    json changed = original;
+    change(changed);
+    std::ofstream(folder / "tokenizer.json") << changed.dump();
+    check_message([&] { gguf_tokenizer_keys(folder / "tokenizer.json", 2000); }, ErrorCode::not_supported, part);
+  };
+  refused([](json& t) { t["normalizer"] = nullptr; }, "the normalizer does something else");
+  refused([](json& t) { t["normalizer"]["content"] = "_"; }, "the normalizer does something else");
+  refused([](json& t) { t["decoder"] = nullptr; }, "the decoder does something else");
+  refused([](json& t) { t["post_processor"] = nullptr; }, "the post-processor does something else");
+  refused([](json& t) { t["model"]["ignore_merges"] = true; }, "model.ignore_merges is true");
+  refused([](json& t) { t["model"]["byte_fallback"] = false; }, "model.byte_fallback is false");
+  refused([](json& t) { t["added_tokens"][4]["lstrip"] = true; }, "added token '<|turn>' takes white space with it");
+  const json split = {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Isolated"}, {"invert", false}};
+  refused([&](json& t) { t["pre_tokenizer"] = split; }, "the pre-tokenizer splits at something else");
 }
 
 TEST_CASE("Gemma 4 begins with <bos> even where a file denies it") {

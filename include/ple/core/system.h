@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -142,6 +143,54 @@ class File {
   std::uint64_t size_ = 0;
   bool direct_ = false;
 };
+
+/// A file that is written from front to back. An old one of that name is emptied first.
+class OutputFile {
+ public:
+  /// Errors: ErrorCode::file, as of all that follows.
+  explicit OutputFile(const std::filesystem::path& path) : name_(path.string()) {
+    descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail(ErrorCode::file, name_, ": cannot write: ", std::strerror(errno));
+  }
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  ~OutputFile() { ::close(descriptor_); }
+
+  void write(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(descriptor_, bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) fail(ErrorCode::file, name_, ": cannot write at byte ", size_, ": ", std::strerror(errno));
+      size_ += static_cast<std::uint64_t>(n);
+      bytes = bytes.subspan(static_cast<std::size_t>(n));
+    }
+  }
+
+  /// Returns once everything is on the disk: some file systems find out only then that it is full.
+  void sync() {
+    if (::fsync(descriptor_) != 0) fail(ErrorCode::file, name_, ": cannot write to disk: ", std::strerror(errno));
+  }
+
+  std::uint64_t size() const { return size_; }
+
+ private:
+  std::string name_;
+  int descriptor_ = -1;
+  std::uint64_t size_ = 0;
+};
+
+/// Gives `from` the name `to`, in place of a file that has it already, in one step. The new name is on the disk when
+/// it returns, where the system can say so. Errors: ErrorCode::file.
+inline void replace_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    fail(ErrorCode::file, to.string(), ": cannot take the place of an older file: ", std::strerror(errno));
+  }
+  const std::filesystem::path folder = to.parent_path().empty() ? "." : to.parent_path();
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  ::fsync(descriptor);
+  ::close(descriptor);
+}
 
 /// A whole file, mapped read-only: pages come in when they are touched and may leave again at any time.
 class MappedFile {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,6 +37,12 @@ inline const GgmlType* ggml_type(std::uint32_t id) {
     if (type.id == id) return &type;
   }
   return nullptr;
+}
+
+inline const GgmlType& ggml_type(Dtype dtype) {
+  const auto* found = std::begin(ggml_types);
+  while (found->name != name_of(dtype)) ++found;  // the table has every type of ple's
+  return *found;
 }
 
 /// As the format's own tools spell it: "Q4_K".

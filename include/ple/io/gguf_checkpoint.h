@@ -97,7 +97,8 @@ class GgufCheckpoint final : public CheckpointSource {
       const auto id = static_cast<Token>(token);
       if (std::find(stop_tokens.begin(), stop_tokens.end(), id) == stop_tokens.end()) stop_tokens.push_back(id);
     };
-    for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
+    for (const char* key :
+         {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
       if (keys.has(key)) add(keys.count(key, std::nullopt, vocab_size() - 1));
     }
     if (!keys.has("tokenizer.ggml.tokens")) return;

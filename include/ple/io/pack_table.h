@@ -5,18 +5,15 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "ple/core/checked_writer.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
@@ -33,73 +30,7 @@ struct PackOptions {
   std::optional<Token> substitute = {};  ///< with `kept`: stands in for all others, which otherwise are an error
 };
 
-/// Called with rows done and their number; false cancels.
-using PackProgress = std::function<bool(const char* what, std::uint64_t done, std::uint64_t total)>;
-
 namespace detail {
-
-/// A file that is written under another name and takes its own only once all of it was read back.
-class CheckedWriter {
- public:
-  explicit CheckedWriter(std::filesystem::path path) : path_(std::move(path)), partial_(path_.string() + ".partial") {
-    out_.open(partial_, std::ios::binary | std::ios::trunc);
-    if (!out_) fail(ErrorCode::file, partial_, ": cannot write: ", std::strerror(errno));
-  }
-  CheckedWriter(const CheckedWriter&) = delete;
-  CheckedWriter& operator=(const CheckedWriter&) = delete;
-  ~CheckedWriter() {
-    if (done_) return;
-    out_.close();
-    std::error_code ignored;
-    std::filesystem::remove(partial_, ignored);
-  }
-
-  void write(const void* data, std::size_t bytes) {
-    out_.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
-    if (!out_) fail(ErrorCode::file, partial_, ": cannot write at byte ", size_, ": is the disk full?");
-    add(checksum_, static_cast<const std::byte*>(data), bytes);
-    size_ += bytes;
-  }
-
-  /// Reads everything back. Errors: ErrorCode::file if it differs.
-  template <class Progress>
-  void finish(const Progress& progress) {
-    out_.close();
-    if (!out_) fail(ErrorCode::file, partial_, ": cannot write: is the disk full?");
-    {
-      const auto file = File::open(partial_);
-      if (file->size() != size_) fail(ErrorCode::file, partial_, ": has ", file->size(), " bytes, expected ", size_);
-      std::vector<std::byte> piece(std::size_t{4} << 20);
-      std::uint64_t checksum = first;
-      for (std::uint64_t at = 0; at < size_; at += piece.size()) {
-        const auto part =
-            std::span(piece).first(static_cast<std::size_t>(std::min<std::uint64_t>(piece.size(), size_ - at)));
-        file->read_all(at, part, "reading back");
-        add(checksum, part.data(), part.size());
-        progress(std::min(at + piece.size(), size_), size_);
-      }
-      if (checksum != checksum_) fail(ErrorCode::file, partial_, ": reads back other bytes than were written");
-    }
-    std::error_code error;
-    std::filesystem::rename(partial_, path_, error);
-    if (error) fail(ErrorCode::file, path_.string(), ": cannot take the place of an older file: ", error.message());
-    done_ = true;
-  }
-
- private:
-  static constexpr std::uint64_t first = 0xcbf29ce484222325u;
-
-  /// FNV-1a.
-  static void add(std::uint64_t& sum, const std::byte* data, std::size_t bytes) {
-    for (std::size_t i = 0; i < bytes; ++i) sum = (sum ^ static_cast<std::uint8_t>(data[i])) * 0x100000001b3u;
-  }
-
-  std::filesystem::path path_;
-  std::string partial_;
-  std::ofstream out_;
-  std::uint64_t size_ = 0, checksum_ = first;
-  bool done_ = false;
-};
 
 inline std::string shortest(float value) {
   char text[32];
@@ -140,7 +71,7 @@ class SafetensorsHeader {
 /// `progress` says so.
 template <class Block, class Table>
 void pack_table(const Decoder<Block, Table>& model, PackOptions options, const std::filesystem::path& path,
-                Executor& executor, const PackProgress& progress = {}) {
+                Executor& executor, const WriteProgress& progress = {}) {
   const auto refuse = [](const auto&... parts) { fail(ErrorCode::argument, "pack_table: ", parts...); };
   const std::size_t layers = model.config.num_layers(), p = model.config.hidden_size_per_layer_input;
   const std::size_t vocab_size = model.config.vocab_size_per_layer_input, d = model.config.hidden_size;
@@ -191,7 +122,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   }
   if (options.fold) header.tensor("pad_identity", "F32", {layers * p}, layers * p * sizeof(float));
 
-  detail::CheckedWriter writer(path);
+  CheckedWriter writer(path);
   const std::string head = header.bytes();
   writer.write(head.data(), head.size());
   constexpr std::size_t chunk = 256;
@@ -214,8 +145,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
     for_each_row(executor, some.size(), out.cols * 8,
                  [&](std::size_t t) { encode_row(layout, out.row(t), encoded.data() + t * layout.row_bytes()); });
     writer.write(encoded.data(), some.size() * layout.row_bytes());
-    if (progress && !progress("rows written", done + some.size(), tokens.size()))
-      fail(ErrorCode::cancelled, "packing was cancelled");
+    writer.report(progress, "rows written", done + some.size(), tokens.size());
   }
   if (!options.kept.empty()) {
     for (const Token token : tokens) {
@@ -229,9 +159,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
     model.table.gather(executor, selection, 0, 0, layers, values.slice(0, 1));
     writer.write(values.data, layers * p * sizeof(float));
   }
-  writer.finish([&](std::uint64_t done, std::uint64_t total) {
-    if (progress && !progress("bytes read back", done, total)) fail(ErrorCode::cancelled, "packing was cancelled");
-  });
+  writer.finish(progress);
 }
 
 }  // namespace ple

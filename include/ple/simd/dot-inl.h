@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "hwy/highway.h"
+#include "ple/simd/highway-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ple {
@@ -52,7 +52,7 @@ struct BestDot {
   }
 };
 
-#elif HWY_TARGET == HWY_NEON && HWY_ARCH_ARM_A64
+#elif HWY_ARCH_ARM_A64 && HWY_TARGET < HWY_EMU128  // NEON, of which Highway has several from 1.1 on
 
 /// The dot product of Armv8.2 where the compiler may use it, else products of 16 bits, added in pairs.
 struct BestDot {

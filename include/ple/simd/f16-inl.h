@@ -7,7 +7,7 @@
 #define PLE_SIMD_F16_INL_H_
 #endif
 
-#include "hwy/highway.h"
+#include "ple/simd/highway-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ple {
@@ -17,7 +17,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 /// As many halves, given by their bits, as d has lanes.
 template <class D, class VU16>
 HWY_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2) || (HWY_ARCH_ARM_A64 && HWY_TARGET < HWY_EMU128)
   const hn::Rebind<hwy::float16_t, D> dh;
   return hn::PromoteTo(d, hn::BitCast(dh, halves));
 #else

@@ -12,10 +12,10 @@
 #include <cstdint>
 #include <cstring>
 
-#include "hwy/highway.h"
 #include "ple/dtype/interleaved.h"
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/f16-inl.h"
+#include "ple/simd/highway-inl.h"
 #include "ple/simd/quantized_rows.h"
 #include "ple/simd/scalar_integers.h"
 
@@ -278,14 +278,17 @@ struct Integers {
     return all;
   }
 
-  // Eight tokens' vectors as nested members: compilers keep members in registers, arrays not always.
+  // Eight tokens' vectors as nested members: compilers keep members in registers, arrays not always. Constructors are
+  // written out, because those that the compiler adds are not compiled for the target.
   template <class V, std::size_t n = tokens_per_tile>
   struct Vectors {
+    HWY_INLINE Vectors() {}
     V first;
     Vectors<V, n - 1> rest;
   };
   template <class V>
   struct Vectors<V, 1> {
+    HWY_INLINE Vectors() {}
     V first;
   };
   /// f(vector, t) for each

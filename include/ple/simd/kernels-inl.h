@@ -14,8 +14,9 @@
 #include <cstdint>
 #include <limits>
 
+#include "ple/simd/highway-inl.h"
+
 #include "hwy/contrib/math/math-inl.h"
-#include "hwy/highway.h"
 #include "ple/dtype/dtype.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/integers-inl.h"
@@ -276,18 +277,22 @@ struct Simd {
   static constexpr std::size_t tile_tokens = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64 ? 6 : 2;
 
   // Several vectors as nested members rather than an array: compilers keep members in registers, arrays not always.
+  // Constructors are written out, because those that the compiler adds are not compiled for the target.
   template <std::size_t N, class = void>
   struct Vectors {
+    HWY_INLINE Vectors() {}
     V first;
     Vectors<N - 1> rest;
   };
   template <class Dummy>
   struct Vectors<1, Dummy> {
+    HWY_INLINE Vectors() {}
     V first;
   };
   // The sums of R rows with T tokens.
   template <std::size_t R, std::size_t T>
   struct Sums {
+    HWY_INLINE Sums() {}
     Vectors<T> first;
     Sums<R - 1, T> rest;
   };

@@ -171,8 +171,12 @@ class PleTable {
   }
 
   /// Whether the table has a row for the token, be it left out of a cut-down vocabulary: not where it stands for no
-  /// text, and not past the table's end.
-  bool has_row(Token token) const { return token != soft_token && static_cast<std::uint64_t>(token) < vocab_size_; }
+  /// text, and past the table's end only if `set_row` added one.
+  bool has_row(Token token) const {
+    if (token == soft_token) return false;
+    const auto id = static_cast<RowId>(token);
+    return id < vocab_size_ || (!overlay_.empty() && overlay_.contains(id));
+  }
 
   /// Finds the rows of the last `count` tokens of `text`; the tokens before them are history. A token that has none is
   /// given the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for one that was left out.
