@@ -69,7 +69,7 @@ Work work_of(Model& model, std::size_t first, std::size_t tokens, std::size_t wa
     const auto& attention = model.blocks[l].attention;
     for (std::size_t t = tokens - positions_of(l); t < tokens; ++t) {
       const std::uint64_t end = first + t + 1, seen = std::min(end, attention.window);
-      const std::uint64_t pieces = (end - 1) / attention_piece + 1 - (end - seen) / attention_piece;
+      const std::uint64_t pieces = (end - 1) / ple::attention_piece + 1 - (end - seen) / ple::attention_piece;
       // with K, then with V, then to add up the pieces
       work.float_multiply_adds += attention.heads * attention.head_dim * (2 * seen + pieces);
     }

@@ -94,7 +94,8 @@ void for_scalar_and_each_backend(F&& f) {
 /// Calls f with the model as its own type.
 template <class F>
 void with_model(const Golden& golden, F&& f) {
-  golden.is_gemma3n() ? f(Gemma3n<Any, testing::ChosenBackend>::load(golden.checkpoint)) : f(Gemma4<Any, testing::ChosenBackend>::load(golden.checkpoint));
+  golden.is_gemma3n() ? f(Gemma3n<Any, testing::ChosenBackend>::load(golden.checkpoint))
+                      : f(Gemma4<Any, testing::ChosenBackend>::load(golden.checkpoint));
 }
 
 }  // namespace

@@ -98,7 +98,7 @@ class Decoder final : public LanguageModel {
   Matrix<T> head;       ///< [vocab_size, d]; the embedding again where they are tied
   Table table;          ///< [vocab_size_per_layer_input, layers * p]
   PerLayerInput<T, B> per_layer_input;
-  typename Block::Streams streams;
+  typename Block::Streams streams;  ///< from the embedding to what the blocks work on, and back
   std::vector<Block> blocks;
   RmsNorm<B> final_norm;
 

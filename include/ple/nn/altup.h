@@ -71,7 +71,7 @@ struct AltUp {
       B::scale(1.0f / static_cast<float>(x.cols), x.cols, normed.row(t));
     });
     router(executor, normed, m);
-    for (std::size_t t = 0; t < x.rows; ++t) B::softcap(1, m.cols, m.row(t));
+    for (std::size_t t = 0; t < x.rows; ++t) B::softcap(1.0f, m.cols, m.row(t));
     return m;
   }
 };

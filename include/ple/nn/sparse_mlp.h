@@ -29,10 +29,10 @@ inline double normal_quantile(double share) {
 /// token's g. Source: Gemma 3n's activation sparsity, after You et al. 2025 (Spark Transformer).
 ///
 /// Only rows of Wup and columns of Wdown whose gate is not 0 count. So that a column can be read alone there is a copy
-/// of Wdown with rows and columns exchanged, where its type has a block for each value. Types of larger blocks run along
-/// the rows and could be exchanged only by rounding again: of those a token reads the tiles of Wup that have a row that
-/// counts, and all of Wdown but for blocks without a column that does; several tokens read all. Sums run in the same
-/// order whatever the number of tokens.
+/// of Wdown with rows and columns exchanged, where its type has a block for each value. Types of larger blocks run
+/// along the rows and could be exchanged only by rounding again: of those a token reads the tiles of Wup that have a
+/// row that counts, and all of Wdown but for blocks without a column that does; several tokens read all. Sums run in
+/// the same order whatever the number of tokens.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;
@@ -53,11 +53,15 @@ struct SparseMlp : Mlp<T, B> {
     visit_floats(down.weight, [&]<class Stored>(const MatrixView<Stored>& w) {
       const std::size_t rows = w.cols(), cols = w.rows();
       auto values = std::make_shared<AlignedVector<Stored>>(rows * cols);
-      constexpr std::size_t tile = 64;  // its lines of both matrices stay in the cache
+      constexpr std::size_t tile = 64;  // piece by piece, so that both are read and written in whole cache lines
+      Stored piece[tile][tile];
       for (std::size_t r = 0; r < rows; r += tile) {
-        for (std::size_t c = 0; c < cols; ++c) {
-          const Stored* from = w.row(c);
-          for (std::size_t i = r; i < std::min(r + tile, rows); ++i) (*values)[i * cols + c] = from[i];
+        for (std::size_t c = 0; c < cols; c += tile) {
+          const std::size_t height = std::min(tile, rows - r), width = std::min(tile, cols - c);
+          for (std::size_t j = 0; j < width; ++j) {
+            for (std::size_t i = 0; i < height; ++i) piece[i][j] = w.row(c + j)[r + i];
+          }
+          for (std::size_t i = 0; i < height; ++i) std::copy_n(piece[i], width, values->data() + (r + i) * cols + c);
         }
       }
       const auto* bytes = reinterpret_cast<const std::byte*>(values->data());
