@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "ple/core/error.h"
+#include "ple/model/identity.h"
 #include "ple/model/language_model.h"
 #include "ple/model/parameter.h"
 #include "ple/nn/kv_cache.h"
@@ -35,6 +36,7 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
     requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
              Executor& executor, KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
   { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
+  { Block::positions_seen(config, n) } -> std::same_as<std::size_t>;
   workspace.start(n, n);
   block.forward(
       executor, workspace, n, rows, [] { return Rows{}; }, cache);
@@ -159,6 +161,11 @@ class Decoder final : public LanguageModel {
   std::size_t max_position_embeddings() const override { return config.max_position_embeddings; }
   std::size_t hidden_size() const override { return config.hidden_size; }
 
+  std::uint64_t identity() const override {
+    for (const auto& file : files_) file->check_size();
+    return model_identity(*this);
+  }
+
   std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
     if (options.chunk == 0 || options.parts == 0)
       fail(ErrorCode::argument, "a state needs a chunk and parts of at least 1");
@@ -280,6 +287,19 @@ class Decoder final : public LanguageModel {
       for (const KvCache& cache : caches) bytes += cache.bytes();
       return bytes;
     }
+    void resume(std::span<const Token> tokens) override {
+      position = tokens.size();
+      const auto last = tokens.last(std::min(model->table.history(), tokens.size()));
+      recent.assign(last.begin(), last.end());
+    }
+    void for_each_cached(const std::function<void(std::span<std::byte>)>& f) override {
+      for (std::size_t l = 0; l < caches.size(); ++l) {
+        if (caches[l].slots() == 0) continue;
+        const std::size_t count = std::min(position, Block::positions_seen(model->config, l));
+        caches[l].for_each_run(position - count, count, f);
+      }
+    }
+    std::string_view cache_type() const override { return KvCache::type(); }
   };
 
   static void load_vector(const Tensor& tensor, std::vector<float>& values) {

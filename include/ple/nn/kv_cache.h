@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string_view>
 
 #include "ple/core/memory.h"
 
@@ -41,6 +43,24 @@ class KvCache {
     const std::size_t at = (head * slots_ + position % slots_) * head_dim_;
     std::copy_n(key, head_dim_, keys_.data() + at);
     std::copy_n(value, head_dim_, values_.data() + at);
+  }
+
+  /// The type that values are kept in.
+  static constexpr std::string_view type() { return "f32"; }
+
+  /// Positions [first, first + count) as bytes, whatever slots they lie in: calls f(span<std::byte>) with runs of them,
+  /// keys of a head oldest first, then its values, head by head.
+  template <class F>
+  void for_each_run(std::size_t first, std::size_t count, F&& f) {
+    const auto [older, newer] = runs(first, count);
+    for (std::size_t head = 0; head * slots_ * head_dim_ < keys_.size(); ++head) {
+      for (auto* values : {&keys_, &values_}) {
+        for (const CacheRun& run : {older, newer}) {
+          f(std::as_writable_bytes(
+              std::span(*values).subspan((head * slots_ + run.slot) * head_dim_, run.count * head_dim_)));
+        }
+      }
+    }
   }
 
   /// Where positions [first, first + count) lie, oldest first: the second run is empty unless the ring wraps between

@@ -30,6 +30,8 @@ using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 /// One text being read and written by a model, which must outlive the session. Not for two threads at once; any number
 /// of sessions may share a model.
 class Session {
+  friend class SavedSession;  // run/saved_session.h
+
  public:
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
