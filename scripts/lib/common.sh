@@ -64,6 +64,7 @@ has_package() {
     ninja-build) has_command ninja ;;
     pkg-config) has_command pkg-config || has_command pkgconf ;;
     clang) has_command clang++ ;;
+    libclang-rt-14-dev) compgen -G "$(clang++ -print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer*" >/dev/null ;;
     clang-format-14) has_command clang-format-14 ;;
     clang-tidy-14) has_command clang-tidy-14 ;;
     libhwy-dev) has_header hwy/highway.h ;;
