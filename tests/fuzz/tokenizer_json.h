@@ -25,7 +25,7 @@ inline std::vector<std::string> tokenizer_json_seeds() {
   const std::string everything =
       R"({"version":"1.0","added_tokens":[{"id":0,"content":"<bos>","special":true,"normalized":false,)"
       R"("single_word":false,"lstrip":false,"rstrip":false},{"id":6,"content":"b","special":false,"normalized":true,)"
-      R"("single_word":true,"lstrip":true,"rstrip":true}],"normalizer":{"type":"Replace","pattern":{"String":" "},)"
+      R"("single_word":false,"lstrip":true,"rstrip":true}],"normalizer":{"type":"Replace","pattern":{"String":" "},)"
       R"("content":"_"},"pre_tokenizer":{"type":"Split","pattern":{"String":" "},"behavior":"MergedWithPrevious",)"
       R"("invert":false},"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<bos>",)"
       R"("type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"special_tokens":{"<bos>":{"id":"<bos>","ids":[0],)"
