@@ -36,6 +36,7 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
     requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
              Executor& executor, KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
   { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
+  { Block::cache_bytes(config, n, options) } -> std::same_as<std::uint64_t>;
   { Block::positions_seen(config, n) } -> std::same_as<std::size_t>;
   workspace.start(n, n);
   block.forward(
@@ -172,6 +173,13 @@ class Decoder final : public LanguageModel {
     if (options.context == 0 || options.context > config.max_position_embeddings) {
       fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", config.max_position_embeddings,
            ", the model's max_position_embeddings");
+    }
+    std::uint64_t bytes = 0;
+    for (std::size_t l = 0; l < blocks.size() && options.kv_cache_limit > 0; ++l) {
+      bytes += Block::cache_bytes(config, l, options);  // at most 2^61 each, and it ends at the first that is too many
+      if (bytes <= options.kv_cache_limit) continue;
+      fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
+           " layers, more than kv_cache_limit, which is ", options.kv_cache_limit);
     }
     return std::make_unique<State>(*this, options);
   }

@@ -17,9 +17,10 @@
 namespace ple {
 
 struct StateOptions {
-  std::size_t context = 4096;  ///< most positions; full layers keep K and V for each
-  std::size_t chunk = 128;     ///< most tokens in one forward pass
-  std::size_t parts = 1;       ///< parts() of the executor that will run it
+  std::size_t context = 4096;        ///< most positions; full layers keep K and V for each
+  std::size_t chunk = 128;           ///< most tokens in one forward pass
+  std::size_t parts = 1;             ///< parts() of the executor that will run it
+  std::uint64_t kv_cache_limit = 0;  ///< most bytes of K and V; 0: any number
 };
 
 /// What a model remembers of one text: K and V, the position, and room to compute in.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -18,10 +19,11 @@
 namespace ple {
 
 struct SessionOptions {
-  std::size_t context = 0;       ///< most positions; 0: 4096, or the model's limit if that is less
-  std::size_t chunk = 128;       ///< most tokens of a prompt that are computed at once
-  std::size_t threads = 0;       ///< of the session's own pool; 0: one for every hardware thread
-  Executor* executor = nullptr;  ///< runs the session instead of a pool of its own; must outlive it
+  std::size_t context = 0;           ///< most positions; 0: 4096, or the model's limit if that is less
+  std::size_t chunk = 128;           ///< most tokens of a prompt that are computed at once
+  std::size_t threads = 0;           ///< of the session's own pool; 0: one for every hardware thread
+  std::uint64_t kv_cache_limit = 0;  ///< most bytes that K and V may grow to, which the context decides; 0: any number
+  Executor* executor = nullptr;      ///< runs the session instead of a pool of its own; must outlive it
 };
 
 /// Called with the tokens read so far and their number in all; false cancels.
@@ -33,6 +35,7 @@ class Session {
   friend class SavedSession;  // run/saved_session.h
 
  public:
+  /// Errors: ErrorCode::argument; ErrorCode::limit for more than kv_cache_limit, before any memory is taken; system.
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
     context_ = options.context ? options.context : std::min<std::size_t>(4096, model.max_position_embeddings());
@@ -41,7 +44,8 @@ class Session {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
     }
-    state_ = model.make_state({.context = context_, .chunk = chunk_, .parts = parts(*executor_)});
+    state_ = model.make_state(
+        {.context = context_, .chunk = chunk_, .parts = parts(*executor_), .kv_cache_limit = options.kv_cache_limit});
     tokens_.reserve(context_);
     logits_.resize(model.vocab_size());
   }
