@@ -304,7 +304,7 @@ class Decoder final : public LanguageModel {
       for (std::size_t l = 0; l < caches.size(); ++l) {
         if (caches[l].slots() == 0) continue;
         const std::size_t count = std::min(position, Block::positions_seen(model->config, l));
-        caches[l].for_each_run(position - count, count, f);
+        caches[l].for_each_cached(position - count, count, f);
       }
     }
     std::string_view cache_type() const override { return KvCache::type(); }

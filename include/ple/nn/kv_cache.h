@@ -51,7 +51,7 @@ class KvCache {
   /// Positions [first, first + count) as bytes, whatever slots they lie in: calls f(span<std::byte>) with runs of them,
   /// keys of a head oldest first, then its values, head by head.
   template <class F>
-  void for_each_run(std::size_t first, std::size_t count, F&& f) {
+  void for_each_cached(std::size_t first, std::size_t count, F&& f) {
     const auto [older, newer] = runs(first, count);
     for (std::size_t head = 0; head * slots_ * head_dim_ < keys_.size(); ++head) {
       for (auto* values : {&keys_, &values_}) {
