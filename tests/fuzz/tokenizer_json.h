@@ -24,7 +24,7 @@ inline void tokenizer_json(std::string_view data) {
 inline std::vector<std::string> tokenizer_json_seeds() {
   const std::string everything =
       R"({"version":"1.0","added_tokens":[{"id":0,"content":"<bos>","special":true,"normalized":false,)"
-      R"("single_word":false,"lstrip":false,"rstrip":false},{"id":6,"content":"b","special":false,"normalized":true,)"
+      R"("single_word":false,"lstrip":false,"rstrip":false},{"id":6,"content":"cc","special":false,"normalized":true,)"
       R"("single_word":false,"lstrip":true,"rstrip":true}],"normalizer":{"type":"Replace","pattern":{"String":" "},)"
       R"("content":"_"},"pre_tokenizer":{"type":"Split","pattern":{"String":" "},"behavior":"MergedWithPrevious",)"
       R"("invert":false},"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<bos>",)"
