@@ -65,8 +65,9 @@ void measure_integers() {
   ple::AlignedVector<std::byte> tiles(layout.bytes(rows));
   const double laying_out = seconds([&] {
     for (std::size_t r = 0; r < rows; r += 16) {
-      ple::interleave(layout, reinterpret_cast<const std::byte*>(w.data() + r * blocks / rows), blocks / rows * sizeof(T), 16,
-                      ple::bytes_of(dtype, 256), tiles.data() + r / 16 * layout.tile_bytes);
+      ple::interleave(layout, reinterpret_cast<const std::byte*>(w.data() + r * blocks / rows),
+                      blocks / rows * sizeof(T), 16, ple::bytes_of(dtype, 256),
+                      tiles.data() + r / 16 * layout.tile_bytes);
     }
   });
   const ple::InterleavedRows weights{dtype, layout, tiles.data(), rows};
@@ -78,7 +79,8 @@ void measure_integers() {
   const double one = seconds([&] { product(1); }), many = seconds([&] { product(tokens); });
   const double bytes = static_cast<double>(blocks * sizeof(T));
   fmt::print("{:8} {:6} {:8.1f} GB/s {:10.1f} GOP/s {:10.1f} GB/s\n", B::name(), ple::DtypeTraits<T>::name,
-             bytes / one * 1e-9, 2.0 * static_cast<double>(rows * cols * tokens) / many * 1e-9, bytes / laying_out * 1e-9);
+             bytes / one * 1e-9, 2.0 * static_cast<double>(rows * cols * tokens) / many * 1e-9,
+             bytes / laying_out * 1e-9);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <ple/dtype/integers.h>
 #include <ple/model/parameter.h>
+#include <ple/nn/cached_attention.h>
 
 #include <algorithm>
 #include <cstddef>

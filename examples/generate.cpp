@@ -20,6 +20,8 @@ constexpr const char* usage =
     "  --prompt-tokens N        continue N made-up tokens (for models without a tokenizer)\n"
     "  --system TEXT            what the model is told before a conversation\n"
     "  --thinking               let it think before it answers, and show the thoughts\n"
+    "  --save FILE, --resume FILE\n"
+    "                           write the session to a file at the end; go on from one that was written\n"
     "  --max-tokens N           of an answer (default: until it ends, or the context is full)\n"
     "  --context N              most positions (default: 4096 or the model's limit)\n"
     "  --kv TYPE                keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
@@ -109,6 +111,7 @@ void continue_text(ple::Session& session, std::span<const ple::Token> prompt, co
   fmt::print("\n");
   speed.tokens = generation.count();
   speed.seconds = writing.seconds();
+  generation.flush();
 }
 
 /// `--temperature` and the like, on top of what the model recommends.
@@ -128,6 +131,7 @@ void run(examples::Arguments& arguments) {
   const auto checkpoint = ple::Checkpoint::open(path, {.table = arguments.text("--table-file").value_or("")});
   const auto chat_text = arguments.text("--chat"), prompt = arguments.text("--prompt");
   const auto made_up = arguments.number<std::size_t>("--prompt-tokens", 0);
+  const auto save = arguments.text("--save"), resume = arguments.text("--resume");
   const std::string backend = arguments.text("--backend").value_or("auto");
   const ple::LoadOptions load{.table = examples::table_storage(arguments)};
   ple::ChatOptions options;
@@ -151,18 +155,21 @@ void run(examples::Arguments& arguments) {
         tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
       if (prompt) {
         tokenizer = ple::Tokenizer::open(checkpoint.tokenizer_file());
-        tokens = tokenizer->encode(*prompt);
+        tokens = tokenizer->encode(*prompt, {.add_special = !resume});
       }
       ple::Session session(model, options.session);
+      if (resume) ple::SavedSession::load(session, *resume);
       const double open_seconds = opening.seconds();
       const ple::GenerationOptions generation{*options.sampling, checkpoint.stop_tokens(), options.max_tokens};
       if (prompt) print_piece(*prompt);
       continue_text(session, tokens, tokenizer ? &*tokenizer : nullptr, generation, speed);
+      if (save) ple::SavedSession::save(session, *save);
       speed.print(open_seconds);
       examples::print_counters(model.table_counters());
       return;
     }
     ple::Chat chat(model, checkpoint, options);
+    if (resume) chat.resume(*resume);
     const double open_seconds = opening.seconds();
     if (chat_text) {
       answer(chat, *chat_text, speed);
@@ -172,6 +179,7 @@ void run(examples::Arguments& arguments) {
         answer(chat, line, speed);
       }
     }
+    if (save) chat.save(*save);
     speed.print(open_seconds);
     examples::print_counters(model.table_counters());
   });

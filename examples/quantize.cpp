@@ -143,7 +143,8 @@ void run(examples::Arguments& arguments) {
   print_fallbacks(plan);
   ple::GgufKeys tokenizer;
   if (std::filesystem::exists(checkpoint.tokenizer_file())) {
-    tokenizer = ple::gguf_tokenizer_keys(checkpoint.tokenizer_file(), checkpoint.config<ple::Gemma4Config>().vocab_size);
+    tokenizer =
+        ple::gguf_tokenizer_keys(checkpoint.tokenizer_file(), checkpoint.config<ple::Gemma4Config>().vocab_size);
   } else {
     fmt::print(stderr, "{}: is not there: the file will be without a tokenizer\n",
                checkpoint.tokenizer_file().string());

@@ -18,6 +18,7 @@
 #include "ple/run/chat.h"
 #include "ple/run/generation.h"
 #include "ple/run/sampler.h"
+#include "ple/run/saved_session.h"
 #include "ple/run/session.h"
 #include "ple/simd/backend.h"
 #include "ple/table/ple_table.h"

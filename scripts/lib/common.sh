@@ -66,6 +66,7 @@ has_package() {
     clang) has_command clang++ ;;
     g++-aarch64-linux-gnu) has_command aarch64-linux-gnu-g++ ;;
     qemu-user) has_command qemu-aarch64 ;;
+    libclang-rt-14-dev) compgen -G "$(clang++ -print-runtime-dir 2>/dev/null)/libclang_rt.fuzzer*" >/dev/null ;;
     clang-format-14) has_command clang-format-14 ;;
     clang-tidy-14) has_command clang-tidy-14 ;;
     libhwy-dev) has_header hwy/highway.h ;;

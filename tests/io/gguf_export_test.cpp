@@ -132,7 +132,8 @@ TEST_CASE("keys and tensors are those that llama.cpp's converter writes") {
         CHECK(std::memcmp(found->data, value.data, size) == 0);
       }
     }
-    CHECK(ours.metadata().number("gemma4.final_logit_softcapping") == double(from.config<Gemma4Config>().final_logit_softcapping));
+    CHECK(ours.metadata().number("gemma4.final_logit_softcapping") ==
+          double(from.config<Gemma4Config>().final_logit_softcapping));
     REQUIRE(ours.list().size() == expected.list().size());
     for (const TensorInfo& info : expected.list()) {
       const Tensor a = ours.tensor(info.name), b = expected.tensor(info.name);

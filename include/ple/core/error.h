@@ -22,6 +22,8 @@ enum class ErrorCode {
   not_supported,  ///< valid, but this version does not implement it
   argument,       ///< the caller passed something that cannot be
   cancelled,      ///< the caller asked to stop
+  limit,          ///< more than the caller's own limits allow
+  system,         ///< the operating system refuses something other than a file: a thread, say
 };
 
 /// Thrown while opening, building, or checking arguments; computing a token does not throw after that.

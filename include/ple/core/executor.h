@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <mutex>
 #include <span>
+#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -61,12 +62,17 @@ class InlineExecutor final : public Executor {
 class ThreadPool final : public Executor {
  public:
   /// `threads` counts the calling thread; 0 means one for every hardware thread.
+  /// Errors: ErrorCode::argument; ErrorCode::system if the system starts no more.
   explicit ThreadPool(std::size_t threads = 0) {
     if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
     if (threads > max_threads)
       fail(ErrorCode::argument, "ThreadPool: ", threads, " threads asked for, at most ", max_threads);
     try {
       for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error& error) {
+      const std::size_t started = workers_.size();
+      stop();
+      fail(ErrorCode::system, "ThreadPool: ", started + 1, " threads run, of ", threads, ": ", error.what());
     } catch (...) {
       stop();
       throw;

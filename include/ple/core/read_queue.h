@@ -51,6 +51,11 @@ class ThreadReadQueue final : public ReadQueue {
     done_.reserve(depth);
     try {
       for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error& error) {
+      const std::size_t started = threads_.size();
+      stop();
+      fail(ErrorCode::system, file_->name(), ": ", started, " threads to read with run, of ", threads, ": ",
+           error.what());
     } catch (...) {
       stop();
       throw;

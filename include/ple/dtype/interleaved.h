@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a block type laid out side by side, sixteen to a tile, so that a vector holds the same four values of
 // neighbouring rows: a product needs no shuffling, and walks straight through memory. A tile takes the bytes its rows
-// took, but for q4_k, q5_k and q2_k, whose scales of 6 or 4 bits become 8. In plain C++; simd/integers-inl.h multiplies.
+// took, but for q4_k, q5_k and q2_k, whose scales of 6 or 4 bits become 8. In plain C++; simd/integers-inl.h
+// multiplies.
 #pragma once
 
 #include <algorithm>
@@ -45,8 +46,7 @@ struct InterleavedLayout {
     const std::size_t kinds = format->has_minimum ? 2 : 1;
     const auto lines = [](std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
     number_bytes = rows_per_tile * kinds * (format->has_super ? 1 : 2);
-    sub_block_bytes =
-        number_bytes + rows_per_tile * format->sub_block * static_cast<std::size_t>(format->bits) / 8;
+    sub_block_bytes = number_bytes + rows_per_tile * format->sub_block * static_cast<std::size_t>(format->bits) / 8;
     sub_blocks_at = format->has_super ? chunks * kinds * rows_per_tile * 2 : 0;
     tile_bytes = lines(sub_blocks_at + sub_blocks * sub_block_bytes);
   }
@@ -114,7 +114,8 @@ inline void interleave(const InterleavedLayout& layout, const std::byte* rows, s
   const std::size_t number_size = format.has_super ? 1 : 2;
   CodeChunk chunk;
   for (std::size_t c = 0; c < layout.chunks; ++c) {
-    const std::size_t first = c * values_per_chunk / sub, n = std::min(values_per_chunk / sub, layout.sub_blocks - first);
+    const std::size_t first = c * values_per_chunk / sub,
+                      n = std::min(values_per_chunk / sub, layout.sub_blocks - first);
     for (std::size_t r = 0; r < rows_per_tile; ++r) {
       if (r < count) {
         format.unpack(rows + r * row_bytes + c * chunk_bytes, n, chunk);

@@ -15,6 +15,7 @@
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/gguf_checkpoint.h"
 #include "ple/io/hf_folder.h"
+#include "ple/io/limits.h"
 #include "ple/io/packed_table.h"
 #include "ple/model/parameter.h"
 #include "ple/model/sampling_options.h"
@@ -25,6 +26,7 @@ namespace ple {
 struct CheckpointOptions {
   /// A file that `examples/pack` wrote: its PLE table takes the place of the model's.
   std::filesystem::path table = {};
+  Limits limits = {};  ///< for files of strangers
 };
 
 /// Files are mapped and their headers checked when it is opened; weights are read only when they are used, and those of
@@ -32,10 +34,18 @@ struct CheckpointOptions {
 class Checkpoint {
  public:
   /// A Hugging Face folder, or a GGUF file, of which any part will do if it is split.
-  /// Errors: ErrorCode::file, missing, malformed, dtype, shape, config, not_supported.
+  /// Errors: ErrorCode::file, missing, malformed, dtype, shape, config, not_supported, limit.
   static Checkpoint open(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
+    const Limits& limits = options.limits;
+    detail::check_file_sizes(path, limits.file_bytes);
     Checkpoint checkpoint(path);
-    if (!options.table.empty()) checkpoint.ple_table_ = read_packed_table(options.table);
+    if (const std::size_t vocab_size = checkpoint.source_->vocab_size(); vocab_size > limits.vocab_size) {
+      fail(ErrorCode::limit, path.string(), ": has a vocabulary of ", vocab_size,
+           ", more than Limits::vocab_size, which is ", limits.vocab_size);
+    }
+    if (options.table.empty()) return checkpoint;
+    detail::check_file_size(options.table, limits.file_bytes);
+    checkpoint.ple_table_ = read_packed_table(options.table);
     return checkpoint;
   }
 

@@ -167,7 +167,8 @@ inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const 
     }
     GgufPlanEntry entry{shape.parameter, shape.layer, {gguf_name(shape.parameter, shape.layer), shape.shape}, {}};
     if (shape.shape.size() == 2) {
-      const std::size_t values = detail::values_together(checkpoint.config<Gemma4Config>(), shape.parameter, entry.tensor);
+      const std::size_t values =
+          detail::values_together(checkpoint.config<Gemma4Config>(), shape.parameter, entry.tensor);
       const auto fits = [&](Dtype type) { return values % values_per_block(type) == 0; };
       entry.wanted = detail::wanted_type(types, shape.parameter);
       entry.tensor.dtype = fits(entry.wanted) ? entry.wanted : fits(types.fallback) ? types.fallback : Dtype::bf16;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "ple/core/error.h"
+#include "ple/model/identity.h"
 #include "ple/model/language_model.h"
 #include "ple/model/parameter.h"
 #include "ple/nn/kv_cache.h"
@@ -36,6 +37,8 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
              Executor& executor, KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
   { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
   requires std::constructible_from<typename Block::Streams, const typename Block::Config&>;
+  { Block::cache_bytes(config, n, options) } -> std::same_as<std::uint64_t>;
+  { Block::positions_seen(config, n) } -> std::same_as<std::size_t>;
   workspace.start(n, n);
   block.forward(
       executor, workspace, n, rows, [] { return Rows{}; }, cache);
@@ -217,12 +220,24 @@ class Decoder final : public LanguageModel {
   std::size_t hidden_size() const override { return config.hidden_size; }
   TableCounters table_counters() const override { return table.counters(); }
 
+  std::uint64_t identity() const override {
+    for (const auto& file : files_) file->check_size();
+    return model_identity(*this);
+  }
+
   std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
     if (options.chunk == 0 || options.parts == 0)
       fail(ErrorCode::argument, "a state needs a chunk and parts of at least 1");
     if (options.context == 0 || options.context > config.max_position_embeddings) {
       fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", config.max_position_embeddings,
            ", the model's max_position_embeddings");
+    }
+    std::uint64_t bytes = 0;
+    for (std::size_t l = 0; l < blocks.size() && options.kv_cache_limit > 0; ++l) {
+      bytes += Block::cache_bytes(config, l, options);  // at most 2^61 each, and it ends at the first that is too many
+      if (bytes <= options.kv_cache_limit) continue;
+      fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
+           " layers, more than kv_cache_limit, which is ", options.kv_cache_limit);
     }
     return std::make_unique<State>(*this, options);
   }
@@ -343,13 +358,26 @@ class Decoder final : public LanguageModel {
       for (const KvCache& cache : caches) bytes += cache.bytes();
       return bytes;
     }
+    void resume(std::span<const Token> tokens) override {
+      position = tokens.size();
+      const auto last = tokens.last(std::min(model->table.history(), tokens.size()));
+      recent.assign(last.begin(), last.end());
+    }
+    void for_each_cached(const std::function<void(std::span<std::byte>)>& f) override {
+      for (std::size_t l = 0; l < caches.size(); ++l) {
+        if (caches[l].slots() == 0) continue;
+        const std::size_t count = std::min(position, Block::positions_seen(model->config, l));
+        caches[l].for_each_cached(position - count, count, f);
+      }
+    }
+    std::string_view cache_type() const override { return name_of(options.kv_cache_dtype); }
   };
 
   /// What is only multiplied with: embeddings are read row by row, and products with the context's projection begin at
   /// multiples of p.
   bool may_interleave(Parameter parameter) const {
-    return parameter != Parameter::token_embedding && (parameter != Parameter::ple_context_projection ||
-                                                       config.hidden_size_per_layer_input % rows_per_tile == 0);
+    return parameter != Parameter::token_embedding &&
+           (parameter != Parameter::ple_context_projection || config.hidden_size_per_layer_input % rows_per_tile == 0);
   }
 
   static void load_vector(const Tensor& tensor, std::vector<float>& values) {

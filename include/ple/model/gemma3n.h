@@ -172,6 +172,12 @@ struct Gemma3nBlock {
   static KvCache make_cache(const Gemma3nConfig& config, std::size_t l, const StateOptions& options) {
     return Gemma4Block<T, B>::make_cache(gemma4_of(config), l, options);
   }
+  static std::uint64_t cache_bytes(const Gemma3nConfig& config, std::size_t l, const StateOptions& options) {
+    return kv_cache_bytes(config, l, options);
+  }
+  static std::size_t positions_seen(const Gemma3nConfig& config, std::size_t l) {
+    return Gemma4Block<T, B>::positions_seen(gemma4_of(config), l);
+  }
 };
 
 /// Gemma 3n of any size: T is the weights' stored type (Any: whatever the file has), B the backend.

@@ -60,6 +60,20 @@ struct Gemma3nConfig {
   std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }
 };
 
+/// Calls f with every number of the configuration.
+template <class F>
+void for_each_field(const Gemma3nConfig& c, F&& f) {
+  const auto all = [&](const auto&... fields) { (f(fields), ...); };
+  all(c.vocab_size, c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.num_kv_shared_layers,
+      c.sliding_window, c.max_position_embeddings, c.vocab_size_per_layer_input, c.hidden_size_per_layer_input,
+      c.pad_token_id, c.altup_num_inputs, c.altup_active_idx, c.altup_coef_clip, c.altup_correct_scale, c.laurel_rank,
+      c.tie_word_embeddings, c.rms_norm_eps, c.final_logit_softcapping, c.layers.size());
+  for (const RopeConfig& rope : {c.sliding_rope, c.full_rope}) all(rope.theta, rope.fraction, rope.factor);
+  for (const Gemma3nLayerConfig& layer : c.layers) {
+    all(layer.attention, layer.intermediate_size, layer.activation_sparsity);
+  }
+}
+
 /// What the published models have in common: every fifth layer is full, the first ten are sparse.
 inline std::vector<Gemma3nLayerConfig> gemma3n_layers(std::size_t layers, std::size_t intermediate_size) {
   std::vector<Gemma3nLayerConfig> list(layers, {.intermediate_size = intermediate_size});

@@ -123,6 +123,16 @@ struct Gemma4Block {
     return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options),
             options.kv_cache_dtype};
   }
+
+  /// What that takes.
+  static std::uint64_t cache_bytes(const Gemma4Config& config, std::size_t l, const StateOptions& options) {
+    return kv_cache_bytes(config, l, options);
+  }
+
+  /// The positions before a token whose K and V layer l still needs, at most.
+  static std::size_t positions_seen(const Gemma4Config& config, std::size_t l) {
+    return config.layers[l].attention == AttentionType::full ? config.max_position_embeddings : config.sliding_window;
+  }
 };
 
 /// Gemma 4 of any size: T is the weights' stored type (Any: whatever the file has), B the backend.

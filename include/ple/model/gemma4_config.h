@@ -58,6 +58,19 @@ struct Gemma4Config {
   std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }
 };
 
+/// Calls f with every number of the configuration.
+template <class F>
+void for_each_field(const Gemma4Config& c, F&& f) {
+  const auto all = [&](const auto&... fields) { (f(fields), ...); };
+  all(c.vocab_size, c.hidden_size, c.num_attention_heads, c.num_kv_shared_layers, c.sliding_window,
+      c.max_position_embeddings, c.vocab_size_per_layer_input, c.hidden_size_per_layer_input, c.pad_token_id,
+      c.attention_k_eq_v, c.tie_word_embeddings, c.rms_norm_eps, c.final_logit_softcapping, c.layers.size());
+  for (const RopeConfig& rope : {c.sliding_rope, c.full_rope}) all(rope.theta, rope.fraction, rope.factor);
+  for (const Gemma4LayerConfig& layer : c.layers) {
+    all(layer.attention, layer.head_dim, layer.num_key_value_heads, layer.intermediate_size);
+  }
+}
+
 /// What the published models have in common, for `layers` layers of which every `period`-th is full.
 inline std::vector<Gemma4LayerConfig> gemma4_layers(std::size_t layers, std::size_t period, Gemma4LayerConfig sliding,
                                                     std::size_t full_kv_heads) {

@@ -3,9 +3,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 
+#include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
 #include "ple/dtype/traits.h"
@@ -19,6 +23,7 @@ struct StateOptions {
   std::size_t chunk = 128;     ///< most tokens in one forward pass
   std::size_t parts = 1;       ///< parts() of the executor that will run it
   Dtype kv_cache_dtype = Dtype::f32;
+  std::uint64_t kv_cache_limit = 0;  ///< most bytes of K and V; 0: any number
 };
 
 /// What a model remembers of one text: K and V, the position, and room to compute in.
@@ -29,6 +34,20 @@ struct ModelState {
   explicit ModelState(const StateOptions& o) : options(o) {}
   virtual ~ModelState() = default;
   virtual std::size_t kv_cache_bytes() const = 0;
+
+  /// For a session that is saved and goes on elsewhere. Errors: ErrorCode::not_supported where a model cannot.
+  /// Puts it where it was after it had read `tokens`, but for K and V, which are written through for_each_cached.
+  virtual void resume(std::span<const Token> /*tokens*/) { cannot_be_saved(); }
+  /// The K and V that later tokens still look at, as bytes: calls f with runs of them, in an order that depends on the
+  /// model and the position alone.
+  virtual void for_each_cached(const std::function<void(std::span<std::byte>)>& /*f*/) { cannot_be_saved(); }
+  /// The type these bytes are values of: "f32".
+  virtual std::string_view cache_type() const { cannot_be_saved(); }
+
+ private:
+  [[noreturn]] static void cannot_be_saved() {
+    fail(ErrorCode::not_supported, "this model's sessions cannot be saved");
+  }
 };
 
 /// A model is never changed by computing: any number of states, each on a thread of its own, may use it at once.
@@ -59,6 +78,10 @@ class LanguageModel {
 
   /// Width of an embedding.
   virtual std::size_t hidden_size() const = 0;
+
+  /// Different for models that compute different things, as far as model/identity.h can tell. Reads a few weights.
+  /// Errors: ErrorCode::file if a file can no longer be read; not_supported where a model has none.
+  virtual std::uint64_t identity() const { fail(ErrorCode::not_supported, "this model has no identity"); }
 };
 
 }  // namespace ple

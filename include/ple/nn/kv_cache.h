@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string_view>
 
 #include "ple/core/error.h"
 #include "ple/core/memory.h"
@@ -75,6 +77,21 @@ class KvCache {
       const std::size_t slot = begin % slots_, count = std::min({end - begin, most, slots_ - slot});
       f(CacheRun{begin, slot, count});
       begin += count;
+    }
+  }
+
+  Dtype dtype() const { return dtype_; }
+
+  /// Positions [first, first + count) as bytes, whatever slots they lie in: calls f(span<std::byte>) with runs of them,
+  /// keys of a head oldest first, then its values, head by head.
+  template <class F>
+  void for_each_cached(std::size_t first, std::size_t count, F&& f) {
+    for (std::size_t head = 0; offset(head, 0) < keys_.size(); ++head) {
+      for (auto* values : {&keys_, &values_}) {
+        for_each_run(first, first + count, slots_, [&](const CacheRun& run) {
+          f(std::span(values->data() + offset(head, run.slot), run.count * row_bytes()));
+        });
+      }
     }
   }
 

@@ -57,8 +57,8 @@ struct Product {
 
 namespace detail {
 
-/// Calls f(product, begin, end, part) for ranges of outputs that begin at multiples of rows_per_tile, in parallel: those
-/// of all products in one go, since waiting for the last thread costs time.
+/// Calls f(product, begin, end, part) for ranges of outputs that begin at multiples of rows_per_tile, in parallel:
+/// those of all products in one go, since waiting for the last thread costs time.
 template <class T, class F>
 void for_each_part(Executor& executor, std::span<const Product<T>> products, std::size_t tokens, F&& f) {
   std::size_t tiles = 0, work = 0;
@@ -99,27 +99,29 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
   for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), dtype, t, quantized); });
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
   const InterleavedLayout layout(dtype, cols);
-  for_each_part(executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
-    std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
-    const bool whole = p.weight.interleaved();
-    const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
-    if (whole && !p.counts) {
-      return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
-    }
-    for (std::size_t r = begin; r < end; r += rows_per_tile) {
-      const std::size_t count = std::min(rows_per_tile, end - r);
-      if (p.counts && std::all_of(p.counts + r, p.counts + r + count, [](float c) { return c == 0; })) {
-        std::fill_n(p.y.data + r, count, 0.0f);
-        continue;
-      }
-      if (whole) {
-        B::matmul(rows.slice(p.first + r, count), quantized, p.y.data + r, p.y.stride, tile);
-        continue;
-      }
-      p.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
-      B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride, tile);
-    }
-  });
+  for_each_part(
+      executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
+        std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
+        const bool whole = p.weight.interleaved();
+        const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
+        if (whole && !p.counts) {
+          return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
+        }
+        for (std::size_t r = begin; r < end; r += rows_per_tile) {
+          const std::size_t count = std::min(rows_per_tile, end - r);
+          if (p.counts && std::all_of(p.counts + r, p.counts + r + count, [](float c) { return c == 0; })) {
+            std::fill_n(p.y.data + r, count, 0.0f);
+            continue;
+          }
+          if (whole) {
+            B::matmul(rows.slice(p.first + r, count), quantized, p.y.data + r, p.y.stride, tile);
+            continue;
+          }
+          p.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
+          B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride,
+                    tile);
+        }
+      });
 }
 
 }  // namespace detail
@@ -136,12 +138,13 @@ void multiply(Executor& executor, Rows x, std::span<const Product<T>> products) 
     }
   }
   if (integers) return detail::multiply_integers<B>(executor, x, products);
-  detail::for_each_part(executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
-    visit_floats(p.weight, [&](const auto& w) {
-      B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, p.y.data + begin,
-                p.y.stride);
-    });
-  });
+  detail::for_each_part(executor, products, x.rows,
+                        [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
+                          visit_floats(p.weight, [&](const auto& w) {
+                            B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows,
+                                      p.y.data + begin, p.y.stride);
+                          });
+                        });
 }
 
 /// y = W x, without bias: y[t, o] = sum_i weight[o, i] x[t, i]      weight: [out, in]

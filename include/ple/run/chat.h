@@ -17,6 +17,7 @@
 #include "ple/io/checkpoint.h"
 #include "ple/model/language_model.h"
 #include "ple/run/generation.h"
+#include "ple/run/saved_session.h"
 #include "ple/run/session.h"
 #include "ple/text/chat.h"
 #include "ple/text/stream_decoder.h"
@@ -93,8 +94,8 @@ class Chat {
   /// conversation should be reset.
   Answer say(std::string_view user, const PromptProgress& progress = {}) {
     std::vector<ChatSegment> segments;
-    if (generation_) {
-      generation_->flush();
+    if (session_.position() > 0) {
+      if (generation_) generation_->flush();
       segments = format_.next_turn(user, /*turn_closed=*/false);
     } else {
       std::vector<Message> messages;
@@ -114,6 +115,18 @@ class Chat {
   void reset() {
     generation_.reset();
     session_.reset();
+  }
+
+  /// Writes the conversation so far to a file. Errors: those of SavedSession::save.
+  void save(const std::filesystem::path& path) {
+    if (generation_) generation_->flush();
+    SavedSession::save(session_, path);
+  }
+
+  /// Goes on with a conversation that was saved, instead of this one. Errors: those of SavedSession::load.
+  void resume(const std::filesystem::path& path) {
+    generation_.reset();
+    SavedSession::load(session_, path);
   }
 
   Session& session() { return session_; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -22,6 +23,7 @@ struct SessionOptions {
   std::size_t chunk = 128;            ///< most tokens of a prompt that are computed at once
   std::size_t threads = 0;            ///< of the session's own pool; 0: one for every hardware thread
   Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
+  std::uint64_t kv_cache_limit = 0;   ///< most bytes that K and V may grow to, which the context decides; 0: any number
   Executor* executor = nullptr;       ///< runs the session instead of a pool of its own; must outlive it
 };
 
@@ -31,7 +33,10 @@ using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 /// One text being read and written by a model, which must outlive the session. Not for two threads at once; any number
 /// of sessions may share a model.
 class Session {
+  friend class SavedSession;  // run/saved_session.h
+
  public:
+  /// Errors: ErrorCode::argument; ErrorCode::limit for more than kv_cache_limit, before any memory is taken; system.
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
     context_ = options.context ? options.context : std::min<std::size_t>(4096, model.max_position_embeddings());
@@ -40,8 +45,11 @@ class Session {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
     }
-    state_ = model.make_state(
-        {.context = context_, .chunk = chunk_, .parts = parts(*executor_), .kv_cache_dtype = options.kv_cache_dtype});
+    state_ = model.make_state({.context = context_,
+                               .chunk = chunk_,
+                               .parts = parts(*executor_),
+                               .kv_cache_dtype = options.kv_cache_dtype,
+                               .kv_cache_limit = options.kv_cache_limit});
     tokens_.reserve(context_);
     logits_.resize(model.vocab_size());
   }

@@ -133,7 +133,8 @@ struct Integers {
     if constexpr (p.low == 8) return Dot::is_signed ? hn::Xor(low, hn::Set(D8(), 128)) : low;
     if constexpr (p.table) {
       alignas(16) std::uint8_t table[16];
-      for (std::size_t i = 0; i < 16; ++i) table[i] = static_cast<std::uint8_t>(iq4_values[i] + (Dot::is_signed ? 0 : 128));
+      for (std::size_t i = 0; i < 16; ++i)
+        table[i] = static_cast<std::uint8_t>(iq4_values[i] + (Dot::is_signed ? 0 : 128));
       return hn::TableLookupBytes(hn::LoadDup128(D8(), table), low);
     }
     if constexpr (p.high == 0) {
@@ -272,7 +273,8 @@ struct Integers {
         const std::size_t r = v * N, at = s * rows_per_tile + r;
         hn::StoreU(numbers(layout, tile, from, s, 0, r), DF(), all.scales + at);
         if (all.minimums) hn::StoreU(numbers(layout, tile, from, s, 1, r), DF(), all.minimums + at);
-        each_four<p>(codes, v, [&](V8 four, std::size_t q) HWY_ATTR { hn::StoreU(four, D8(), to + 64 * q + 4 * N * v); });
+        each_four<p>(codes, v,
+                     [&](V8 four, std::size_t q) HWY_ATTR { hn::StoreU(four, D8(), to + 64 * q + 4 * N * v); });
       }
     }
     return all;
@@ -333,8 +335,7 @@ struct Integers {
       });
       if (minimums) {
         const VF minimum = hn::LoadU(df, minimums);
-        each(sums,
-             [&](VF& sum, std::size_t t) HWY_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
+        each(sums, [&](VF& sum, std::size_t t) HWY_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
         minimums += rows_per_tile;
       }
       scales += rows_per_tile;

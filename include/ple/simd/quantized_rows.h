@@ -22,7 +22,8 @@ class QuantizedRows {
  public:
   QuantizedRows() = default;
 
-  /// Uses `memory`, of at least bytes() bytes, aligned to a cache line. `sub_block`: 32 or 16 values; cols is a multiple.
+  /// Uses `memory`, of at least bytes() bytes, aligned to a cache line. `sub_block`: 32 or 16 values; cols is a
+  /// multiple.
   QuantizedRows(std::size_t tokens, std::size_t cols, std::size_t sub_block, std::span<std::byte> memory)
       : tokens_(tokens), cols_(cols), sub_block_(sub_block) {
     const std::size_t rows = padded(tokens), count = rows * sub_blocks();

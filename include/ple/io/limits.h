@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// How much a program lets model files ask for.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "ple/core/error.h"
+
+namespace ple {
+
+/// Going over one is ErrorCode::limit, before what goes over is mapped or read. What a session takes has limits of its
+/// own: SessionOptions::context and SessionOptions::kv_cache_limit.
+struct Limits {
+  /// Of each file: weights, packed table, tokenizer, configuration. What opening a model takes in memory is bounded by
+  /// its files: a Resident table and tensors that lie unaligned are copied, a tokenizer becomes a few times its file.
+  std::uint64_t file_bytes = std::numeric_limits<std::uint64_t>::max();
+  std::size_t vocab_size = std::numeric_limits<std::size_t>::max();  ///< tokens of the model
+};
+
+namespace detail {
+
+inline void check_file_size(const std::filesystem::path& path, std::uint64_t most) {
+  std::error_code error;
+  const std::uintmax_t size = std::filesystem::file_size(path, error);
+  if (!error && size > most) {
+    fail(ErrorCode::limit, path.string(), ": has ", size, " bytes, more than Limits::file_bytes, which is ", most);
+  }
+}
+
+/// The files that a model at `path` is read from, and perhaps others of their kind beside them: those of a folder, or a
+/// GGUF file and the parts it may have.
+inline void check_file_sizes(const std::filesystem::path& path, std::uint64_t most) {
+  if (most == std::numeric_limits<std::uint64_t>::max()) return;
+  std::error_code error;
+  const bool is_folder = std::filesystem::is_directory(path, error);
+  check_file_size(path, most);
+  const std::string name = path.filename().string();
+  constexpr std::size_t numbers = std::string_view("-00001-of-00001.gguf").size();
+  const bool is_part = name.size() > numbers && name.find("-of-", name.size() - numbers) != std::string::npos;
+  if (!is_folder && !is_part) return;
+  const std::filesystem::path folder = is_folder ? path : path.has_parent_path() ? path.parent_path() : ".";
+  for (std::filesystem::directory_iterator file(folder, error), end; !error && file != end; file.increment(error)) {
+    const std::string other = file->path().filename().string();
+    const std::string extension = file->path().extension().string();
+    const bool of_folder = extension == ".safetensors" || extension == ".json" || extension == ".jinja";
+    const bool of_parts = is_part && other.size() == name.size() &&
+                          other.starts_with(name.substr(0, name.size() - numbers + 1)) &&
+                          other.ends_with(name.substr(name.find("-of-", name.size() - numbers)));
+    if (is_folder ? of_folder : of_parts) check_file_size(file->path(), most);
+  }
+}
+
+}  // namespace detail
+
+}  // namespace ple

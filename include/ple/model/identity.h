@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which model it is: a number from its configuration and from samples of its weights.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ple/core/checksum.h"
+#include "ple/core/error.h"
+#include "ple/core/memory.h"
+#include "ple/model/parameter.h"
+#include "ple/table/row_layout.h"
+
+namespace ple {
+
+namespace detail {
+
+/// Where samples are taken: evenly spread, the first and the last of `count` among them.
+inline constexpr std::size_t identity_samples = 5;
+inline std::uint64_t sample_place(std::uint64_t count, std::size_t i) {
+  return count == 0 ? 0
+                    : (count - 1) / (identity_samples - 1) * i +
+                          (count - 1) % (identity_samples - 1) * i / (identity_samples - 1);
+}
+
+template <class Table>
+void add_table(Checksum& sum, const Table& table) {
+  sum.add(table.rows());
+  sum.add(table.scale());
+  sum.add(table.folded());
+  sum.add(std::as_bytes(table.pad_identity()));
+  const std::string types = table.layout().text();
+  sum.add(std::as_bytes(std::span(types)));
+  const auto& store = table.store();
+  if (!store || table.rows() == 0) return;
+  for (std::size_t i = 0; i < identity_samples; ++i) {
+    const RowId id[] = {sample_place(table.rows(), i)};
+    const std::byte* row[1];
+    store->hold(id, row);
+    sum.add(std::span(row[0], table.layout().row_bytes()));
+    store->release(id);
+  }
+}
+
+}  // namespace detail
+
+/// The same for two models whose configuration, number types and samples are the same: norms and scalars whole, five
+/// rows of the PLE table, 5 x 64 bytes of every other matrix. So it tells apart sizes, quantisations, models that were
+/// trained further, and tables packed in another way; not models that differ in a few weights between the samples, or
+/// in rows set with PleTable::set_row. Where the table
+/// lives makes no difference; how weights are laid out (LoadOptions::weights) does.
+/// Errors: ErrorCode::file; not_supported for a configuration without for_each_field.
+template <class Decoder>
+std::uint64_t model_identity(const Decoder& decoder) {
+  Checksum sum;
+  if constexpr (requires { for_each_field(decoder.config, [](const auto&) {}); }) {
+    for_each_field(decoder.config, [&](const auto& field) { sum.add(field); });
+  } else {
+    fail(ErrorCode::not_supported, "a model whose configuration has no for_each_field has no identity");
+  }
+  Decoder copy = decoder;  // shares the values
+  copy.parameters([&]<class V>(Parameter parameter, std::size_t layer, const V& values) {
+    sum.add(parameter);
+    sum.add(layer);
+    if constexpr (requires { values.store(); }) {
+      detail::add_table(sum, values);
+    } else if constexpr (requires { values.dtype(); }) {
+      sum.add(values.dtype());
+      const std::size_t bytes = values.bytes(), piece = std::min<std::size_t>(bytes, 64);
+      for (std::size_t i = 0; i < detail::identity_samples; ++i) {
+        const auto at = static_cast<std::size_t>(detail::sample_place(bytes - piece + 1, i));
+        sum.add(std::span(values.data() + at, piece));
+      }
+    } else {
+      sum.add(std::as_bytes(std::span(values)));
+    }
+  });
+  return sum.value();
+}
+
+}  // namespace ple

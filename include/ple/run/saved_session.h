@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// A session in a file, to go on later or elsewhere with the same bits: what it has read, the logits that follow, K and
+// V.
+//
+// Little-endian, one behind the other:
+//   SavedHeader
+//   i32 tokens [position]
+//   f32 logits [logits]
+//   K and V    [cache_bytes], as ModelState::for_each_cached gives them
+//   u64        checksum (core/checksum.h) of everything before it
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ple/core/checked_writer.h"
+#include "ple/core/checksum.h"
+#include "ple/core/error.h"
+#include "ple/core/system.h"
+#include "ple/core/token.h"
+#include "ple/run/session.h"
+
+namespace ple {
+
+struct SavedHeader {
+  std::array<char, 8> magic = {'p', 'l', 'e', ' ', 's', 'e', 's', '1'};
+  std::array<char, 8> cache_type = {};  ///< "f32", filled up with zeros
+  std::uint64_t model = 0;              ///< LanguageModel::identity()
+  std::uint64_t position = 0;
+  std::uint64_t logits = 0;  ///< the vocabulary's size, or 0 if the last prompt was not finished
+  std::uint64_t cache_bytes = 0;
+};
+static_assert(sizeof(SavedHeader) == 48);
+
+class SavedSession {
+ public:
+  /// Writes the session to `path`, which it replaces once all was read back. What a Sampler has drawn is not part of
+  /// it. Errors: ErrorCode::file, and then an older file is still there; those of LanguageModel::identity.
+  static void save(const Session& session, const std::filesystem::path& path) {
+    ModelState& state = *session.state_;
+    SavedHeader header = header_of(state);
+    header.model = session.model_->identity();
+    header.position = session.position();
+    header.logits = session.has_logits_ ? session.logits_.size() : 0;
+    state.for_each_cached([&](std::span<const std::byte> bytes) { header.cache_bytes += bytes.size(); });
+    Checksum checksum;
+    CheckedWriter writer(path);
+    const auto write = [&](std::span<const std::byte> bytes) {
+      writer.write(bytes.data(), bytes.size());
+      checksum.add(bytes);
+    };
+    write(std::as_bytes(std::span(&header, 1)));
+    write(std::as_bytes(session.tokens()));
+    write(std::as_bytes(std::span(session.logits_).first(header.logits)));
+    state.for_each_cached(write);
+    const std::uint64_t sum = checksum.value();
+    writer.write(&sum, sizeof sum);
+    writer.finish({});
+  }
+
+  /// Puts the session where the saved one was; its context, chunk and threads may be others. Its logits, and all that
+  /// follow, have the bits they would have had without a break, on a CPU with the same vectors.
+  /// Errors, before the session has changed: ErrorCode::file; malformed for a file that is none, or damaged; argument
+  /// for one of another model or another type of K and V, or longer than the session's context. A file that only its
+  /// checksum agrees with, or that fails between the two times it is read, leaves the session empty.
+  static void load(Session& session, const std::filesystem::path& path) {
+    const auto file = File::open(path);
+    const SavedHeader header = check(*file, session);
+    try {
+      std::uint64_t at = sizeof header;
+      const auto read = [&](std::span<std::byte> bytes) {
+        file->read_all(at, bytes, "saved session");
+        at += bytes.size();
+      };
+      session.reset();
+      session.tokens_.resize(static_cast<std::size_t>(header.position));
+      read(std::as_writable_bytes(std::span(session.tokens_)));
+      for (const Token token : session.tokens_) {
+        if (token == soft_token || (token >= 0 && static_cast<std::size_t>(token) < session.logits_.size())) continue;
+        fail(ErrorCode::malformed, file->name(), ": token ", token, ", expected ", soft_token, " to ",
+             session.logits_.size() - 1);
+      }
+      read(std::as_writable_bytes(std::span(session.logits_).first(static_cast<std::size_t>(header.logits))));
+      session.state_->resume(session.tokens_);
+      std::uint64_t cached = 0;
+      session.state_->for_each_cached([&](std::span<const std::byte> bytes) { cached += bytes.size(); });
+      if (cached != header.cache_bytes) {
+        fail(ErrorCode::malformed, file->name(), ": ", header.cache_bytes, " bytes of K and V, expected ", cached);
+      }
+      session.state_->for_each_cached(read);
+      session.has_logits_ = header.logits > 0;
+    } catch (...) {
+      session.reset();
+      throw;
+    }
+  }
+
+ private:
+  static SavedHeader header_of(const ModelState& state) {
+    SavedHeader header;
+    const std::string_view type = state.cache_type();
+    std::copy_n(type.begin(), std::min(type.size(), header.cache_type.size()), header.cache_type.begin());
+    return header;
+  }
+
+  static std::string_view text(const std::array<char, 8>& letters) {
+    return {letters.data(),
+            static_cast<std::size_t>(std::find(letters.begin(), letters.end(), '\0') - letters.begin())};
+  }
+
+  /// Everything that can be wrong with a file, before a session is touched.
+  static SavedHeader check(const File& file, const Session& session) {
+    const auto refuse = [&](ErrorCode code, const auto&... parts) { fail(code, file.name(), ": ", parts...); };
+    SavedHeader header;
+    const SavedHeader expected = header_of(*session.state_);
+    if (file.size() < sizeof header + sizeof(std::uint64_t))
+      refuse(ErrorCode::malformed, "has ", file.size(), " bytes: it is no saved session");
+    file.read_all(0, std::as_writable_bytes(std::span(&header, 1)), "header");
+    if (header.magic != expected.magic) refuse(ErrorCode::malformed, "is no saved session, or of another version");
+    const std::uint64_t model = session.model_->identity();
+    if (header.model != model) {
+      refuse(ErrorCode::argument, "a session of another model: identity ", header.model, ", expected ", model);
+    }
+    if (header.cache_type != expected.cache_type) {
+      refuse(ErrorCode::argument, "K and V are in ", text(header.cache_type), ", expected ", text(expected.cache_type));
+    }
+    if (header.position > session.context()) {
+      refuse(ErrorCode::argument, "has read ", header.position, " tokens, more than the context of ", session.context(),
+             "; SessionOptions::context makes it longer");
+    }
+    if (header.logits != 0 && header.logits != session.logits_.size())
+      refuse(ErrorCode::malformed, header.logits, " logits, expected 0 or ", session.logits_.size());
+    const std::uint64_t before =
+        sizeof header + header.position * sizeof(Token) + header.logits * sizeof(float) + sizeof(std::uint64_t);
+    if (file.size() < before || file.size() - before != header.cache_bytes) {
+      refuse(ErrorCode::malformed, "has ", file.size(), " bytes, expected ", before, " and ", header.cache_bytes,
+             " of K and V: is it truncated?");
+    }
+    check_sum(file);
+    return header;
+  }
+
+  static void check_sum(const File& file) {
+    std::vector<std::byte> piece(std::size_t{1} << 20);
+    Checksum sum;
+    std::uint64_t stored = 0, at = 0;
+    for (const std::uint64_t end = file.size() - sizeof stored; at < end;) {
+      const auto part =
+          std::span(piece).first(static_cast<std::size_t>(std::min<std::uint64_t>(piece.size(), end - at)));
+      file.read_all(at, part, "saved session");
+      sum.add(part);
+      at += part.size();
+    }
+    file.read_all(at, std::as_writable_bytes(std::span(&stored, 1)), "checksum");
+    if (sum.value() != stored) {
+      fail(ErrorCode::malformed, file.name(), ": its checksum is ", sum.value(), ", expected ", stored,
+           ": the file is damaged");
+    }
+  }
+};
+
+}  // namespace ple

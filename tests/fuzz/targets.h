@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "chat.h"
+#include "config.h"
+#include "gguf.h"
+#include "packed_table.h"
+#include "safetensors.h"
+#include "safetensors_index.h"
+#include "saved_session.h"
+#include "tokenizer.h"
+#include "tokenizer_json.h"
+
+namespace ple::fuzz {
+
+inline constexpr Target targets[] = {
+    {"safetensors", safetensors, safetensors_seeds},
+    {"safetensors_index", safetensors_index, safetensors_index_seeds},
+    {"gguf", gguf, gguf_seeds},
+    {"packed_table", packed_table, packed_table_seeds},
+    {"config", config, config_seeds},
+    {"tokenizer_json", tokenizer_json, tokenizer_json_seeds},
+    {"tokenizer", tokenizer, tokenizer_seeds},
+    {"chat", chat, chat_seeds},
+    {"saved_session", saved_session, saved_session_seeds},
+};
+
+}  // namespace ple::fuzz
