@@ -203,9 +203,15 @@ struct Integers {
         continue;
       }
       const Unpacked unpacked = unpack<p>(w.layout, tile, memory);
-      for (std::size_t t = 0; t < x.tokens(); t += tokens_per_tile) {
+      constexpr bool small = Dot::is_signed && p.low != 8 && !p.table;  // where it makes a difference
+      for (std::size_t t = 0; t < x.tokens(); t += x.tile()) {
         for (std::size_t v = 0; v * N < rows; ++v) {
-          eight_tokens<p.sub_block>(unpacked, v, x, t, rows - v * N, y + t * y_stride + r + v * N, y_stride);
+          float* to = y + t * y_stride + r + v * N;
+          if (x.tile() == 4) {
+            some_tokens<p.sub_block, 4, small>(unpacked, v, x, t, rows - v * N, to, y_stride);
+          } else {
+            some_tokens<p.sub_block, 8, small>(unpacked, v, x, t, rows - v * N, to, y_stride);
+          }
         }
       }
     }
@@ -218,10 +224,21 @@ struct Integers {
     std::copy_n(part, rows, y);
   }
 
-  static HWY_INLINE VI four_values(const std::int8_t* values) {
-    std::int32_t bytes;
-    std::memcpy(&bytes, values, sizeof bytes);
-    return hn::Set(DI(), bytes);
+  /// dots plus four weights of each row times the same four values; `small`: the weights are from 0 to 63.
+  template <bool small>
+  static HWY_INLINE VI multiply_four(VI dots, V8 weights, const std::int8_t* values) {
+    if constexpr (requires { Dot::quads_of(dots, weights, values); }) {
+      return Dot::quads_of(dots, weights, values);
+    } else {
+      std::int32_t bytes;
+      std::memcpy(&bytes, values, sizeof bytes);
+      const auto x = hn::BitCast(hn::Repartition<std::int8_t, DI>(), hn::Set(DI(), bytes));
+      if constexpr (small && requires { Dot::small_quads(dots, weights, x); }) {
+        return Dot::small_quads(dots, weights, x);
+      } else {
+        return Dot::quads(dots, weights, x);
+      }
+    }
   }
 
   /// One token, straight from the codes: this is to run as fast as memory is read.
@@ -230,7 +247,6 @@ struct Integers {
                                    std::size_t rows, float* y) {
     const DF df;
     const DI di;
-    const hn::Repartition<std::int8_t, DI> ds8;
     const bool has_minimum = layout.format->has_minimum;
     const float *x_scales = &x.scale(0, 0), *x_sums = &x.sum(0, 0);
     const std::int32_t* offsets = &x.offset(0, 0);
@@ -244,7 +260,7 @@ struct Integers {
         const auto* codes = reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes);
         each_four<p>(codes, v, [&](V8 four, std::size_t q) HWY_ATTR {
           VI& dot = q % 2 ? others : dots;
-          dot = Dot::quads(dot, four, hn::BitCast(ds8, four_values(values + 4 * q)));
+          dot = multiply_four < p.low != 8 && !p.table > (dot, four, values + 4 * q);
         });
         const VF product = hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[s]));
         sum = hn::MulAdd(product, numbers(layout, tile, from, s, 0, v * N), sum);
@@ -280,9 +296,9 @@ struct Integers {
     return all;
   }
 
-  // Eight tokens' vectors as nested members: compilers keep members in registers, arrays not always. Constructors are
+  // Several tokens' vectors as nested members: compilers keep members in registers, arrays not always. Constructors are
   // written out, because those that the compiler adds are not compiled for the target.
-  template <class V, std::size_t n = tokens_per_tile>
+  template <class V, std::size_t n>
   struct Vectors {
     HWY_INLINE Vectors() {}
     V first;
@@ -305,29 +321,26 @@ struct Integers {
     if constexpr (n > 1) each<t + 1>(all.rest, others.rest, f);
   }
 
-  /// Tokens [first, first + 8) times rows v N to v N + N - 1 of a tile.
-  template <std::size_t sub_block>
-  static HWY_NOINLINE void eight_tokens(const Unpacked& w, std::size_t v, const QuantizedRows& x, std::size_t first,
-                                        std::size_t rows, float* y, std::size_t y_stride) {
-    constexpr std::size_t T = tokens_per_tile;
+  /// Tokens [first, first + T) times rows v N to v N + N - 1 of a tile.
+  template <std::size_t sub_block, std::size_t T, bool small>
+  static HWY_NOINLINE void some_tokens(const Unpacked& w, std::size_t v, const QuantizedRows& x, std::size_t first,
+                                       std::size_t rows, float* y, std::size_t y_stride) {
     const DF df;
     const DI di;
-    const hn::Repartition<std::int8_t, DI> ds8;
     const std::uint8_t* integers = w.integers + 4 * N * v;
     const float *scales = w.scales + N * v, *minimums = w.minimums ? w.minimums + N * v : nullptr;
     const std::int8_t* values = x.values(first, 0);
     const float *x_scales = &x.scale(first, 0), *x_sums = &x.sum(first, 0);
     const std::int32_t* offsets = &x.offset(first, 0);
-    Vectors<VF> sums;
+    Vectors<VF, T> sums;
     each(sums, [&](VF& sum, std::size_t) HWY_ATTR { sum = hn::Zero(df); });
     for (std::size_t s = 0; s < x.sub_blocks(); ++s) {
-      Vectors<VI> dots;
+      Vectors<VI, T> dots;
       each(dots, [&](VI& dot, std::size_t t) HWY_ATTR { dot = hn::Set(di, offsets[t]); });
       for (std::size_t k = 0; k < sub_block; k += 4, integers += 64) {
         const V8 four = hn::LoadU(D8(), integers);
-        each(dots, [&](VI& dot, std::size_t t) HWY_ATTR {
-          dot = Dot::quads(dot, four, hn::BitCast(ds8, four_values(values + t * sub_block + k)));
-        });
+        each(dots, [&](VI& dot, std::size_t t)
+                       HWY_ATTR { dot = multiply_four<small>(dot, four, values + t * sub_block + k); });
       }
       const VF scale = hn::LoadU(df, scales);
       each(sums, dots, [&](VF& sum, VI& dot, std::size_t t) HWY_ATTR {
