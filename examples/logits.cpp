@@ -9,13 +9,13 @@
 
 #include <fstream>
 
-const std::string usage =
-    std::string("usage: logits MODEL --tokens 2,17,4 --out FILE [--chunk N] [--threads N] "
-                "[--backend scalar|native|auto]\n"
-                "\n"
-                "Writes [tokens, vocabulary] little-endian f32 to FILE.\n"
-                "  --chunk N                read N tokens at once (0: all)\n") +
-    examples::slice_usage;
+const std::string usage = std::string(
+                              "usage: logits MODEL --tokens 2,17,4 --out FILE [--chunk N] [--threads N] "
+                              "[--backend scalar|native|auto]\n"
+                              "\n"
+                              "Writes [tokens, vocabulary] little-endian f32 to FILE.\n"
+                              "  --chunk N                read N tokens at once (0: all)\n") +
+                          examples::slice_usage;
 
 namespace {
 

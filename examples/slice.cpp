@@ -8,10 +8,11 @@
 #include "slice_options.h"
 
 const std::string usage =
-    std::string("usage: slice MODEL OUT [options]\n"
-                "\n"
-                "  MODEL                    a Hugging Face folder of a Gemma 3n model\n"
-                "  OUT                      the folder to write; new or empty\n") +
+    std::string(
+        "usage: slice MODEL OUT [options]\n"
+        "\n"
+        "  MODEL                    a Hugging Face folder of a Gemma 3n model\n"
+        "  OUT                      the folder to write; new or empty\n") +
     examples::slice_usage +
     "\n"
     "A layer keeps its type and its sparsity. A layer whose K and V a kept layer shares cannot be left out.\n";

@@ -153,8 +153,8 @@ class SlicedFile {
       l = static_cast<std::size_t>(found - kept.begin());
       tensor.name = layers + std::to_string(l) + std::string(rest, end);
     }
-    for (const Parameter parameter : {Parameter::gate, Parameter::up, Parameter::down, Parameter::ple_table,
-                                      Parameter::ple_context_projection}) {
+    for (const Parameter parameter :
+         {Parameter::gate, Parameter::up, Parameter::down, Parameter::ple_table, Parameter::ple_context_projection}) {
       if (tensor.name != hf_name(prefix, parameter, l)) continue;
       tensor.part = slice.part(parameter, l);
       tensor.whole = tensor.part->whole();
@@ -212,10 +212,9 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
     index.add("weight_map", std::move(shards));
     detail::write_text_file(to / "model.safetensors.index.json", json_text(index));
   }
-  for (const char* name :
-       {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
-        "processor_config.json", "preprocessor_config.json"}) {
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+                           "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+                           "processor_config.json", "preprocessor_config.json"}) {
     if (std::filesystem::exists(from / name, error)) detail::write_text_file(to / name, read_text_file(from / name));
   }
   const Json config = detail::sliced_config(read_json_file(from / "config.json"), slice.slice());
