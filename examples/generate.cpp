@@ -6,33 +6,36 @@
 
 #include "arguments.h"
 #include "kv_cache.h"
+#include "slice_options.h"
 #include "table.h"
 
 #include <chrono>
 #include <iostream>
 
-constexpr const char* usage =
-    "usage: generate MODEL [--chat TEXT | --prompt TEXT] [options]\n"
-    "\n"
-    "  MODEL                    a Hugging Face folder or a GGUF file of a Gemma 4 or Gemma 3n model\n"
-    "  --chat TEXT              one question, one answer; without --chat and --prompt: a conversation\n"
-    "  --prompt TEXT            continue this text\n"
-    "  --prompt-tokens N        continue N made-up tokens (for models without a tokenizer)\n"
-    "  --system TEXT            what the model is told before a conversation\n"
-    "  --thinking               let it think before it answers, and show the thoughts\n"
-    "  --save FILE, --resume FILE\n"
-    "                           write the session to a file at the end; go on from one that was written\n"
-    "  --max-tokens N           of an answer (default: until it ends, or the context is full)\n"
-    "  --context N              most positions (default: 4096 or the model's limit)\n"
-    "  --kv TYPE                keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
-    "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
-    "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
-    "  --table mapped|resident|streamed|none\n"
-    "                           where the PLE table lives (default: mapped); none: leave it away\n"
-    "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no "
-    "limit)\n"
-    "  --direct                 a streamed table is read past the system's page cache\n"
-    "  --table-file FILE        take the PLE table from a file that `pack` wrote\n"
+const std::string usage =
+    std::string(
+        "usage: generate MODEL [--chat TEXT | --prompt TEXT] [options]\n"
+        "\n"
+        "  MODEL                    a Hugging Face folder or a GGUF file of a Gemma 4 or Gemma 3n model\n"
+        "  --chat TEXT              one question, one answer; without --chat and --prompt: a conversation\n"
+        "  --prompt TEXT            continue this text\n"
+        "  --prompt-tokens N        continue N made-up tokens (for models without a tokenizer)\n"
+        "  --system TEXT            what the model is told before a conversation\n"
+        "  --thinking               let it think before it answers, and show the thoughts\n"
+        "  --save FILE, --resume FILE\n"
+        "                           write the session to a file at the end; go on from one that was written\n"
+        "  --max-tokens N           of an answer (default: until it ends, or the context is full)\n"
+        "  --context N              most positions (default: 4096 or the model's limit)\n"
+        "  --kv TYPE                keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
+        "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
+        "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
+        "  --table mapped|resident|streamed|none\n"
+        "                           where the PLE table lives (default: mapped); none: leave it away\n"
+        "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no "
+        "limit)\n"
+        "  --direct                 a streamed table is read past the system's page cache\n"
+        "  --table-file FILE        take the PLE table from a file that `pack` wrote\n") +
+    examples::slice_usage +
     "  --threads N              (default: all)\n"
     "  --backend scalar|native|auto\n";
 
@@ -128,7 +131,8 @@ ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptio
 void run(examples::Arguments& arguments) {
   const Stopwatch opening;
   const std::string path = arguments.first("MODEL");
-  const auto checkpoint = ple::Checkpoint::open(path, {.table = arguments.text("--table-file").value_or("")});
+  const auto checkpoint = ple::Checkpoint::open(
+      path, {.table = arguments.text("--table-file").value_or(""), .slice = examples::slice_options(arguments)});
   const auto chat_text = arguments.text("--chat"), prompt = arguments.text("--prompt");
   const auto made_up = arguments.number<std::size_t>("--prompt-tokens", 0);
   const auto save = arguments.text("--save"), resume = arguments.text("--resume");
@@ -187,4 +191,4 @@ void run(examples::Arguments& arguments) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return examples::run(usage, argc, argv, run); }
+int main(int argc, char** argv) { return examples::run(usage.c_str(), argc, argv, run); }

@@ -5,14 +5,17 @@
 #include <ple/ple.h>
 
 #include "arguments.h"
+#include "slice_options.h"
 
 #include <fstream>
 
-constexpr const char* usage =
-    "usage: logits MODEL --tokens 2,17,4 --out FILE [--chunk N] [--threads N] [--backend scalar|native|auto]\n"
-    "\n"
-    "Writes [tokens, vocabulary] little-endian f32 to FILE.\n"
-    "  --chunk N    read N tokens at once (0: all)\n";
+const std::string usage = std::string(
+                              "usage: logits MODEL --tokens 2,17,4 --out FILE [--chunk N] [--threads N] "
+                              "[--backend scalar|native|auto]\n"
+                              "\n"
+                              "Writes [tokens, vocabulary] little-endian f32 to FILE.\n"
+                              "  --chunk N                read N tokens at once (0: all)\n") +
+                          examples::slice_usage;
 
 namespace {
 
@@ -32,17 +35,18 @@ std::vector<ple::Token> parse_tokens(const std::string& list) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return examples::run(usage, argc, argv, [](examples::Arguments& arguments) {
+  return examples::run(usage.c_str(), argc, argv, [](examples::Arguments& arguments) {
     const std::string folder = arguments.first("MODEL");
     const auto tokens = parse_tokens(arguments.text("--tokens").value_or(""));
     const std::string out = arguments.text("--out").value_or("");
     const auto chunk = arguments.number<std::size_t>("--chunk", 0);
     const auto threads = arguments.number<std::size_t>("--threads", 0);
     const std::string backend = arguments.text("--backend").value_or("auto");
+    const ple::MatformerOptions slice = examples::slice_options(arguments);
     arguments.done();
     if (tokens.empty() || out.empty()) throw std::runtime_error("--tokens and --out are needed");
 
-    const auto checkpoint = ple::Checkpoint::open(folder);
+    const auto checkpoint = ple::Checkpoint::open(folder, {.slice = slice});
     examples::with_backend(backend, [&]<ple::Backend B>() {
       const auto loaded = ple::load_model<ple::Any, B>(checkpoint);
       const ple::LanguageModel& model = *loaded;

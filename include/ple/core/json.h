@@ -36,6 +36,7 @@ class Json {
   bool is_null() const { return type_ == Type::null; }
   bool is_boolean() const { return type_ == Type::boolean; }
   bool is_natural() const { return type_ == Type::natural; }  ///< a whole number from 0 to 2^64 - 1
+  bool is_real() const { return type_ == Type::real; }        ///< written with a fraction or an exponent, or too large
   bool is_number() const { return type_ == Type::integer || type_ == Type::natural || type_ == Type::real; }
   bool is_string() const { return type_ == Type::string; }
   bool is_array() const { return type_ == Type::array; }

@@ -17,6 +17,8 @@
 #include "ple/io/hf_folder.h"
 #include "ple/io/limits.h"
 #include "ple/io/packed_table.h"
+#include "ple/io/sliced_source.h"
+#include "ple/model/matformer.h"
 #include "ple/model/parameter.h"
 #include "ple/model/sampling_options.h"
 #include "ple/tensor/tensor.h"
@@ -26,6 +28,8 @@ namespace ple {
 struct CheckpointOptions {
   /// A file that `examples/pack` wrote: its PLE table takes the place of the model's.
   std::filesystem::path table = {};
+  /// A smaller model inside a Gemma 3n: of what it leaves out nothing is read. See published_slice() too.
+  MatformerOptions slice = {};
   Limits limits = {};  ///< for files of strangers
 };
 
@@ -34,7 +38,8 @@ struct CheckpointOptions {
 class Checkpoint {
  public:
   /// A Hugging Face folder, or a GGUF file, of which any part will do if it is split.
-  /// Errors: ErrorCode::file, missing, malformed, dtype, shape, config, not_supported, limit.
+  /// Errors: ErrorCode::file, missing, malformed, dtype, shape, config, not_supported, limit; argument for a slice that
+  /// the model does not have.
   static Checkpoint open(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
     const Limits& limits = options.limits;
     detail::check_file_sizes(path, limits.file_bytes);
@@ -43,9 +48,11 @@ class Checkpoint {
       fail(ErrorCode::limit, path.string(), ": has a vocabulary of ", vocab_size,
            ", more than Limits::vocab_size, which is ", limits.vocab_size);
     }
-    if (options.table.empty()) return checkpoint;
-    detail::check_file_size(options.table, limits.file_bytes);
-    checkpoint.ple_table_ = read_packed_table(options.table);
+    if (!options.table.empty()) {
+      detail::check_file_size(options.table, limits.file_bytes);
+      checkpoint.ple_table_ = read_packed_table(options.table);
+    }
+    if (!options.slice.empty()) checkpoint.take_slice(options.slice);
     return checkpoint;
   }
 
@@ -65,7 +72,7 @@ class Checkpoint {
 
   bool has(Parameter parameter, std::size_t layer = 0) const { return source_->has(parameter, layer); }
 
-  /// The packed table, if one takes the place of the model's.
+  /// The table that takes the place of the model's, if one does: a packed one, or a slice's.
   const std::optional<TableSource>& ple_table() const { return ple_table_; }
 
   /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
@@ -91,6 +98,12 @@ class Checkpoint {
     } else {
       source_ = std::make_shared<const HfFolder>(path);
     }
+  }
+
+  void take_slice(const MatformerOptions& options) {
+    const auto slice = std::make_shared<const SlicedSource>(source_, options, path_);
+    ple_table_ = ple_table_ ? slice->cut(*ple_table_) : slice->table();
+    source_ = slice;
   }
 
   std::string path_;

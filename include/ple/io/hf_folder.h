@@ -80,6 +80,10 @@ class HfFolder final : public CheckpointSource {
 
   std::filesystem::path tokenizer_file() const override { return folder_ / "tokenizer.json"; }
 
+  /// The tensors' files, and what stands before the text model's names in them.
+  const TensorFiles& files() const { return files_; }
+  std::string_view prefix() const { return prefix_; }
+
  private:
   bool exists(const char* name) const {
     std::error_code error;

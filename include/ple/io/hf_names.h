@@ -64,7 +64,7 @@ inline std::string hf_name(std::string_view prefix, Parameter parameter, std::si
   if (parameter == Parameter::altup_projection || parameter == Parameter::altup_unembedding) {
     return name.append(hf_suffix(parameter)) + "." + std::to_string(layer) + ".weight";
   }
-  if (parameter >= Parameter::input_norm) name += "layers." + std::to_string(layer) + ".";
+  if (is_of_layer(parameter)) name += "layers." + std::to_string(layer) + ".";
   return name += hf_suffix(parameter);
 }
 

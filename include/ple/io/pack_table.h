@@ -5,7 +5,6 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -18,6 +17,7 @@
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
 #include "ple/io/packed_table.h"
+#include "ple/io/safetensors_header.h"
 #include "ple/model/decoder.h"
 #include "ple/table/encode_row.h"
 
@@ -37,32 +37,6 @@ inline std::string shortest(float value) {
   const auto [end, error] = std::to_chars(text, text + sizeof text, value);
   return {text, end};
 }
-
-/// A safetensors header, padded so that the data begin on a page.
-class SafetensorsHeader {
- public:
-  void metadata(const std::string& name, const std::string& value) {
-    metadata_ += (metadata_.empty() ? "" : ",") + ("\"" + name + "\":\"" + value + "\"");
-  }
-  void tensor(const std::string& name, std::string_view dtype, const std::vector<std::uint64_t>& shape,
-              std::uint64_t bytes) {
-    tensors_ += ",\"" + name + "\":{\"dtype\":\"" + std::string(dtype) + "\",\"shape\":" + shape_text(shape) +
-                ",\"data_offsets\":[" + std::to_string(at_) + "," + std::to_string(at_ + bytes) + "]}";
-    at_ += bytes;
-  }
-  std::string bytes() const {
-    std::string text = "{\"__metadata__\":{" + metadata_ + "}" + tensors_ + "}";
-    text.resize((text.size() + 8 + 4095) / 4096 * 4096 - 8, ' ');
-    const std::uint64_t size = text.size();
-    std::string length(8, '\0');
-    std::memcpy(length.data(), &size, 8);
-    return length + text;
-  }
-
- private:
-  std::string metadata_, tensors_;
-  std::uint64_t at_ = 0;
-};
 
 }  // namespace detail
 
@@ -103,7 +77,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   const std::optional<Dtype> only = layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;
   layout.require_encodable();
-  detail::SafetensorsHeader header;
+  SafetensorsHeader header;
   header.metadata("format", std::string(packed_table_format));
   header.metadata("layers", std::to_string(layers));
   header.metadata("width", std::to_string(p));

@@ -45,4 +45,7 @@ enum class Parameter : std::uint8_t {
   post_laurel_norm,    ///< [d]
 };
 
+/// Whether every layer has one.
+inline bool is_of_layer(Parameter parameter) { return parameter >= Parameter::input_norm; }
+
 }  // namespace ple

@@ -61,6 +61,16 @@ struct TableSource {
   std::optional<Tensor> token_embedding = {};                 ///< of those tokens
 };
 
+/// A checkpoint's table: rows of all layers in the tensor's type, which the reference multiplies by sqrt(p), rounded to
+/// that type. The tensor is a matrix of whole rows.
+inline TableSource stored_table(const Tensor& tensor, std::size_t layers) {
+  const std::size_t width = static_cast<std::size_t>(tensor.shape[1]) / layers;
+  return {.tensor = tensor,
+          .layout = RowLayout(layers, width, tensor.dtype),
+          .rows = tensor.shape[0],
+          .scale = rounded_to(tensor.dtype, std::sqrt(static_cast<float>(width)))};
+}
+
 /// Which rows a chunk of text needs, and room to find them in; made once per session.
 struct RowSelection {
   std::vector<RowId> ids;  ///< per_token for every token
@@ -96,7 +106,7 @@ class PleTable {
     layout_ = RowLayout(layers_, width_, DtypeTraits<T>::id);
     auto values = std::make_shared<AlignedVector<std::byte>>(rows_ * layout_.row_bytes());
     std::byte* data = values->data();
-    scale_ = root_of_width(DtypeTraits<T>::id);
+    scale_ = rounded_to(DtypeTraits<T>::id, std::sqrt(static_cast<float>(width_)));
     store_ = std::make_shared<MemoryRows>(data, layout_.row_bytes(), std::move(values));
     return reinterpret_cast<T*>(data);
   }
@@ -108,11 +118,7 @@ class PleTable {
       fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape), ", expected ",
            shape_text({rows_, cols()}));
     }
-    load(TableSource{.tensor = tensor,
-                     .layout = RowLayout(layers_, width_, tensor.dtype),
-                     .rows = rows_,
-                     .scale = root_of_width(tensor.dtype)},
-         storage);
+    load(stored_table(tensor, layers_), storage);
   }
 
   /// As above, of a file of ple's own. Errors: config too, if it was made for another model.
@@ -253,9 +259,6 @@ class PleTable {
 
  private:
   static constexpr RowId no_row = ~RowId{0};
-
-  /// The reference multiplies a row by sqrt(p), rounded to the table's dtype.
-  float root_of_width(Dtype dtype) const { return rounded_to(dtype, std::sqrt(static_cast<float>(width_))); }
 
   std::shared_ptr<RowStore> make_store(const TableSource& source, const TableStorage& storage) const {
     const Tensor& tensor = source.tensor;

@@ -25,6 +25,7 @@ class RowLayout {
   struct Slice {
     std::optional<Dtype> dtype = {};
     std::size_t offset = 0;  ///< bytes from the row's begin
+    friend bool operator==(const Slice&, const Slice&) = default;
   };
 
   RowLayout() = default;
@@ -107,9 +108,15 @@ class RowLayout {
     }
   }
 
-  friend bool operator==(const RowLayout& a, const RowLayout& b) {
-    return a.text() == b.text() && a.width_ == b.width_ && a.bytes_ == b.bytes_;
+  /// The same rows, of which only these layers are used: layer l is what was layers[l].
+  RowLayout select(const std::vector<std::size_t>& layers) const {
+    RowLayout some = *this;
+    some.slices_.clear();
+    for (const std::size_t l : layers) some.slices_.push_back(slices_[l]);
+    return some;
   }
+
+  friend bool operator==(const RowLayout&, const RowLayout&) = default;
 
  private:
   std::size_t width_ = 0, bytes_ = 0;

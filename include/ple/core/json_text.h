@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// A JSON value as text.
+#pragma once
+
+#include <charconv>
+#include <cstddef>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "ple/core/json.h"
+
+namespace ple {
+
+namespace detail {
+
+inline std::string json_string(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      quoted += {'\\', c};
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      char code[8];
+      std::snprintf(code, sizeof code, "\\u%04x", static_cast<unsigned>(c));
+      quoted += code;
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "\"";
+}
+
+/// The shortest that reads back as the same number, and as no whole one: readers with types tell them apart.
+inline std::string json_real(double value) {
+  char text[32];
+  const auto [end, error] = std::to_chars(text, text + sizeof text, value);
+  const std::string number(text, end);
+  return number.find_first_of(".e") == std::string::npos ? number + ".0" : number;
+}
+
+inline void append_json(const Json& value, const std::string& line, std::string& text) {
+  const bool array = value.is_array();
+  if (!array && !value.is_object()) {
+    text += value.is_string() ? json_string(value.text()) : value.is_real() ? json_real(value.number()) : value.brief();
+    return;
+  }
+  text += array ? '[' : '{';
+  const std::string inner = line + "  ";
+  bool first = true;
+  const auto next = [&] {
+    text += first ? inner : "," + inner;
+    first = false;
+  };
+  for (const Json& item : value.items()) {
+    next();
+    append_json(item, inner, text);
+  }
+  for (const auto& [name, member] : value.members()) {
+    next();
+    text += json_string(name) + ": ";
+    append_json(member, inner, text);
+  }
+  if (!first) text += line;
+  text += array ? ']' : '}';
+}
+
+}  // namespace detail
+
+/// With a line for every value, indented by two spaces for each level. Numbers must be finite.
+inline std::string json_text(const Json& value) {
+  std::string text;
+  detail::append_json(value, "\n", text);
+  return text + "\n";
+}
+
+}  // namespace ple

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a MatFormer slice of a Hugging Face folder as a folder of its own.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "ple/core/checked_writer.h"
+#include "ple/core/error.h"
+#include "ple/core/json.h"
+#include "ple/core/json_text.h"
+#include "ple/core/memory.h"
+#include "ple/io/hf_folder.h"
+#include "ple/io/safetensors_header.h"
+#include "ple/io/sliced_source.h"
+
+namespace ple {
+
+namespace detail {
+
+/// The object with other values in these fields; those that it has not come last.
+inline Json with_fields(const Json& object, std::map<std::string, Json> fields) {
+  Json changed = Json::object();
+  for (const auto& [name, value] : object.members()) {
+    const auto field = fields.find(name);
+    changed.add(name, field == fields.end() ? value : field->second);
+    if (field != fields.end()) fields.erase(field);
+  }
+  for (auto& [name, value] : fields) changed.add(name, std::move(value));
+  return changed;
+}
+
+/// A field of one entry for each layer, without the skipped layers'; where the file has no list, `otherwise(l)` for
+/// each layer l of the slice.
+template <class F>
+Json list_of_layers(const Json& text, const char* name, const MatformerSlice& slice, F&& otherwise) {
+  const Json* list = text.find(name);
+  Json kept = Json::array();
+  for (std::size_t l = 0; l < slice.layers.size(); ++l) {
+    kept.push_back(list && list->is_array() ? list->items()[slice.layers[l]] : Json(otherwise(l)));
+  }
+  return kept;
+}
+
+/// config.json of the slice, from that of the whole model.
+inline Json sliced_config(const Json& whole, const MatformerSlice& slice) {
+  const Json* nested = whole.find("text_config");
+  const Json& text = nested && nested->is_object() ? *nested : whole;
+  const auto natural = [](std::size_t n) { return Json(static_cast<std::uint64_t>(n)); };
+  const auto& layers = slice.config.layers;
+  Json widths = Json::array();
+  for (const Gemma3nLayerConfig& layer : layers) widths.push_back(natural(layer.intermediate_size));
+  Json changed = with_fields(
+      text,
+      {{"num_hidden_layers", natural(layers.size())},
+       {"num_kv_shared_layers", natural(slice.config.num_kv_shared_layers)},
+       {"intermediate_size", std::move(widths)},
+       {"layer_types", list_of_layers(text, "layer_types", slice,
+                                      [&](std::size_t l) {
+                                        const bool full = layers[l].attention == AttentionType::full;
+                                        return std::string(full ? "full_attention" : "sliding_attention");
+                                      })},
+       {"activation_sparsity_pattern", list_of_layers(text, "activation_sparsity_pattern", slice, [&](std::size_t l) {
+          char digits[32];  // the shortest for the float, which as a double has more of them
+          const auto end = std::to_chars(digits, digits + sizeof digits - 1, layers[l].activation_sparsity).ptr;
+          *end = '\0';
+          return std::strtod(digits, nullptr);
+        })}});
+  return &text == &whole ? changed : with_fields(whole, {{"text_config", std::move(changed)}});
+}
+
+/// A tensor of the folder that is written.
+struct SlicedTensor {
+  std::string name, dtype;
+  std::vector<std::uint64_t> shape;
+  std::uint64_t bytes = 0;
+  Tensor whole = {};
+  std::optional<TensorPart> part = {};  ///< nothing: all of it
+};
+
+/// What becomes of one file of the folder.
+class SlicedFile {
+ public:
+  SlicedFile(const SafetensorsFile& file, const HfFolder& folder, const SlicedSource& slice)
+      : metadata_(file.metadata()) {
+    metadata_.emplace("format", "pt");  // transformers wants to know
+    std::vector<TensorInfo> infos = file.list();
+    std::sort(infos.begin(), infos.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
+    for (const TensorInfo& info : infos) add(file, info, folder.prefix(), slice);
+  }
+
+  const std::vector<SlicedTensor>& tensors() const { return tensors_; }
+  std::uint64_t bytes() const {
+    std::uint64_t sum = 0;
+    for (const SlicedTensor& tensor : tensors_) sum += tensor.bytes;
+    return sum;
+  }
+
+  /// `done` of `total` bytes were written before. Errors: those of CheckedWriter; ErrorCode::file.
+  void write(const std::filesystem::path& path, const WriteProgress& progress, std::uint64_t done,
+             std::uint64_t total) const {
+    SafetensorsHeader header;
+    for (const auto& [name, value] : metadata_) header.metadata(name, value);
+    for (const SlicedTensor& tensor : tensors_) header.tensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes);
+    CheckedWriter writer(path);
+    const std::string head = header.bytes();
+    writer.write(head.data(), head.size());
+    AlignedVector<std::byte> piece(std::size_t{4} << 20);
+    for (const SlicedTensor& tensor : tensors_) {
+      const auto copy = [&](std::uint64_t begin, std::uint64_t size) {
+        for (const std::uint64_t end = begin + size; begin < end;) {
+          const auto some = std::span(piece).first(static_cast<std::size_t>(std::min(end - begin, piece.size())));
+          read_tensor(tensor.whole, begin, some);
+          writer.write(some.data(), some.size());
+          begin += some.size();
+          done += some.size();
+          writer.report(progress, "bytes written", done, total);
+        }
+      };
+      if (tensor.part) {
+        tensor.part->for_each_range(copy);
+      } else {
+        copy(0, tensor.bytes);
+      }
+    }
+    writer.finish(progress);
+  }
+
+ private:
+  void add(const SafetensorsFile& file, const TensorInfo& info, std::string_view prefix, const SlicedSource& slice) {
+    SlicedTensor tensor{info.name, info.dtype, info.shape, info.bytes, file.raw(info.name)};
+    const std::string layers = std::string(prefix) + "layers.";
+    std::size_t l = 0;
+    if (info.name.starts_with(layers)) {
+      const char *number = info.name.data() + layers.size(), *end = info.name.data() + info.name.size();
+      std::size_t whole_layer = 0;
+      const auto [rest, error] = std::from_chars(number, end, whole_layer);
+      const auto& kept = slice.slice().layers;
+      const auto found = std::find(kept.begin(), kept.end(), whole_layer);
+      if (error != std::errc() || found == kept.end()) return;  // of a skipped layer
+      l = static_cast<std::size_t>(found - kept.begin());
+      tensor.name = layers + std::to_string(l) + std::string(rest, end);
+    }
+    for (const Parameter parameter :
+         {Parameter::gate, Parameter::up, Parameter::down, Parameter::ple_table, Parameter::ple_context_projection}) {
+      if (tensor.name != hf_name(prefix, parameter, l)) continue;
+      tensor.part = slice.part(parameter, l);
+      tensor.whole = tensor.part->whole();
+      tensor.shape = tensor.part->shape();
+      tensor.bytes = tensor.part->bytes();
+    }
+    tensors_.push_back(std::move(tensor));
+  }
+
+  std::map<std::string, std::string> metadata_;
+  std::vector<SlicedTensor> tensors_;
+};
+
+inline void write_text_file(const std::filesystem::path& path, const std::string& text) {
+  CheckedWriter writer(path);
+  writer.write(text.data(), text.size());
+  writer.finish({});
+}
+
+}  // namespace detail
+
+/// Writes the slice that `options` describe of the Gemma 3n in folder `from` to folder `to`, which must be new or
+/// empty: config.json, as many safetensors files as there are, and copies of the files for text, images and sound.
+/// Whatever is no layer of the text model goes along: a head of its own, vision, audio. config.json comes last, so what
+/// is not complete does not open. Takes a few megabytes of memory. Returns the slice.
+/// Errors: ErrorCode::argument, file, shape; those of opening `from`; cancelled if `progress` says so.
+inline MatformerSlice write_slice(const std::filesystem::path& from, const MatformerOptions& options,
+                                  const std::filesystem::path& to, const WriteProgress& progress = {}) {
+  const auto folder = std::make_shared<const HfFolder>(from);
+  const SlicedSource slice(folder, options, from.string());
+  std::error_code error;
+  std::filesystem::create_directories(to, error);
+  if (!std::filesystem::is_directory(to, error)) fail(ErrorCode::file, to.string(), ": cannot make this folder");
+  if (!std::filesystem::is_empty(to, error))
+    fail(ErrorCode::argument, to.string(), ": is not empty, expected a new or an empty folder");
+
+  std::map<std::filesystem::path, detail::SlicedFile> files;  // by name
+  std::uint64_t total = 0, done = 0;
+  for (const auto& [name, file] : folder->files()) {
+    const std::filesystem::path path = std::filesystem::path(file->raw(name).file).filename();
+    if (files.contains(path)) continue;
+    total += files.emplace(path, detail::SlicedFile(*file, *folder, slice)).first->second.bytes();
+  }
+  Json shards = Json::object();
+  for (const auto& [name, file] : files) {
+    if (file.tensors().empty()) continue;
+    file.write(to / name, progress, done, total);
+    done += file.bytes();
+    for (const detail::SlicedTensor& tensor : file.tensors()) shards.add(tensor.name, Json(name.string()));
+  }
+  if (std::filesystem::exists(from / "model.safetensors.index.json", error)) {
+    Json index = Json::object(), metadata = Json::object();
+    metadata.add("total_size", Json(total));
+    index.add("metadata", std::move(metadata));
+    index.add("weight_map", std::move(shards));
+    detail::write_text_file(to / "model.safetensors.index.json", json_text(index));
+  }
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+                           "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+                           "processor_config.json", "preprocessor_config.json"}) {
+    if (std::filesystem::exists(from / name, error)) detail::write_text_file(to / name, read_text_file(from / name));
+  }
+  const Json config = detail::sliced_config(read_json_file(from / "config.json"), slice.slice());
+  detail::write_text_file(to / "config.json", json_text(config));
+  return slice.slice();
+}
+
+}  // namespace ple

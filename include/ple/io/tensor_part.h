@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Some of a matrix' rows and columns, without reading the others.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/memory.h"
+#include "ple/core/system.h"
+#include "ple/dtype/dtype.h"
+#include "ple/tensor/tensor.h"
+
+namespace ple {
+
+/// `count` rows or columns from `begin` on.
+struct Run {
+  std::uint64_t begin = 0, count = 0;
+};
+
+/// Copies a tensor's bytes from `begin` on: out of its file if it lies in one, so that no page of a mapping is touched.
+/// Errors: ErrorCode::file.
+inline void read_tensor(const Tensor& tensor, std::uint64_t begin, std::span<std::byte> into) {
+  if (tensor.map) return tensor.map->file()->read_all(tensor.offset + begin, into, tensor.name);
+  std::memcpy(into.data(), tensor.data + begin, into.size());
+}
+
+class TensorPart {
+ public:
+  /// Of a matrix, runs that ascend and lie in it, one at least of each. Errors: ErrorCode::shape where columns are no
+  /// whole blocks of the matrix' type.
+  TensorPart(Tensor whole, std::vector<Run> rows, std::vector<Run> columns)
+      : whole_(std::move(whole)), rows_(joined(std::move(rows))), columns_(joined(std::move(columns))) {
+    const std::size_t block = values_per_block(whole_.dtype);
+    for (const Run& run : columns_) {
+      if (run.begin % block == 0 && run.count % block == 0) continue;
+      fail(ErrorCode::shape, whole_.file, ": ", whole_.name, ": ", run.count, " columns from ", run.begin,
+           " on are wanted in ", name_of(whole_.dtype), ", expected multiples of ", block);
+    }
+  }
+
+  const Tensor& whole() const { return whole_; }
+  std::vector<std::uint64_t> shape() const { return {total(rows_), total(columns_)}; }
+  std::uint64_t bytes() const { return total(rows_) * bytes_in_row(total(columns_)); }
+
+  /// Calls f(begin, size) for the bytes of the whole tensor that the part is made of, in its order.
+  template <class F>
+  void for_each_range(F&& f) const {
+    const std::uint64_t row = bytes_in_row(whole_.shape[1]);
+    for (const Run& rows : rows_) {
+      if (total(columns_) == whole_.shape[1]) {
+        f(rows.begin * row, rows.count * row);
+        continue;
+      }
+      for (std::uint64_t r = rows.begin; r < rows.begin + rows.count; ++r) {
+        for (const Run& run : columns_) f(r * row + bytes_in_row(run.begin), bytes_in_row(run.count));
+      }
+    }
+  }
+
+  /// Where it lies if it lies there in one piece; or else a copy in memory. Errors: ErrorCode::file.
+  Tensor tensor() const {
+    Tensor part = whole_;
+    part.shape = shape();
+    part.bytes = static_cast<std::size_t>(bytes());
+    if (rows_.size() == 1 && total(columns_) == whole_.shape[1]) {
+      const std::uint64_t begin = rows_[0].begin * bytes_in_row(whole_.shape[1]);
+      part.data += begin;
+      part.offset += begin;
+      return part;
+    }
+    auto values = std::make_shared<AlignedVector<std::byte>>(part.bytes);
+    std::size_t at = 0;
+    for_each_range([&](std::uint64_t begin, std::uint64_t size) {
+      read_tensor(whole_, begin, std::span(*values).subspan(at, static_cast<std::size_t>(size)));
+      at += static_cast<std::size_t>(size);
+    });
+    part.data = values->data();
+    part.owner = std::move(values);
+    part.map = nullptr;
+    part.offset = 0;
+    return part;
+  }
+
+ private:
+  static std::uint64_t total(const std::vector<Run>& runs) {
+    std::uint64_t count = 0;
+    for (const Run& run : runs) count += run.count;
+    return count;
+  }
+
+  /// One run for those that lie next to each other.
+  static std::vector<Run> joined(std::vector<Run> runs) {
+    std::vector<Run> fewer;
+    for (const Run& run : runs) {
+      if (!fewer.empty() && fewer.back().begin + fewer.back().count == run.begin) {
+        fewer.back().count += run.count;
+      } else {
+        fewer.push_back(run);
+      }
+    }
+    return fewer;
+  }
+
+  std::uint64_t bytes_in_row(std::uint64_t values) const {
+    return bytes_of(whole_.dtype, static_cast<std::size_t>(values));
+  }
+
+  Tensor whole_;
+  std::vector<Run> rows_, columns_;
+};
+
+}  // namespace ple
