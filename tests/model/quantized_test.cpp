@@ -13,7 +13,7 @@
 #include "ple/ple.h"
 #include "ple/simd/decode.h"
 
-using namespace ple;
+namespace ple::quantized_test {
 
 namespace {
 
@@ -137,3 +137,5 @@ TEST_CASE("quantised weights: no token allocates memory") {
   for (int i = 0; i < 20; ++i) session.read(tokens[1]);
   CHECK(testing::allocations() == before);
 }
+
+}  // namespace ple::quantized_test
