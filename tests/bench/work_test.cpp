@@ -11,7 +11,7 @@
 #include "ple/run/session.h"
 #include "ple/simd/scalar.h"
 
-using namespace ple;
+namespace ple::work_test {
 
 namespace {
 
@@ -94,3 +94,5 @@ TEST_CASE("the work of a forward pass, counted on a model, is what its kernels d
   check_counts<f32>();
   check_counts<q8_0>();
 }
+
+}  // namespace ple::work_test

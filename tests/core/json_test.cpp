@@ -7,7 +7,7 @@
 #include <random>
 #include <string>
 
-using namespace ple;
+namespace ple::json_test {
 
 namespace {
 
@@ -144,3 +144,5 @@ TEST_CASE("a text damaged anywhere is read as another library reads it, or refus
     }
   }
 }
+
+}  // namespace ple::json_test

@@ -13,7 +13,8 @@
 #include "ple/ple.h"
 #include "requantized.h"
 
-using namespace ple;
+namespace ple::quantized_test {
+
 using testing::Requantized;
 
 namespace {
@@ -60,10 +61,10 @@ TEST_CASE("quantised weights give what their values give, but for activations in
         error += std::pow(double(logits[i]) - double(expected[i]), 2);
         size += std::pow(double(expected[i]), 2);
       }
-      // A block of 32 activations is rounded to steps of 1/127 of its largest, about 2.5 of its root mean square where
-      // values are normal: a relative error of 2.5 / 127 / sqrt(12) = u in each product. Nine products of a layer are
-      // on the way from its input to its output; each enters the residual stream with a weight of at most about 1, and
-      // independent errors add as squares. Two more are the context's projection and the head.
+      // A block of 32 activations is rounded to steps of 1/127 of its largest, about 2.5 of its root mean square
+      // where values are normal: a relative error of 2.5 / 127 / sqrt(12) = u in each product. Nine products of a
+      // layer are on the way from its input to its output; each enters the residual stream with a weight of at most
+      // about 1, and independent errors add as squares. Two more are the context's projection and the head.
       const double u = 2.5 / 127 / std::sqrt(12.0), layers = double(model.blocks.size());
       const double relative = std::sqrt(error / size), bound = u * std::sqrt(9 * layers + 2);
       MESSAGE(name_of(dtype), " ", backend, ": relative difference ", relative, ", bound ", bound);
@@ -96,3 +97,5 @@ TEST_CASE("quantised weights: no token allocates memory") {
   for (int i = 0; i < 20; ++i) session.read(tokens[1]);
   CHECK(testing::allocations() == before);
 }
+
+}  // namespace ple::quantized_test

@@ -14,7 +14,7 @@
 #include "../model/requantized.h"
 #include "ple/ple.h"
 
-using namespace ple;
+namespace ple::batch_test {
 
 namespace {
 
@@ -120,3 +120,5 @@ TEST_CASE("a batch refuses what cannot be, and changes nothing") {
   CHECK(refused({}, {}) == "no error");
   CHECK_THROWS_WITH(Batch(model, {.sessions = 0}), "Batch: 0 sessions, expected at least 1");
 }
+
+}  // namespace ple::batch_test
