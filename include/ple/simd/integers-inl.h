@@ -194,13 +194,13 @@ struct Integers {
   // written out, because those that the compiler adds are not compiled for the target.
   template <class V, std::size_t n>
   struct Vectors {
-    HWY_INLINE Vectors() {}
+    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
     Vectors<V, n - 1> rest;
   };
   template <class V>
   struct Vectors<V, 1> {
-    HWY_INLINE Vectors() {}
+    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
   };
   /// f(vector, t) for each
