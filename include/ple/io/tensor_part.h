@@ -96,7 +96,7 @@ class TensorPart {
   }
 
   /// One run for those that lie next to each other.
-  static std::vector<Run> joined(std::vector<Run> runs) {
+  static std::vector<Run> joined(const std::vector<Run>& runs) {
     std::vector<Run> fewer;
     for (const Run& run : runs) {
       if (!fewer.empty() && fewer.back().begin + fewer.back().count == run.begin) {
