@@ -114,6 +114,9 @@ TEST_CASE("interleaved rows say what decoding says") {
         for (std::size_t b = 0; b < cols / n; ++b) {
           DtypeTraits<T>::decode(w[r * cols / n + b], decoded.data() + b * n);
         }
+        std::vector<float> row(cols);
+        decode_row(layout, tiles.data() + r / 16 * layout.tile_bytes, r % 16, row.data());
+        good &= row == decoded;
         for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
           const SubBlock block = sub_block_of(layout, tiles.data() + r / 16 * layout.tile_bytes, r % 16, s);
           for (std::size_t i = 0; i < sub; ++i) {

@@ -68,11 +68,11 @@ inline void store4(std::uint32_t word, std::uint8_t* p) { std::memcpy(p, &word, 
 constexpr std::uint32_t four_masks(int bits) { return 0x01010101u * ((1u << bits) - 1); }
 
 /// Puts one plane of a row's sub-block, bits [from, from + bits) of its codes, into the plane's lines.
-inline void put_plane(const std::uint8_t* codes, std::size_t fours, int from, int bits, std::size_t row,
-                      std::uint8_t* plane) {
-  const std::size_t lines = fours * static_cast<std::size_t>(bits) / 8;
+template <std::size_t fours, int bits>
+void put_plane(const std::uint8_t* codes, int from, std::size_t row, std::uint8_t* plane) {
+  constexpr std::size_t lines = fours * static_cast<std::size_t>(bits) / 8;
   const auto four = [&](std::size_t q) { return load4(codes + 4 * q) >> from & four_masks(bits); };
-  if (lines == 0) {
+  if constexpr (lines == 0) {
     std::uint32_t word = 0;
     for (std::size_t q = 0; q < fours; ++q) word |= four(q) << q;
     std::uint8_t* half_line = plane + 4 * (row % 8);
@@ -81,15 +81,22 @@ inline void put_plane(const std::uint8_t* codes, std::size_t fours, int from, in
     } else {
       store4(load4(half_line) | word << 4, half_line);
     }
-    return;
-  }
-  for (std::size_t line = 0; line < lines; ++line) {
-    std::uint32_t word = 0;
-    for (std::size_t q = line, at = 0; q < fours; q += lines, at += static_cast<std::size_t>(bits)) {
-      word |= four(q) << at;
+  } else {
+    for (std::size_t line = 0; line < lines; ++line) {
+      std::uint32_t word = 0;
+      for (std::size_t q = line, at = 0; q < fours; q += lines, at += static_cast<std::size_t>(bits)) {
+        word |= four(q) << at;
+      }
+      store4(word, plane + 64 * line + 4 * row);
     }
-    store4(word, plane + 64 * line + 4 * row);
   }
+}
+
+/// put_plane for planes of `bits` bits and sub-blocks of `fours` fours.
+using PutPlane = void (*)(const std::uint8_t* codes, int from, std::size_t row, std::uint8_t* plane);
+inline PutPlane put_plane_of(std::size_t fours, int bits) {
+  if (fours == 8) return bits == 8 ? put_plane<8, 8> : bits == 4 ? put_plane<8, 4> : put_plane<8, 1>;
+  return bits == 4 ? put_plane<4, 4> : bits == 2 ? put_plane<4, 2> : put_plane<4, 1>;
 }
 
 /// What put_plane wrote: adds the plane's bits to the codes.
@@ -112,6 +119,8 @@ inline void interleave(const InterleavedLayout& layout, const std::byte* rows, s
   const std::size_t sub = format.sub_block, kinds = format.has_minimum ? 2 : 1;
   const auto put = [](std::uint16_t number, std::size_t size, std::byte* to) { std::memcpy(to, &number, size); };
   const std::size_t number_size = format.has_super ? 1 : 2;
+  const detail::PutPlane put_low = detail::put_plane_of(sub / 4, layout.low_bits),
+                         put_high = detail::put_plane_of(sub / 4, layout.high_bits);
   CodeChunk chunk;
   for (std::size_t c = 0; c < layout.chunks; ++c) {
     const std::size_t first = c * values_per_chunk / sub,
@@ -132,10 +141,10 @@ inline void interleave(const InterleavedLayout& layout, const std::byte* rows, s
         put(chunk.scales[s], number_size, numbers);
         if (kinds == 2) put(chunk.minimums[s], number_size, numbers + rows_per_tile * number_size);
         auto* planes = reinterpret_cast<std::uint8_t*>(numbers - r * number_size + layout.number_bytes);
-        detail::put_plane(chunk.codes + s * sub, sub / 4, 0, layout.low_bits, r, planes);
+        put_low(chunk.codes + s * sub, 0, r, planes);
         if (layout.high_bits > 0) {
-          detail::put_plane(chunk.codes + s * sub, sub / 4, layout.low_bits, layout.high_bits, r,
-                            planes + rows_per_tile * sub * static_cast<std::size_t>(layout.low_bits) / 8);
+          put_high(chunk.codes + s * sub, layout.low_bits, r,
+                   planes + rows_per_tile * sub * static_cast<std::size_t>(layout.low_bits) / 8);
         }
       }
     }
@@ -178,6 +187,18 @@ inline SubBlock sub_block_of(const InterleavedLayout& layout, const std::byte* t
       block.integers[i] = static_cast<std::uint8_t>(iq4_values[block.integers[i]] + 128);
   }
   return block;
+}
+
+/// Row r of a tile, decoded: [cols], the values that its type's blocks decode to.
+inline void decode_row(const InterleavedLayout& layout, const std::byte* tile, std::size_t r, float* out) {
+  const std::size_t sub = layout.format->sub_block;
+  for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
+    const SubBlock block = sub_block_of(layout, tile, r, s);
+    for (std::size_t i = 0; i < sub; ++i) {
+      const float product = block.scale * static_cast<float>(block.integers[i] - layout.format->zero_point);
+      out[s * sub + i] = product - block.minimum;  // a step of its own: the product is rounded, as in decoding
+    }
+  }
 }
 
 /// Interleaved rows of weights: whole tiles, the last of which may have rows that are not there.

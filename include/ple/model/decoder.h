@@ -500,7 +500,12 @@ class Decoder final : public LanguageModel {
     const std::size_t row_bytes = bytes_of(embedding.dtype(), h0.cols);
     for_each_row(executor, tokens.size(), h0.cols, [&](std::size_t t) {
       if (tokens[t] == soft_token) return;
-      ple::decode<B>(embedding.dtype(), embedding.data() + table.row_of(tokens[t]) * row_bytes, h0.cols, h0.row(t));
+      const std::size_t row = table.row_of(tokens[t]);
+      if (config.tie_word_embeddings && head.interleaved()) {  // it is in memory: no page of the file is touched
+        head.decode_interleaved_row(row, h0.row(t));
+      } else {
+        ple::decode<B>(embedding.dtype(), embedding.data() + row * row_bytes, h0.cols, h0.row(t));
+      }
       B::scale(scale, h0.cols, h0.row(t));
     });
     for (std::size_t t = 0, i = 0; t < tokens.size(); ++t) {

@@ -87,6 +87,12 @@ class MatrixBase {
   }
   bool interleaved() const { return interleaved_; }
 
+  /// Row r of an interleaved matrix, decoded: [cols].
+  void decode_interleaved_row(std::size_t r, float* out) const {
+    const InterleavedLayout layout(dtype_, cols_);
+    decode_row(layout, data() + r / rows_per_tile * layout.tile_bytes, r % rows_per_tile, out);
+  }
+
   /// Up to 16 rows of an integer type as a tile, for a matrix that is not interleaved.
   void interleave_rows(std::size_t first, std::size_t count, std::byte* tile) const {
     const std::size_t row_bytes = bytes_of(dtype_, cols_);
