@@ -15,6 +15,7 @@
 #include "ple/model/gemma4.h"
 #include "ple/model/gemma4_config.h"
 #include "ple/model/sampling_options.h"
+#include "ple/run/batch.h"
 #include "ple/run/chat.h"
 #include "ple/run/generation.h"
 #include "ple/run/sampler.h"

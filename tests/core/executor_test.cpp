@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-using namespace ple;
+namespace ple::executor_test {
 
 TEST_CASE("a pool runs every task once, whatever the number of threads") {
   for (const std::size_t threads : {1u, 2u, 3u, 7u}) {
@@ -74,3 +74,5 @@ TEST_CASE("a pool refuses an absurd number of threads") {
     CHECK(std::string(error.what()).find("1000000") != std::string::npos);
   }
 }
+
+}  // namespace ple::executor_test

@@ -9,7 +9,7 @@
 
 #include "ple/core/json_text.h"
 
-using namespace ple;
+namespace ple::json_test {
 
 namespace {
 
@@ -173,3 +173,5 @@ TEST_CASE("what is written as JSON is what another library writes, but for the d
   CHECK(nlohmann::json::parse(written) == nlohmann::json::parse(text));
   CHECK(written.find("\"empty\": [],") != std::string::npos);
 }
+
+}  // namespace ple::json_test

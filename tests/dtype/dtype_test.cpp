@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-using namespace ple;
+namespace ple::dtype_test {
 
 namespace {
 
@@ -283,3 +283,5 @@ TEST_CASE("every type is found by its name") {
         "f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs");
   CHECK(names_of_dtypes(true) == "f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k");
 }
+
+}  // namespace ple::dtype_test

@@ -6,7 +6,8 @@
 #include <random>
 #include <vector>
 
-using namespace ple;
+namespace ple::plan_test {
+
 using examples::DepthChoice;
 
 namespace {
@@ -70,3 +71,5 @@ TEST_CASE("a plan is within its budget, and no step back fits") {
     }
   }
 }
+
+}  // namespace ple::plan_test

@@ -7,6 +7,8 @@
 
 #include "targets.h"
 
+namespace ple::fuzz_test {
+
 TEST_CASE("every harness takes its seeds and everything in regressions/") {
   const std::filesystem::path regressions = std::filesystem::path(PLE_TEST_DATA).parent_path() / "fuzz" / "regressions";
   for (const auto& target : ple::fuzz::targets) {
@@ -48,3 +50,5 @@ TEST_CASE("the seeds are what they are meant to be: valid") {
   for (const std::string& seed : fuzz::saved_session_seeds())
     CHECK_NOTHROW(SavedSession::load(session, fuzz::write_input(folder, "session", fuzz::with_checksum(seed))));
 }
+
+}  // namespace ple::fuzz_test

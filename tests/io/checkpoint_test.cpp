@@ -5,7 +5,8 @@
 
 #include "folder.h"
 
-using namespace ple;
+namespace ple::checkpoint_test {
+
 using ple::testing::Folder;
 using ple::testing::safetensors;
 using ple::testing::write_file;
@@ -101,3 +102,5 @@ TEST_CASE("the published sizes are valid, and E2B's parts have the published num
   CHECK(embedding == std::size_t{262144} * 1536);
   CHECK(others / 1000000 == 1877);
 }
+
+}  // namespace ple::checkpoint_test

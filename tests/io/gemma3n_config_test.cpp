@@ -9,7 +9,8 @@
 #include "ple/io/hf_gemma3n_config.h"
 #include "ple/io/inspect.h"
 
-using namespace ple;
+namespace ple::gemma3n_config_test {
+
 using ple::testing::Folder;
 using ple::testing::ordered_json;
 using ple::testing::safetensors;
@@ -242,3 +243,5 @@ TEST_CASE("AltUp's projections are named by their stream, all else of Gemma 3n b
   CHECK(hf_name("model.", Parameter::laurel_left, 7) == "model.layers.7.laurel.linear_left.weight");
   CHECK(hf_name("model.", Parameter::altup_output_scale, 7) == "model.layers.7.altup.correct_output_scale");
 }
+
+}  // namespace ple::gemma3n_config_test

@@ -16,7 +16,8 @@
 #include "ple/model/gemma4.h"
 #include "ple/run/session.h"
 
-using namespace ple;
+namespace ple::gguf_checkpoint_test {
+
 using ple::testing::Folder;
 using ple::testing::gguf_of;
 using ple::testing::GgufWriter;
@@ -276,3 +277,5 @@ TEST_CASE("a file that is no GGUF file, and one that is not there") {
     }
   }
 }
+
+}  // namespace ple::gguf_checkpoint_test

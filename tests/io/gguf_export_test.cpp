@@ -22,7 +22,8 @@
 #include "ple/model/gemma4.h"
 #include "ple/run/session.h"
 
-using namespace ple;
+namespace ple::gguf_export_test {
+
 using ple::testing::TemporaryFolder;
 
 namespace {
@@ -331,3 +332,5 @@ TEST_CASE("a full disk, and who cancels, leave the older file as it was and noth
         }) == "GGUF: the key general.architecture is given twice");
   check_untouched();
 }
+
+}  // namespace ple::gguf_export_test

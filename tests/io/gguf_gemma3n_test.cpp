@@ -15,7 +15,8 @@
 #include "ple/io/checkpoint.h"
 #include "ple/model/parameter_shapes.h"
 
-using namespace ple;
+namespace ple::gguf_gemma3n_test {
+
 using ple::testing::GgufWriter;
 
 namespace {
@@ -197,3 +198,5 @@ TEST_CASE("Gemma 3n: what is wrong with a GGUF file") {
   });
   says("gemma3n.expert_count is 8", [](auto& f) { f.count("gemma3n.expert_count", 8); });
 }
+
+}  // namespace ple::gguf_gemma3n_test

@@ -13,7 +13,8 @@
 #include "gguf_writer.h"
 #include "ple/io/gguf_shards.h"
 
-using namespace ple;
+namespace ple::gguf_test {
+
 using ple::testing::gguf_text;
 using ple::testing::GgufWriter;
 using ple::testing::raw;
@@ -421,3 +422,5 @@ TEST_CASE("parts that are missing or do not belong together") {
   check_message(failure_of([&] { GgufShards::open(folder / "renamed.gguf"); }), ErrorCode::malformed,
                 {"should end in '-00001-of-00003.gguf'"});
 }
+
+}  // namespace ple::gguf_test

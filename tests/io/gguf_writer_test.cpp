@@ -11,7 +11,8 @@
 #include "../temporary.h"
 #include "ple/io/gguf.h"
 
-using namespace ple;
+namespace ple::gguf_writer_test {
+
 using ple::testing::TemporaryFolder;
 
 TEST_CASE("keys and tensors come back as they were written") {
@@ -96,3 +97,5 @@ TEST_CASE("a file that its writer does not complete is none") {
   CHECK(message([&] { keys.count("k", 1); }) == "GGUF: the key k is given twice");
   CHECK(message([&] { keys.add(same); }) == "GGUF: the key k is given twice");
 }
+
+}  // namespace ple::gguf_writer_test

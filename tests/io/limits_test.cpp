@@ -12,7 +12,8 @@
 #include "ple/io/pack_table.h"
 #include "ple/run/session.h"
 
-using namespace ple;
+namespace ple::limits_test {
+
 using ple::testing::Folder;
 
 namespace {
@@ -98,3 +99,5 @@ TEST_CASE("the largest context, and what its K and V take") {
   CHECK(with(32, bytes) == "no error");
   CHECK(has(with(64, bytes - 1), "K and V of 64 positions take " + std::to_string(bytes) + " bytes"));
 }
+
+}  // namespace ple::limits_test

@@ -11,7 +11,8 @@
 #include "ple/model/gemma4.h"
 #include "ple/run/session.h"
 
-using namespace ple;
+namespace ple::malformed_test {
+
 using ple::testing::Folder;
 using ple::testing::ordered_json;
 using ple::testing::safetensors;
@@ -275,3 +276,5 @@ TEST_CASE("what a later version may support says so") {
   with_config(set("rope_parameters", {{"full_attention", {{"rope_theta", 10000}, {"rope_type", "yarn"}}}}), code,
               {"rope_type", "yarn"});
 }
+
+}  // namespace ple::malformed_test

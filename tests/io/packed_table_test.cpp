@@ -16,7 +16,7 @@
 #include "../temporary.h"
 #include "ple/ple.h"
 
-using namespace ple;
+namespace ple::packed_table_test {
 
 namespace {
 
@@ -342,3 +342,5 @@ TEST_CASE("a packed table that is not what it says is refused") {
   CHECK(says(message([&] { Checkpoint::open(folder, {.table = folder / "model.safetensors"}); }),
              "format is 'pt', expected ple.table.1"));
 }
+
+}  // namespace ple::packed_table_test

@@ -21,7 +21,7 @@
 #include "ple/model/parameter_groups.h"
 #include "ple/run/session.h"
 
-using namespace ple;
+namespace ple::slice_test {
 
 namespace {
 
@@ -261,3 +261,5 @@ TEST_CASE("slices that a model does not have") {
   CHECK(says(message(cancelled), "writing was cancelled"));
   CHECK_FALSE(std::filesystem::exists(temporary / "slice/config.json"));
 }
+
+}  // namespace ple::slice_test

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Gemma 3n has of its own beside the logits (tests/model/golden_test.cpp): tokens past the table's end, its table
 // in every form, its copies of weights.
-#include "ple/model/gemma3n.h"
+#include "../chosen_backend.h"
 
 #include <doctest/doctest.h>
 
@@ -17,13 +17,15 @@
 #include "../allocations.h"
 #include "../temporary.h"
 #include "ple/io/pack_table.h"
+#include "ple/model/gemma3n.h"
 #include "ple/ple.h"
 
-using namespace ple;
+namespace ple::gemma3n_test {
 
 namespace {
 
-using Model = Gemma3n<Any, Simd>;
+using Best = testing::ChosenBackend;
+using Model = Gemma3n<Any, Best>;
 
 /// Ten layers, the first four sparse, the last five shared; 140 tokens, of which 110 have rows.
 const std::filesystem::path folder = std::filesystem::path(PLE_TEST_DATA) / "golden_gemma3n" / "e2b_like";
@@ -112,8 +114,8 @@ TEST_CASE("Gemma 3n: tokens past the table's end, and positions that are no text
   // Their own embedding as a soft token: nothing is left of the token but its row.
   std::vector<float> embedding(d);
   visit_floats(model.embedding, [&](const auto& matrix) {
-    Simd::decode(matrix.row(rows + 5), d, embedding.data());
-    Simd::scale(std::sqrt(static_cast<float>(d)), d, embedding.data());
+    Best::decode(matrix.row(rows + 5), d, embedding.data());
+    Best::scale(std::sqrt(static_cast<float>(d)), d, embedding.data());
   });
   const auto last_logits = [&](Token token, Rows soft) {
     Session session(model, {.context = 16, .threads = 1});
@@ -165,3 +167,5 @@ TEST_CASE("a checkpoint of one family is not one of the other") {
   const auto gemma4 = Checkpoint::open(std::filesystem::path(PLE_MODEL_DIR) / "storyteller");
   CHECK(message([&] { Model::load(gemma4); }).find("is a Gemma 4 model, expected Gemma 3n") != std::string::npos);
 }
+
+}  // namespace ple::gemma3n_test

@@ -21,7 +21,7 @@
 #include "ple/io/safetensors.h"
 #include "ple/run/session.h"
 
-using namespace ple;
+namespace ple::golden_test {
 
 namespace {
 
@@ -209,3 +209,5 @@ TEST_CASE("16-bit weights: the reference computing in 16 bits itself is as far a
   }
   CHECK(checked >= 5);
 }
+
+}  // namespace ple::golden_test

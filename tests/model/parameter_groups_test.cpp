@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact counts are those of transformers' modules (torch's meta device, release 5.23); published numbers are Google's.
-#include "ple/model/parameter_groups.h"
+#include "../chosen_backend.h"
 
 #include <doctest/doctest.h>
 
@@ -12,9 +12,10 @@
 #include "ple/io/inspect.h"
 #include "ple/io/load_model.h"
 #include "ple/model/kv_cache_size.h"
+#include "ple/model/parameter_groups.h"
 #include "random_model.h"
 
-using namespace ple;
+namespace ple::parameter_groups_test {
 
 namespace {
 
@@ -95,7 +96,8 @@ TEST_CASE("shapes from a configuration are those of the files: the shipped model
       for (const ParameterShape& shape : parameter_shapes_of(model)) walked += shape.count();
     };
     const auto checkpoint = Checkpoint::open(folder);
-    gemma3n ? walk(Gemma3n<Any, Scalar>::load(checkpoint)) : walk(Gemma4<Any, Scalar>::load(checkpoint));
+    gemma3n ? walk(Gemma3n<Any, testing::ChosenBackend>::load(checkpoint))
+            : walk(Gemma4<Any, testing::ChosenBackend>::load(checkpoint));
     for (const StoredParameter& parameter : found.text) {
       stored += parameter.bytes;
       if (!parameter.of.used) unused += parameter.of.count();
@@ -127,3 +129,5 @@ TEST_CASE("the caches' sizes are those of a state") {
   CHECK(kv_cache_bytes(config, 3, {4096, 128, 1}) == std::uint64_t{2} * 2 * 256 * (512 + 127) * 4);
   CHECK(kv_cache_bytes(config, 20, {4096, 128, 1}) == 0);  // the first that shares
 }
+
+}  // namespace ple::parameter_groups_test

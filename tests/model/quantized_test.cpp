@@ -11,53 +11,13 @@
 
 #include "../allocations.h"
 #include "ple/ple.h"
-#include "ple/simd/decode.h"
+#include "requantized.h"
 
-using namespace ple;
+namespace ple::quantized_test {
+
+using testing::Requantized;
 
 namespace {
-
-/// A checkpoint whose matrices are stored as `dtype` where their rows are whole blocks; or the values that they then
-/// have, in f32.
-struct Requantized {
-  Checkpoint original;
-  Dtype dtype;
-  bool decoded;
-
-  template <class Config>
-  const Config& config() const {
-    return original.config<Config>();
-  }
-
-  Tensor tensor(Parameter parameter, std::size_t layer) const {
-    Tensor tensor = original.tensor(parameter, layer);
-    const bool matrix = tensor.shape.size() == 2 && parameter != Parameter::ple_table;
-    if (!matrix || tensor.shape[1] % values_per_block(dtype) != 0) return tensor;
-    const std::size_t count = tensor.shape[0] * tensor.shape[1];
-    std::vector<float> values(count);
-    decode<Scalar>(tensor.dtype, tensor.data, count, values.data());
-    auto blocks = std::make_shared<AlignedVector<std::byte>>(bytes_of(dtype, count));
-    with_dtype(dtype, [&]<class T>() {
-      if constexpr (EncodableType<T>) {
-        constexpr std::size_t n = DtypeTraits<T>::values_per_block;
-        T* to = reinterpret_cast<T*>(blocks->data());
-        for (std::size_t b = 0; b < count / n; ++b) DtypeTraits<T>::encode(values.data() + b * n, to[b]);
-      }
-    });
-    tensor.dtype = dtype;
-    if (decoded) {
-      auto plain = std::make_shared<AlignedVector<std::byte>>(count * sizeof(float));
-      decode<Scalar>(dtype, blocks->data(), count, reinterpret_cast<float*>(plain->data()));
-      blocks = std::move(plain);
-      tensor.dtype = Dtype::f32;
-    }
-    tensor.data = blocks->data();
-    tensor.bytes = blocks->size();
-    tensor.map = nullptr;
-    tensor.owner = std::move(blocks);
-    return tensor;
-  }
-};
 
 std::vector<Token> text() {
   std::vector<Token> tokens = {2};
@@ -101,10 +61,10 @@ TEST_CASE("quantised weights give what their values give, but for activations in
         error += std::pow(double(logits[i]) - double(expected[i]), 2);
         size += std::pow(double(expected[i]), 2);
       }
-      // A block of 32 activations is rounded to steps of 1/127 of its largest, about 2.5 of its root mean square where
-      // values are normal: a relative error of 2.5 / 127 / sqrt(12) = u in each product. Nine products of a layer are
-      // on the way from its input to its output; each enters the residual stream with a weight of at most about 1, and
-      // independent errors add as squares. Two more are the context's projection and the head.
+      // A block of 32 activations is rounded to steps of 1/127 of its largest, about 2.5 of its root mean square
+      // where values are normal: a relative error of 2.5 / 127 / sqrt(12) = u in each product. Nine products of a
+      // layer are on the way from its input to its output; each enters the residual stream with a weight of at most
+      // about 1, and independent errors add as squares. Two more are the context's projection and the head.
       const double u = 2.5 / 127 / std::sqrt(12.0), layers = double(model.blocks.size());
       const double relative = std::sqrt(error / size), bound = u * std::sqrt(9 * layers + 2);
       MESSAGE(name_of(dtype), " ", backend, ": relative difference ", relative, ", bound ", bound);
@@ -137,3 +97,5 @@ TEST_CASE("quantised weights: no token allocates memory") {
   for (int i = 0; i < 20; ++i) session.read(tokens[1]);
   CHECK(testing::allocations() == before);
 }
+
+}  // namespace ple::quantized_test

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-using namespace ple;
+namespace ple::cached_attention_test {
 
 namespace {
 
@@ -179,3 +179,5 @@ TEST_CASE("attention has the same bits however a text is cut and on however many
     }
   }
 }
+
+}  // namespace ple::cached_attention_test

@@ -7,7 +7,7 @@
 
 #include "ple/tensor/eigen.h"
 
-using namespace ple;
+namespace ple::linear_test {
 
 namespace {
 
@@ -41,3 +41,5 @@ TEST_CASE("a linear layer is Eigen's product, on any number of threads, and any 
     }
   }
 }
+
+}  // namespace ple::linear_test

@@ -12,7 +12,7 @@
 
 #include "ple/simd/decode.h"
 
-using namespace ple;
+namespace ple::sparse_mlp_test {
 
 namespace {
 
@@ -205,3 +205,5 @@ TEST_CASE("a sparse feed-forward gives a token the same bits alone and among oth
     }
   }
 }
+
+}  // namespace ple::sparse_mlp_test

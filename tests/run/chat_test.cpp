@@ -15,7 +15,7 @@
 #include "ple/io/checkpoint.h"
 #include "ple/model/gemma4.h"
 
-using namespace ple;
+namespace ple::chat_test {
 
 namespace {
 
@@ -132,3 +132,5 @@ TEST_CASE("a GGUF file of the shipped model, with its tokenizer and template, te
   CHECK(story.size() > 100);
   CHECK(say(other, question) == story);
 }
+
+}  // namespace ple::chat_test

@@ -15,7 +15,7 @@
 #include "ple/ple.h"
 #include "ple/table/row_sample.h"
 
-using namespace ple;
+namespace ple::evaluation_test {
 
 namespace {
 
@@ -164,3 +164,5 @@ TEST_CASE("texts and models that cannot be compared are refused") {
   CHECK_THROWS_WITH(reference.evaluate(Model::load(Checkpoint::open(folder)), executor),
                     "ReferencePredictions: a model with a vocabulary of 1024, expected 101");
 }
+
+}  // namespace ple::evaluation_test

@@ -21,7 +21,8 @@
 #include "ple/run/session.h"
 #include "ple/text/tokenizer.h"
 
-using namespace ple;
+namespace ple::faults_test {
+
 using ple::testing::Folder;
 using ple::testing::TemporaryFolder;
 
@@ -244,3 +245,5 @@ TEST_CASE("a model whose file is cut off at any length while a session uses it")
   session.read(std::span(tokens).subspan(3));
   CHECK(std::equal(expected.begin(), expected.end(), session.logits().begin()));
 }
+
+}  // namespace ple::faults_test

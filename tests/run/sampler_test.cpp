@@ -14,7 +14,7 @@
 
 #include "../allocations.h"
 
-using namespace ple;
+namespace ple::sampler_test {
 
 namespace {
 
@@ -153,3 +153,5 @@ TEST_CASE("options and logits that cannot be are refused") {
           sampler.sample(std::vector<float>{1, 2, 3}, std::vector<Token>{3});
         }).find("token 3 in the history") != std::string::npos);
 }
+
+}  // namespace ple::sampler_test

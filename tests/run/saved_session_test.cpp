@@ -13,7 +13,8 @@
 #include "../temporary.h"
 #include "ple/run/chat.h"
 
-using namespace ple;
+namespace ple::saved_session_test {
+
 using ple::testing::random_model;
 using ple::testing::small_config;
 using ple::testing::TemporaryFolder;
@@ -236,3 +237,5 @@ TEST_CASE("a conversation goes on from a file") {
   CHECK(other.session().position() == chat.session().position());
   CHECK(text(chat.say("And then?")) == text(other.say("And then?")));
 }
+
+}  // namespace ple::saved_session_test

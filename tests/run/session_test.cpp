@@ -14,7 +14,8 @@
 #include "../allocations.h"
 #include "../model/random_model.h"
 
-using namespace ple;
+namespace ple::session_test {
+
 using ple::testing::random_model;
 using ple::testing::small_config;
 
@@ -200,3 +201,5 @@ TEST_CASE("layers that share K and V see only the positions whose logits are wan
     CHECK(rows == std::vector<std::size_t>{16, 16, 16, wanted, wanted});
   }
 }
+
+}  // namespace ple::session_test

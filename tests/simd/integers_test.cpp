@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-using namespace ple;
+namespace ple::integers_test {
 
 namespace {
 
@@ -240,3 +240,5 @@ TEST_CASE("rows that are no whole number of chunks are filled up") {
     }
   });
 }
+
+}  // namespace ple::integers_test

@@ -14,7 +14,7 @@
 
 #include "ple/simd/decode.h"
 
-using namespace ple;
+namespace ple::kernels_test {
 
 namespace {
 
@@ -424,3 +424,5 @@ TEST_CASE("blocks decode as Scalar decodes them") {
     }
   });
 }
+
+}  // namespace ple::kernels_test

@@ -14,7 +14,7 @@
 #include "../temporary.h"
 #include "ple/table/encode_row.h"
 
-using namespace ple;
+namespace ple::ple_table_test {
 
 namespace {
 
@@ -313,3 +313,5 @@ TEST_CASE("rows in a type that can only be read are read") {
     CHECK(good);
   }
 }
+
+}  // namespace ple::ple_table_test

@@ -6,7 +6,7 @@
 
 #include <vector>
 
-using namespace ple;
+namespace ple::row_sample_test {
 
 namespace {
 
@@ -67,3 +67,5 @@ TEST_CASE("a sample is taken from an original table, of tokens it has") {
       "memory: rows of a sample: rows of 1 layers of 32 values, expected 3 of 32: was it made for another "
       "model?");
 }
+
+}  // namespace ple::row_sample_test

@@ -10,7 +10,7 @@
 
 #include "ple/ple.h"
 
-using namespace ple;
+namespace ple::shared_table_test {
 
 namespace {
 
@@ -49,3 +49,5 @@ TEST_CASE("two sessions at once on a cache that holds few rows read what one alo
     }
   }
 }
+
+}  // namespace ple::shared_table_test

@@ -14,7 +14,7 @@
 
 #include "../temporary.h"
 
-using namespace ple;
+namespace ple::streamed_rows_test {
 
 namespace {
 
@@ -318,3 +318,5 @@ TEST_CASE("the budget holds over 100,000 random rows: streamed, and mapped with 
   MappedRows mapped(MappedFile::open(path), 0, bytes, count, budget);
   CHECK(grows_by(mapped) <= budget + slack);
 }
+
+}  // namespace ple::streamed_rows_test

@@ -11,7 +11,7 @@
 #include "../temporary.h"
 #include "ple/table/encode_row.h"
 
-using namespace ple;
+namespace ple::table_scan_test {
 
 namespace {
 
@@ -93,3 +93,5 @@ TEST_CASE("a scan passes on errors, of its caller and of the file") {
                         .c_str());
   CHECK(calls == 1);
 }
+
+}  // namespace ple::table_scan_test

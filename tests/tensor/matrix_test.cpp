@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-using namespace ple;
+namespace ple::matrix_test {
 
 namespace {
 
@@ -89,3 +89,5 @@ TEST_CASE("allocated rows start on cache lines and do not overlap") {
   CHECK(a.slice(1, 2).row(1) == a.row(2));
   CHECK(a.columns(2, 3).row(1) == a.row(1) + 2);
 }
+
+}  // namespace ple::matrix_test

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+namespace ple::chat_format_test {
+
 namespace {
 
 using nlohmann::json;
@@ -169,3 +171,5 @@ TEST_CASE("thoughts are taken out") {
   CHECK(ple::strip_thinking("a<|channel>b") == "a");
   CHECK(ple::strip_thinking("") == "");
 }
+
+}  // namespace ple::chat_format_test

@@ -20,7 +20,8 @@
 #include "ple/text/gguf_tokenizer_keys.h"
 #include "ple/text/tokenizer.h"
 
-using namespace ple;
+namespace ple::gguf_tokenizer_test {
+
 using nlohmann::json;
 using ple::testing::add_tokenizer;
 using ple::testing::GgufWriter;
@@ -385,3 +386,5 @@ TEST_CASE("long text without a break takes no quadratic time") {
     CHECK(tokenizer.decode(tokenizer.encode(each)) == each);
   }
 }
+
+}  // namespace ple::gguf_tokenizer_test

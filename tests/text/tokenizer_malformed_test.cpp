@@ -11,6 +11,8 @@
 
 #include "ple/text/tokenizer.h"
 
+namespace ple::tokenizer_malformed_test {
+
 namespace {
 
 using nlohmann::json;
@@ -255,3 +257,5 @@ TEST_CASE("ids need not be dense") {
   CHECK(tokenizer.piece(500).empty());
   CHECK(tokenizer.decode(std::vector<ple::Token>{1, 500, 1000}) == "ac");
 }
+
+}  // namespace ple::tokenizer_malformed_test

@@ -12,6 +12,8 @@
 
 #include "ple/text/stream_decoder.h"
 
+namespace ple::tokenizer_test {
+
 namespace {
 
 using nlohmann::json;
@@ -209,3 +211,5 @@ TEST_CASE("text without a break takes neither quadratic time nor deep recursion"
     if (ple::is_utf8(text) && unit != "\xE2\x96\x81") CHECK(tokenizer.decode(ids, false) == text);
   }
 }
+
+}  // namespace ple::tokenizer_test

@@ -237,6 +237,7 @@ void unpack_chunk(const std::byte* bytes, std::size_t count, CodeChunk& chunk) {
     chunk.super_scale = blocks->scale.bits;
     IntegerTraits<T>::codes(*blocks, chunk.codes);
   } else {
+    count = std::min(count, values_per_chunk / DtypeTraits<T>::values_per_block);
     for (std::size_t b = 0; b < count; ++b) {
       chunk.scales[b] = blocks[b].scale.bits;
       // These types add theirs: its sign turns.

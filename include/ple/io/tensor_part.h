@@ -35,8 +35,8 @@ class TensorPart {
  public:
   /// Of a matrix, runs that ascend and lie in it, one at least of each. Errors: ErrorCode::shape where columns are no
   /// whole blocks of the matrix' type.
-  TensorPart(Tensor whole, std::vector<Run> rows, std::vector<Run> columns)
-      : whole_(std::move(whole)), rows_(joined(std::move(rows))), columns_(joined(std::move(columns))) {
+  TensorPart(Tensor whole, const std::vector<Run>& rows, const std::vector<Run>& columns)
+      : whole_(std::move(whole)), rows_(joined(rows)), columns_(joined(columns)) {
     const std::size_t block = values_per_block(whole_.dtype);
     for (const Run& run : columns_) {
       if (run.begin % block == 0 && run.count % block == 0) continue;
@@ -96,7 +96,7 @@ class TensorPart {
   }
 
   /// One run for those that lie next to each other.
-  static std::vector<Run> joined(std::vector<Run> runs) {
+  static std::vector<Run> joined(const std::vector<Run>& runs) {
     std::vector<Run> fewer;
     for (const Run& run : runs) {
       if (!fewer.empty() && fewer.back().begin + fewer.back().count == run.begin) {

@@ -22,6 +22,7 @@
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
 #include "ple/nn/per_layer.h"
+#include "ple/nn/places.h"
 #include "ple/nn/rms_norm.h"
 #include "ple/simd/decode.h"
 #include "ple/table/ple_table.h"
@@ -34,14 +35,16 @@ template <class Block>
 concept DecoderBlock = std::constructible_from<Block, const typename Block::Config&, std::size_t> &&
     std::constructible_from<typename Block::Workspace, const typename Block::Config&, const StateOptions&> &&
     requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
-             Executor& executor, KvCache& cache, Rows rows, const StateOptions& options, std::size_t n) {
+             Executor& executor, const Places& places, std::span<const std::size_t> positions, Rows rows,
+             const StateOptions& options, std::size_t n) {
   { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
   requires std::constructible_from<typename Block::Streams, const typename Block::Config&>;
   { Block::cache_bytes(config, n, options) } -> std::same_as<std::uint64_t>;
   { Block::positions_seen(config, n) } -> std::same_as<std::size_t>;
   workspace.start(n, n);
+  workspace.start(positions);
   block.forward(
-      executor, workspace, n, rows, [] { return Rows{}; }, cache);
+      executor, workspace, n, rows, [] { return Rows{}; }, places);
 };
 
 /// Where weights of integer types live.
@@ -252,33 +255,53 @@ class Decoder final : public LanguageModel {
   template <class Observer>
   void forward(ModelState& model_state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft,
                const Observer& observe) const {
-    State& state = check(model_state, threads, tokens, logits, soft);
+    State& state = own(model_state);
+    check(state, threads, tokens, logits, soft);
+    check_context(state, tokens.size());
     if (tokens.empty()) return;
-    ExecutorWithScratch executor(threads, state.scratch);
-    for (const auto& file : files_) file->check_size();
-    const std::size_t first_shared = config.first_shared_layer(), wanted = logits.rows, T0 = tokens.size() - wanted;
-    const Rows h = state.hidden.slice(0, tokens.size()), h0 = h.columns(0, config.hidden_size);
     table.select(state.with_history(tokens), tokens.size(), config.token_of_no_text(), state.rows);
-    table.request(state.rows);
-    embed(executor, tokens, soft, h0);
-    observe("embedding", 0, h0);
-    // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows
-    // there.
-    copy_rows(h0.slice(T0, wanted), state.wanted_embedding);
-    streams.expand(executor, h);
     state.workspace.start(state.position, tokens.size());
-    run_layers(state, executor, 0, first_shared, tokens, 0, h0, h, observe);
-    if (wanted > 0) {
-      const Rows last = h.slice(T0, wanted);
-      run_layers(state, executor, first_shared, blocks.size(), tokens.subspan(T0), T0, state.wanted_embedding, last,
-                 observe);
-      streams.mean(executor, state.workspace, last);
-      const Rows output = h0.slice(T0, wanted);
-      final_norm(executor, output, output);
-      write_logits(state, executor, output, logits);
-    }
+    const auto places = [&](std::size_t layer, std::size_t row) {
+      return Places(state.position + row, state.caches[layer]);
+    };
+    compute(state, threads, tokens, logits, soft, places, observe);
     state.position += tokens.size();
     state.remember(tokens);
+  }
+
+  void forward_each(ModelState& room_state, Executor& threads, std::span<ModelState* const> states,
+                    std::span<const Token> tokens, Rows logits) const override {
+    State& room = own(room_state);
+    check(room, threads, tokens, logits, {});
+    if (states.size() != tokens.size() || logits.rows != tokens.size()) {
+      fail(ErrorCode::argument, "forward_each: ", states.size(), " texts, ", tokens.size(), " tokens and logits of ",
+           logits.rows, " positions, expected as many of each");
+    }
+    room.positions.clear();
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      check_context(own(*states[i]), 1);
+      if (std::find(states.begin(), states.begin() + static_cast<std::ptrdiff_t>(i), states[i]) !=
+          states.begin() + static_cast<std::ptrdiff_t>(i)) {
+        fail(ErrorCode::argument, "forward_each: text ", i, " is there twice");
+      }
+      room.positions.push_back(states[i]->position);
+    }
+    if (tokens.empty()) return;
+    room.rows.ids.clear();
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      table.select_more(own(*states[i]).with_history(tokens.subspan(i, 1)), 1, config.token_of_no_text(), room.rows);
+    }
+    room.workspace.start(room.positions);
+    const auto places = [&](std::size_t layer, std::size_t row) {
+      room.texts_caches.clear();
+      for (ModelState* state : states.subspan(row)) room.texts_caches.push_back(&own(*state).caches[layer]);
+      return Places(std::span(room.positions).subspan(row), room.texts_caches);
+    };
+    compute(room, threads, tokens, logits, {}, places, NoObserver{});
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      ++states[i]->position;
+      own(*states[i]).remember(tokens.subspan(i, 1));
+    }
   }
 
   void will_read(ModelState& model_state, std::span<const Token> tokens) const override {
@@ -313,10 +336,12 @@ class Decoder final : public LanguageModel {
     AlignedVector<float> memory;
     AlignedVector<std::byte> scratch;
     Rows hidden, wanted_embedding, per_layer, context, kept_logits;
-    std::size_t ahead;              // tokens whose rows are asked for before their turn
-    RowSelection rows, rows_ahead;  // of this chunk, and of those
-    std::vector<Token> recent;      // the last tokens read, as many as the table's keys look back to
-    std::vector<Token> text;        // those, and the chunk
+    std::size_t ahead;                   // tokens whose rows are asked for before their turn
+    RowSelection rows, rows_ahead;       // of this chunk, and of those
+    std::vector<Token> recent;           // the last tokens read, as many as the table's keys look back to
+    std::vector<Token> text;             // those, and the chunk
+    std::vector<std::size_t> positions;  // of several texts, and their caches of a layer
+    std::vector<KvCache*> texts_caches;
 
     State(const Decoder& m, const StateOptions& o) : ModelState(o), model(&m), workspace(m.config, o) {
       const Config& c = m.config;
@@ -336,6 +361,8 @@ class Decoder final : public LanguageModel {
         rows = m.table.make_selection(o.chunk);
         rows_ahead = m.table.make_selection(ahead);
       }
+      positions.reserve(o.chunk);
+      texts_caches.reserve(o.chunk);
       recent.reserve(m.table.history());
       text.reserve(m.table.history() + ahead);
     }
@@ -392,19 +419,27 @@ class Decoder final : public LanguageModel {
     ple::decode<B>(row.dtype(), row.data(), values.size(), values.data());
   }
 
-  /// The state as our own, if it and the arguments are valid.
-  State& check(ModelState& model_state, const Executor& executor, std::span<const Token> tokens, Rows logits,
-               Rows soft) const {
-    const auto refuse = [](const auto&... parts) { fail(ErrorCode::argument, "forward: ", parts...); };
+  State& own(ModelState& model_state) const {
     auto* own = dynamic_cast<State*>(&model_state);
-    if (own == nullptr || own->model != this) refuse("the state was made by another model");
-    State& state = *own;
-    if (state.position > state.options.context)
-      refuse("position ", state.position, " is past the context of ", state.options.context);
-    if (tokens.size() > state.options.chunk) refuse(tokens.size(), " tokens at once, at most ", state.options.chunk);
-    if (tokens.size() > state.options.context - state.position) {
-      refuse(tokens.size(), " tokens at position ", state.position, " go past the context of ", state.options.context);
+    if (own == nullptr || own->model != this) fail(ErrorCode::argument, "forward: the state was made by another model");
+    return *own;
+  }
+
+  static void check_context(const State& state, std::size_t tokens) {
+    const std::size_t context = state.options.context;
+    if (state.position > context)
+      fail(ErrorCode::argument, "forward: position ", state.position, " is past the context of ", context);
+    if (tokens > context - state.position) {
+      fail(ErrorCode::argument, "forward: ", tokens, " tokens at position ", state.position, " go past the context of ",
+           context);
     }
+  }
+
+  /// Whether the state has room for a pass, and the arguments are valid.
+  void check(const State& state, const Executor& executor, std::span<const Token> tokens, Rows logits,
+             Rows soft) const {
+    const auto refuse = [](const auto&... parts) { fail(ErrorCode::argument, "forward: ", parts...); };
+    if (tokens.size() > state.options.chunk) refuse(tokens.size(), " tokens at once, at most ", state.options.chunk);
     if (logits.rows > tokens.size())
       refuse("logits of ", logits.rows, " positions wanted from ", tokens.size(), " tokens");
     if (logits.rows > 0 && logits.cols != config.vocab_size)
@@ -424,7 +459,33 @@ class Decoder final : public LanguageModel {
       refuse("embeddings [", soft.rows, ", ", soft.cols, "] for ", soft_tokens, " soft tokens, expected [", soft_tokens,
              ", ", config.hidden_size, "]");
     }
-    return state;
+  }
+
+  /// A pass over tokens whose rows were selected, and for whose positions the workspace was started; places(layer, row)
+  /// says where those from `row` on stand, with the caches of a layer.
+  template <class PlacesOf, class Observer>
+  void compute(State& state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft,
+               PlacesOf&& places, const Observer& observe) const {
+    ExecutorWithScratch executor(threads, state.scratch);
+    for (const auto& file : files_) file->check_size();
+    const std::size_t first_shared = config.first_shared_layer(), wanted = logits.rows, T0 = tokens.size() - wanted;
+    const Rows h = state.hidden.slice(0, tokens.size()), h0 = h.columns(0, config.hidden_size);
+    table.request(state.rows);
+    embed(executor, tokens, soft, h0);
+    observe("embedding", 0, h0);
+    // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows
+    // there.
+    copy_rows(h0.slice(T0, wanted), state.wanted_embedding);
+    streams.expand(executor, h);
+    run_layers(state, executor, 0, first_shared, tokens, 0, h0, h, places, observe);
+    if (wanted == 0) return;
+    const Rows last = h.slice(T0, wanted);
+    run_layers(state, executor, first_shared, blocks.size(), tokens.subspan(T0), T0, state.wanted_embedding, last,
+               places, observe);
+    streams.mean(executor, state.workspace, last);
+    const Rows output = h0.slice(T0, wanted);
+    final_norm(executor, output, output);
+    write_logits(state, executor, output, logits);
   }
 
   /// Remembers to ask, before its pages are touched, whether a mapped file is still whole.
@@ -459,9 +520,9 @@ class Decoder final : public LanguageModel {
   }
 
   /// Layers [begin, end) for `tokens`, which are the chunk's from its row `row` on. h0 and h may be the same rows.
-  template <class Observer>
+  template <class PlacesOf, class Observer>
   void run_layers(State& state, Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens,
-                  std::size_t row, Rows h0, Rows h, const Observer& observe) const {
+                  std::size_t row, Rows h0, Rows h, PlacesOf&& places, const Observer& observe) const {
     if (begin == end) return;
     const std::size_t p = config.hidden_size_per_layer_input;
     const Rows e = state.per_layer.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
@@ -480,7 +541,7 @@ class Decoder final : public LanguageModel {
         observe("per_layer_input", l, layer_e);
         return layer_e;
       };
-      blocks[l].forward(executor, state.workspace, row, h, per_layer_rows, state.caches[*config.kv_layer(l)]);
+      blocks[l].forward(executor, state.workspace, row, h, per_layer_rows, places(*config.kv_layer(l), row));
       observe("layer", l, h);
     }
   }

@@ -99,7 +99,7 @@ struct Gemma3nBlock {
   /// the rest see Gemma4Block::forward. The active stream is a; P, u and y are [T, d] but for P's other streams.
   template <class PerLayerRows>
   void forward(Executor& executor, const Gemma3nWorkspace& w, std::size_t row, Rows h, PerLayerRows&& per_layer_rows,
-               KvCache& cache) const {
+               const Places& places) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows), low = w.laurel_low.slice(0, h.rows);
     const Rows p = w.predicted.slice(0, h.rows), active = altup.stream(p, altup.active);
     const Rows u = w.laurel.slice(0, h.rows);
@@ -110,7 +110,7 @@ struct Gemma3nBlock {
     // u = (P[a] + post_attention_norm(attention(x)) + laurel(x)) / sqrt(2) with x = input_norm(P[a])
     input_norm(executor, active, x);
     laurel(executor, x, low, u);
-    attention(executor, w.first() + row, w.angles(type).slice(row, h.rows), cache, w.attention, x, y);
+    attention(executor, places, w.angles(type).slice(row, h.rows), w.attention, x, y);
     post_attention_norm(executor, y, y);
     add<B>(executor, y, u);
     add<B>(executor, active, u);

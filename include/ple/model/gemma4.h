@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "ple/model/decoder.h"
@@ -22,13 +23,17 @@ class Gemma4Workspace {
 
   /// The chunk is the `count` tokens at positions first, first + 1, ...
   void start(std::size_t first, std::size_t count) {
-    first_ = first;
     for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) {
       rope(type).angles(first, angles(type).slice(0, count));
     }
   }
+  /// The chunk is a token each of several texts, at these positions.
+  void start(std::span<const std::size_t> positions) {
+    for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) {
+      for (std::size_t t = 0; t < positions.size(); ++t) rope(type).angles(positions[t], angles(type).slice(t, 1));
+    }
+  }
 
-  std::size_t first() const { return first_; }
   const Angles& angles(AttentionType type) const { return angles_[static_cast<std::size_t>(type)]; }
 
   Rows x, y;      ///< [T, d]
@@ -39,7 +44,6 @@ class Gemma4Workspace {
  private:
   const Rope& rope(AttentionType type) const { return ropes_[static_cast<std::size_t>(type)]; }
 
-  std::size_t first_ = 0;
   Rope ropes_[2];
   Angles angles_[2];
   AlignedVector<float> memory_;
@@ -67,12 +71,12 @@ struct Gemma4Block {
   /// PLE rows, [T, p], or none if it was pruned; it is called when they are needed, for they may come from a disk.
   template <class PerLayerRows>
   void forward(Executor& executor, const Gemma4Workspace& w, std::size_t row, Rows h, PerLayerRows&& per_layer_rows,
-               KvCache& cache) const {
+               const Places& places) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows);
 
     // h = h + post_attention_norm(attention(input_norm(h)))
     input_norm(executor, h, x);
-    attention(executor, w.first() + row, w.angles(type).slice(row, h.rows), cache, w.attention, x, y);
+    attention(executor, places, w.angles(type).slice(row, h.rows), w.attention, x, y);
     post_attention_norm(executor, y, y);
     add<B>(executor, y, h);
 

@@ -68,6 +68,17 @@ class LanguageModel {
   virtual void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
                        Rows soft = {}) const = 0;
 
+  /// Reads a token of each of several texts, and writes the logits that follow: [texts, vocab_size]. A model may read
+  /// its weights once for all of them; results are those of `forward`, bit for bit. `room` is a state in which it is
+  /// computed, with a chunk of at least as many; its own text is not touched. Errors: as above.
+  virtual void forward_each(ModelState& room, Executor& executor, std::span<ModelState* const> states,
+                            std::span<const Token> tokens, Rows logits) const {
+    static_cast<void>(room);
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      forward(*states[i], executor, tokens.subspan(i, 1), logits.slice(i, 1));
+    }
+  }
+
   /// A hint that the state will read these tokens next: what has to come from a file is asked for now. Never waits.
   virtual void will_read(ModelState& state, std::span<const Token> tokens) const {
     static_cast<void>(state), static_cast<void>(tokens);

@@ -8,6 +8,7 @@
 #include "ple/nn/cached_attention.h"
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
+#include "ple/nn/places.h"
 #include "ple/nn/rms_norm.h"
 #include "ple/nn/rope.h"
 
@@ -33,9 +34,9 @@ struct Attention {
   Linear<T, B> query, key, value, output;
   RmsNorm<B> query_norm, key_norm;
 
-  /// x: [T, d], the tokens at positions first, first + 1, ...; angles: theirs. y: [T, d].
-  void operator()(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache,
-                  const AttentionWorkspace& all, Rows x, Rows y) const {
+  /// x: [T, d]; places and angles: where its rows stand. y: [T, d].
+  void operator()(Executor& executor, const Places& places, const Angles& angles, const AttentionWorkspace& all, Rows x,
+                  Rows y) const {
     const Rows q = all.queries.slice(0, x.rows).columns(0, heads * head_dim);
     const Rows attended = all.attended.slice(0, x.rows).columns(0, heads * head_dim);
     const Rows k = all.keys.slice(0, x.rows).columns(0, kv_heads * head_dim);
@@ -46,14 +47,31 @@ struct Attention {
       query_norm.row(q.row(t), q.cols, q.row(t));
       rope<B>(angles, t, head_dim, q.row(t), q.cols);
     });
-    if (owns_kv) append(executor, first, angles, cache, k, v);
-    CachedAttention<B>{heads, kv_heads, head_dim, window, cache, all.cached, first, q, attended}(executor);
+    if (owns_kv) append(executor, places, angles, k, v);
+    const auto attention_of = [&](std::size_t t, std::size_t count) {
+      return CachedAttention<B>{heads,
+                                kv_heads,
+                                head_dim,
+                                window,
+                                places.cache(t),
+                                all.cached,
+                                places.position(t),
+                                q.slice(t, count),
+                                attended.slice(t, count)};
+    };
+    if (places.several_texts()) {
+      parallel_for(executor, x.rows * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t part) {
+        for (std::size_t i = begin; i < end; ++i) attention_of(i / kv_heads, 1).first_token(part, i % kv_heads);
+      });
+    } else {
+      attention_of(0, x.rows)(executor);
+    }
     output(executor, attended, y);
   }
 
  private:
-  /// Writes K and V, made from the products k and v, to the cache.
-  void append(Executor& executor, std::size_t first, const Angles& angles, KvCache& cache, Rows k, Rows v) const {
+  /// Writes K and V, made from the products k and v, to the caches.
+  void append(Executor& executor, const Places& places, const Angles& angles, Rows k, Rows v) const {
     for_each_row(executor, k.rows, k.cols, [&](std::size_t t) {
       if (value_is_key) std::copy_n(k.row(t), k.cols, v.row(t));
       key_norm.row(k.row(t), k.cols, k.row(t));
@@ -61,7 +79,7 @@ struct Attention {
       for (std::size_t h = 0; h < kv_heads; ++h) {
         float* values = v.row(t) + h * head_dim;
         B::rms_norm(values, nullptr, head_dim, key_norm.epsilon, values);
-        cache.write(h, first + t, k.row(t) + h * head_dim, values);
+        places.cache(t).write(h, places.position(t), k.row(t) + h * head_dim, values);
       }
     });
   }

@@ -60,6 +60,9 @@ struct CachedAttention {
     });
   }
 
+  /// One K/V head of the first token, by one thread.
+  void first_token(std::size_t part, std::size_t kv) const { some_tokens(part, kv, 0, 1); }
+
  private:
   /// Positions [begin, end).
   struct Range {

@@ -34,6 +34,7 @@ using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 /// of sessions may share a model.
 class Session {
   friend class SavedSession;  // run/saved_session.h
+  friend class Batch;
 
  public:
   /// Errors: ErrorCode::argument; ErrorCode::limit for more than kv_cache_limit, before any memory is taken; system.

@@ -18,7 +18,9 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // BestDot has quads(sum, w, x): sum[i] + w[4 i] x[4 i] + ... + w[4 i + 3] x[4 i + 3], exact, for x from -127 to 127.
-// is_signed says what the bytes w are: -128 to 127, or 0 to 255. runs_here() asks the CPU.
+// is_signed says what the bytes w are: -128 to 127, or 0 to 255. runs_here() asks the CPU. Where there is a shorter way
+// for w from 0 to 63, small_quads goes it; where the same four bytes in all of x can come straight from memory,
+// quads_of takes them from there.
 
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 && (defined(__AVX512VNNI__) || HWY_TARGET != HWY_STATIC_TARGET)
 
@@ -29,6 +31,14 @@ struct BestDot {
   template <class VI, class VU8, class VI8>
   static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
+    return sum;
+  }
+  template <class VI, class VU8>
+  static HWY_INLINE VI quads_of(VI sum, VU8 w, const std::int8_t* x) {
+    static_assert(sizeof sum.raw == 64);
+    asm("vpdpbusd %2%{1to16%}, %1, %0"
+        : "+v"(sum.raw)
+        : "v"(w.raw), "m"(*reinterpret_cast<const std::int8_t(*)[4]>(x)));
     return sum;
   }
 };
@@ -48,6 +58,14 @@ struct BestDot {
 #else
     const auto pairs = _mm_maddubs_epi16(_mm_abs_epi8(w.raw), _mm_sign_epi8(x.raw, w.raw));
     return hn::Add(sum, VI{_mm_madd_epi16(pairs, _mm_set1_epi16(1))});
+#endif
+  }
+  template <class VI, class VU8, class VI8>
+  static HWY_INLINE VI small_quads(VI sum, VU8 w, VI8 x) {
+#if HWY_TARGET == HWY_AVX2
+    return hn::Add(sum, VI{_mm256_madd_epi16(_mm256_maddubs_epi16(w.raw, x.raw), _mm256_set1_epi16(1))});
+#else
+    return hn::Add(sum, VI{_mm_madd_epi16(_mm_maddubs_epi16(w.raw, x.raw), _mm_set1_epi16(1))});
 #endif
   }
 };

@@ -190,6 +190,31 @@ struct Integers {
                    hn::ConvertTo(d, hn::PromoteTo(DI(), integers)));
   }
 
+  // Several vectors as nested members: compilers keep members in registers, arrays not always. Constructors are
+  // written out, because those that the compiler adds are not compiled for the target.
+  template <class V, std::size_t n>
+  struct Vectors {
+    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
+    V first;
+    Vectors<V, n - 1> rest;
+  };
+  template <class V>
+  struct Vectors<V, 1> {
+    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
+    V first;
+  };
+  /// f(vector, t) for each
+  template <std::size_t t = 0, class V, std::size_t n, class F>
+  static HWY_INLINE void each(Vectors<V, n>& all, F&& f) {
+    f(all.first, t);
+    if constexpr (n > 1) each<t + 1>(all.rest, f);
+  }
+  template <std::size_t t = 0, class V, class U, std::size_t n, class F>
+  static HWY_INLINE void each(Vectors<V, n>& all, Vectors<U, n>& others, F&& f) {
+    f(all.first, others.first, t);
+    if constexpr (n > 1) each<t + 1>(all.rest, others.rest, f);
+  }
+
   // --- products
 
   template <Planes p>
@@ -199,17 +224,33 @@ struct Integers {
       const std::byte* tile = w.tiles + r / rows_per_tile * w.layout.tile_bytes;
       const std::size_t rows = std::min(rows_per_tile, w.rows - r);
       if (x.tokens() == 1) {
-        one_token<p>(w.layout, tile, x, rows, y + r);
-        continue;
-      }
-      const Unpacked unpacked = unpack<p>(w.layout, tile, memory);
-      for (std::size_t t = 0; t < x.tokens(); t += tokens_per_tile) {
-        for (std::size_t v = 0; v * N < rows; ++v) {
-          eight_tokens<p.sub_block>(unpacked, v, x, t, rows - v * N, y + t * y_stride + r + v * N, y_stride);
+        few_tokens<p, 1>(w.layout, tile, x, 0, rows, y + r, y_stride);
+      } else if (x.tokens() <= 4) {
+        few_tokens<p, 4>(w.layout, tile, x, 0, rows, y + r, y_stride);
+      } else if constexpr (eight_fit<p>) {
+        for (std::size_t t = 0; t < x.tokens(); t += 8) {
+          few_tokens<p, 8>(w.layout, tile, x, t, rows, y + t * y_stride + r, y_stride);
+        }
+      } else {
+        constexpr bool small = Dot::is_signed && is_small<p>;  // where it makes a difference
+        const Unpacked unpacked = unpack<p>(w.layout, tile, memory);
+        for (std::size_t t = 0; t < x.tokens(); t += tokens_per_tile) {
+          for (std::size_t v = 0; v * N < rows; ++v) {
+            many_tokens<p.sub_block, small>(unpacked, v, x, t, rows - v * N, y + t * y_stride + r + v * N, y_stride);
+          }
         }
       }
     }
   }
+
+  /// Whether registers hold eight tokens' sums, a sub-block's weights and what unpacking these takes.
+  template <Planes p>
+  static constexpr bool eight_fit = (N == rows_per_tile || HWY_ARCH_ARM_A64) &&
+                                    (p.sub_block == 16 || (p.high == 0 && !p.table));
+
+  /// Whether integers are from 0 to 63.
+  template <Planes p>
+  static constexpr bool is_small = p.low != 8 && !p.table;
 
   static HWY_INLINE void store(VF sums, std::size_t rows, float* y) {
     if (rows >= N) return hn::StoreU(sums, DF(), y);
@@ -218,40 +259,77 @@ struct Integers {
     std::copy_n(part, rows, y);
   }
 
-  static HWY_INLINE VI four_values(const std::int8_t* values) {
-    std::int32_t bytes;
-    std::memcpy(&bytes, values, sizeof bytes);
-    return hn::Set(DI(), bytes);
+  /// dots plus four weights of each row times the same four values; `small`: the weights are from 0 to 63.
+  template <bool small>
+  static HWY_INLINE VI multiply_four(VI dots, V8 weights, const std::int8_t* values) {
+    if constexpr (requires { Dot::quads_of(dots, weights, values); }) {
+      return Dot::quads_of(dots, weights, values);
+    } else {
+      std::int32_t bytes;
+      std::memcpy(&bytes, values, sizeof bytes);
+      const auto x = hn::BitCast(hn::Repartition<std::int8_t, DI>(), hn::Set(DI(), bytes));
+      if constexpr (small && requires { Dot::small_quads(dots, weights, x); }) {
+        return Dot::small_quads(dots, weights, x);
+      } else {
+        return Dot::quads(dots, weights, x);
+      }
+    }
   }
 
-  /// One token, straight from the codes: this is to run as fast as memory is read.
-  template <Planes p>
-  static HWY_INLINE void one_token(const InterleavedLayout& layout, const std::byte* tile, const QuantizedRows& x,
-                                   std::size_t rows, float* y) {
+  /// Tokens [first, first + T), straight from the codes: this is to run as fast as memory is read.
+  template <Planes p, std::size_t T>
+  static HWY_INLINE void few_tokens(const InterleavedLayout& layout, const std::byte* tile, const QuantizedRows& x,
+                                    std::size_t first, std::size_t rows, float* y, std::size_t y_stride) {
     const DF df;
     const DI di;
-    const hn::Repartition<std::int8_t, DI> ds8;
     const bool has_minimum = layout.format->has_minimum;
-    const float *x_scales = &x.scale(0, 0), *x_sums = &x.sum(0, 0);
-    const std::int32_t* offsets = &x.offset(0, 0);
     for (std::size_t v = 0; v * N < rows; ++v) {
-      VF sum = hn::Zero(df);
-      const std::int8_t* values = x.values(0, 0);
+      constexpr std::size_t half = (T + 1) / 2;  // eight vectors in one struct are not kept in registers
+      Vectors<VF, half> sums, more;
+      const auto each_sum = [&](auto&& f) HWY_ATTR {
+        each(sums, f);
+        if constexpr (T > 1) each(more, [&](VF& sum, std::size_t t) HWY_ATTR { f(sum, half + t); });
+      };
+      each_sum([&](VF& sum, std::size_t) HWY_ATTR { sum = hn::Zero(df); });
+      const std::int8_t* values = x.values(first, 0);
+      const float *x_scales = &x.scale(first, 0), *x_sums = &x.sum(first, 0);
+      const std::int32_t* offsets = &x.offset(first, 0);
       const std::byte* from = tile + layout.sub_blocks_at;
-      for (std::size_t s = 0; s < layout.sub_blocks; ++s, values += p.sub_block, from += layout.sub_block_bytes) {
-        if (x_scales[s] == 0) continue;  // 32 activations that are 0: a sparse feed-forward has many
-        VI dots = hn::Set(di, offsets[s]), others = hn::Zero(di);  // two, for they wait for themselves
-        const auto* codes = reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes);
-        each_four<p>(codes, v, [&](V8 four, std::size_t q) HWY_ATTR {
-          VI& dot = q % 2 ? others : dots;
-          dot = Dot::quads(dot, four, hn::BitCast(ds8, four_values(values + 4 * q)));
-        });
-        const VF product = hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[s]));
-        sum = hn::MulAdd(product, numbers(layout, tile, from, s, 0, v * N), sum);
-        if (has_minimum) sum = hn::NegMulAdd(numbers(layout, tile, from, s, 1, v * N), hn::Set(df, x_sums[s]), sum);
+      for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
+        if (T > 1 || *x_scales != 0) {  // 32 activations that are 0: a sparse feed-forward has many
+          Vectors<V8, p.sub_block / 4> weights;
+          unpack_fours<p>(reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes), v, weights);
+          const VF scale = numbers(layout, tile, from, s, 0, v * N);
+          each_sum([&](VF& sum, std::size_t t) HWY_ATTR {
+            VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, for they wait for themselves
+            each(weights, [&](V8& four, std::size_t q) HWY_ATTR {
+              VI& dot = q % 2 ? others : dots;
+              dot = multiply_four<is_small<p>>(dot, four, values + t * p.sub_block + 4 * q);
+            });
+            sum = hn::MulAdd(hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[t])), scale, sum);
+          });
+          if (has_minimum) {
+            const VF minimum = numbers(layout, tile, from, s, 1, v * N);
+            each_sum([&](VF& sum, std::size_t t)
+                         HWY_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
+          }
+        }
+        from += layout.sub_block_bytes;
+        values += T * p.sub_block;
+        x_scales += T;
+        x_sums += T;
+        offsets += T;
       }
-      store(sum, rows - v * N, y + v * N);
+      each_sum([&](VF& sum, std::size_t t) HWY_ATTR {
+        if (first + t < x.tokens()) store(sum, rows - v * N, y + t * y_stride + v * N);
+      });
     }
+  }
+
+  template <Planes p, std::size_t q = 0, std::size_t n>
+  static HWY_INLINE void unpack_fours(const std::uint8_t* codes, std::size_t v, Vectors<V8, n>& all) {
+    all.first = integers<p, q>(codes, v);
+    if constexpr (n > 1) unpack_fours<p, q + 1>(codes, v, all.rest);
   }
 
   /// A tile's weights, unpacked once for many tokens: [sub-block, four, row, 4] integers; [sub-block, row] numbers.
@@ -280,54 +358,27 @@ struct Integers {
     return all;
   }
 
-  // Eight tokens' vectors as nested members: compilers keep members in registers, arrays not always. Constructors are
-  // written out, because those that the compiler adds are not compiled for the target.
-  template <class V, std::size_t n = tokens_per_tile>
-  struct Vectors {
-    HWY_INLINE Vectors() {}
-    V first;
-    Vectors<V, n - 1> rest;
-  };
-  template <class V>
-  struct Vectors<V, 1> {
-    HWY_INLINE Vectors() {}
-    V first;
-  };
-  /// f(vector, t) for each
-  template <std::size_t t = 0, class V, std::size_t n, class F>
-  static HWY_INLINE void each(Vectors<V, n>& all, F&& f) {
-    f(all.first, t);
-    if constexpr (n > 1) each<t + 1>(all.rest, f);
-  }
-  template <std::size_t t = 0, class V, class U, std::size_t n, class F>
-  static HWY_INLINE void each(Vectors<V, n>& all, Vectors<U, n>& others, F&& f) {
-    f(all.first, others.first, t);
-    if constexpr (n > 1) each<t + 1>(all.rest, others.rest, f);
-  }
-
   /// Tokens [first, first + 8) times rows v N to v N + N - 1 of a tile.
-  template <std::size_t sub_block>
-  static HWY_NOINLINE void eight_tokens(const Unpacked& w, std::size_t v, const QuantizedRows& x, std::size_t first,
-                                        std::size_t rows, float* y, std::size_t y_stride) {
+  template <std::size_t sub_block, bool small>
+  static HWY_NOINLINE void many_tokens(const Unpacked& w, std::size_t v, const QuantizedRows& x, std::size_t first,
+                                       std::size_t rows, float* y, std::size_t y_stride) {
     constexpr std::size_t T = tokens_per_tile;
     const DF df;
     const DI di;
-    const hn::Repartition<std::int8_t, DI> ds8;
     const std::uint8_t* integers = w.integers + 4 * N * v;
     const float *scales = w.scales + N * v, *minimums = w.minimums ? w.minimums + N * v : nullptr;
     const std::int8_t* values = x.values(first, 0);
     const float *x_scales = &x.scale(first, 0), *x_sums = &x.sum(first, 0);
     const std::int32_t* offsets = &x.offset(first, 0);
-    Vectors<VF> sums;
+    Vectors<VF, T> sums;
     each(sums, [&](VF& sum, std::size_t) HWY_ATTR { sum = hn::Zero(df); });
     for (std::size_t s = 0; s < x.sub_blocks(); ++s) {
-      Vectors<VI> dots;
+      Vectors<VI, T> dots;
       each(dots, [&](VI& dot, std::size_t t) HWY_ATTR { dot = hn::Set(di, offsets[t]); });
       for (std::size_t k = 0; k < sub_block; k += 4, integers += 64) {
         const V8 four = hn::LoadU(D8(), integers);
-        each(dots, [&](VI& dot, std::size_t t) HWY_ATTR {
-          dot = Dot::quads(dot, four, hn::BitCast(ds8, four_values(values + t * sub_block + k)));
-        });
+        each(dots, [&](VI& dot, std::size_t t)
+                       HWY_ATTR { dot = multiply_four<small>(dot, four, values + t * sub_block + k); });
       }
       const VF scale = hn::LoadU(df, scales);
       each(sums, dots, [&](VF& sum, VI& dot, std::size_t t) HWY_ATTR {

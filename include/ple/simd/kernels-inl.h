@@ -281,19 +281,19 @@ struct Simd {
   // Constructors are written out, because those that the compiler adds are not compiled for the target.
   template <std::size_t N, class = void>
   struct Vectors {
-    HWY_INLINE Vectors() {}
+    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
     Vectors<N - 1> rest;
   };
   template <class Dummy>
   struct Vectors<1, Dummy> {
-    HWY_INLINE Vectors() {}
+    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
   };
   // The sums of R rows with T tokens.
   template <std::size_t R, std::size_t T>
   struct Sums {
-    HWY_INLINE Sums() {}
+    HWY_INLINE Sums() {}  // NOLINT(modernize-use-equals-default)
     Vectors<T> first;
     Sums<R - 1, T> rest;
   };

@@ -11,12 +11,12 @@
 
 namespace ple {
 
-/// Tokens that are computed together: what registers have room for.
+/// Tokens that are computed together, at most: what registers have room for.
 inline constexpr std::size_t tokens_per_tile = 8;
 
 /// Rows x[t] of `cols` values: for each sub-block a scale, and bytes from -127 to 127 with value = scale * byte. Beside
 /// them what the weights' zero point and minimums are multiplied with: offset = -zero_point * sum of the bytes,
-/// sum = scale * sum of the bytes. One token lies by itself, more in tiles of 8, of which the last is filled up: in the
+/// sum = scale * sum of the bytes. Tokens lie in tiles of one, four or eight, of which the last is filled up: in the
 /// order [tile, sub-block, token, ...], in which a product reads them.
 class QuantizedRows {
  public:
@@ -25,7 +25,7 @@ class QuantizedRows {
   /// Uses `memory`, of at least bytes() bytes, aligned to a cache line. `sub_block`: 32 or 16 values; cols is a
   /// multiple.
   QuantizedRows(std::size_t tokens, std::size_t cols, std::size_t sub_block, std::span<std::byte> memory)
-      : tokens_(tokens), cols_(cols), sub_block_(sub_block) {
+      : tokens_(tokens), tile_(tile_of(tokens)), cols_(cols), sub_block_(sub_block) {
     const std::size_t rows = padded(tokens), count = rows * sub_blocks();
     values_ = reinterpret_cast<std::int8_t*>(memory.data());
     scales_ = reinterpret_cast<float*>(memory.data() + (rows * cols + alignment - 1) / alignment * alignment);
@@ -39,6 +39,7 @@ class QuantizedRows {
   }
 
   std::size_t tokens() const { return tokens_; }
+  std::size_t tile() const { return tile_; }  ///< tokens in one
   std::size_t padded_tokens() const { return padded(tokens_); }
   std::size_t cols() const { return cols_; }
   std::size_t sub_block() const { return sub_block_; }
@@ -59,15 +60,13 @@ class QuantizedRows {
   }
 
  private:
+  static std::size_t tile_of(std::size_t tokens) { return tokens == 1 ? 1 : tokens <= 4 ? 4 : tokens_per_tile; }
   static std::size_t padded(std::size_t tokens) {
-    return tokens == 1 ? 1 : (tokens + tokens_per_tile - 1) / tokens_per_tile * tokens_per_tile;
+    return (tokens + tile_of(tokens) - 1) / tile_of(tokens) * tile_of(tokens);
   }
-  std::size_t number(std::size_t t, std::size_t s) const {
-    if (tokens_ == 1) return s;
-    return (t / tokens_per_tile * sub_blocks() + s) * tokens_per_tile + t % tokens_per_tile;
-  }
+  std::size_t number(std::size_t t, std::size_t s) const { return (t / tile_ * sub_blocks() + s) * tile_ + t % tile_; }
 
-  std::size_t tokens_ = 0, cols_ = 0, sub_block_ = 32;
+  std::size_t tokens_ = 0, tile_ = 1, cols_ = 0, sub_block_ = 32;
   std::int8_t* values_ = nullptr;
   float *scales_ = nullptr, *sums_ = nullptr;
   std::int32_t* offsets_ = nullptr;

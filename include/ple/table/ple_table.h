@@ -188,6 +188,10 @@ class PleTable {
   /// given the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for one that was left out.
   void select(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
     selection.ids.clear();
+    select_more(text, count, pad, selection);
+  }
+  /// The same, for tokens after those that were selected before.
+  void select_more(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
     for (std::size_t i = text.size() - count; i < text.size(); ++i) {
       const Token token = has_row(text[i]) ? text[i] : pad;
       if (token != text[i] && folded_) {

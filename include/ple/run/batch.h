@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Several sessions advanced together: each weight is read once for all of their next tokens.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ple/core/error.h"
+#include "ple/core/executor.h"
+#include "ple/core/memory.h"
+#include "ple/run/session.h"
+
+namespace ple {
+
+struct BatchOptions {
+  std::size_t sessions = 8;      ///< most that are advanced at once
+  std::size_t threads = 0;       ///< of the batch's own pool; 0: one for every hardware thread
+  Executor* executor = nullptr;  ///< runs the batch instead of a pool of its own; must outlive it
+};
+
+/// Room to advance sessions of one model, which must outlive it. Not for two threads at once.
+class Batch {
+ public:
+  explicit Batch(const LanguageModel& model, const BatchOptions& options = {})
+      : model_(&model), executor_(options.executor), most_(options.sessions) {
+    if (most_ == 0) fail(ErrorCode::argument, "Batch: 0 sessions, expected at least 1");
+    if (!executor_) {
+      own_pool_ = std::make_unique<ThreadPool>(options.threads);
+      executor_ = own_pool_.get();
+    }
+    room_ = model.make_state({.context = 1, .chunk = most_, .parts = parts(*executor_)});
+    states_.reserve(most_);
+    logits_.resize(most_ * model.vocab_size());
+  }
+
+  /// Session i reads tokens[i]; afterwards all have logits, the same, bit for bit, as if each had read its token alone.
+  /// Errors, and then no session has changed: ErrorCode::argument for sessions of another model, one that is there
+  /// twice or whose context is full, more sessions than there is room for, a token outside the vocabulary;
+  /// ErrorCode::file if a file can no longer be read.
+  void read(std::span<Session* const> sessions, std::span<const Token> tokens) {
+    if (sessions.size() > most_)
+      fail(ErrorCode::argument, "Batch: ", sessions.size(), " sessions at once, at most ", most_);
+    if (sessions.size() != tokens.size())
+      fail(ErrorCode::argument, "Batch: ", sessions.size(), " sessions, but ", tokens.size(), " tokens");
+    states_.clear();
+    for (Session* session : sessions) states_.push_back(session->state_.get());
+    const std::size_t width = model_->vocab_size();
+    const Rows logits{logits_.data(), sessions.size(), width, width};
+    model_->forward_each(*room_, *executor_, states_, tokens, logits);
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+      sessions[i]->tokens_.push_back(tokens[i]);
+      sessions[i]->has_logits_ = true;
+      std::copy_n(logits.row(i), width, sessions[i]->logits_.data());
+    }
+  }
+
+ private:
+  const LanguageModel* model_;
+  std::unique_ptr<ThreadPool> own_pool_;
+  Executor* executor_;
+  std::size_t most_;
+  std::unique_ptr<ModelState> room_;
+  std::vector<ModelState*> states_;
+  AlignedVector<float> logits_;
+};
+
+}  // namespace ple
