@@ -25,7 +25,7 @@ namespace {
 constexpr const char* usage =
     "usage: bench_throughput MODEL [options]\n"
     "\n"
-    "  MODEL               a Hugging Face folder or a GGUF file of a Gemma 4 model\n"
+    "  MODEL               a Hugging Face folder or a GGUF file of a Gemma 4 or Gemma 3n model\n"
     "  --prompt N          tokens of the prompt (default: 512)\n"
     "  --generate N        tokens written after it (default: 64)\n"
     "  --repeat N          (default: 5)\n"
@@ -39,10 +39,12 @@ constexpr const char* usage =
     "The prompt is random, and the same each time. Before what is measured comes one prompt that brings the weights\n"
     "into memory; 'start' is the time from opening the file to that prompt's first token.\n"
     "\n"
-    "'GB/token' are the weights that a token needs: every matrix, and its row of the table. 'of read' is the rate at\n"
-    "which decoding reads them, as a share of the rate at which this machine reads memory. 'of peak' is the time that\n"
-    "the prompt's multiply-adds would take at the machine's peak, as a share of the time it took: products with\n"
-    "quantised weights at the peak of bytes, everything else at the peak of f32 (bf16 weights are computed in f32).\n"
+    "'GB/token' are the weights that a token needs: every matrix, but for what a sparse feed-forward leaves out, and\n"
+    "its row of the table. 'of read' is the rate at which decoding reads them, as a share of the rate at which this\n"
+    "machine reads memory. 'of peak' is the time that the prompt's multiply-adds would take at the machine's peak, as\n"
+    "a share of the time it took: products with quantised weights at the peak of bytes, everything else at the peak "
+    "of\n"
+    "f32 (bf16 weights are computed in f32).\n"
     "The machine's rates are the best of those measured between the repetitions, on as many threads.\n";
 
 using bench::now;
@@ -61,44 +63,55 @@ struct Result {
 };
 
 /// Measures whenever a byte arrives, until the pipe is closed.
+template <class Model>
+void serve(const ple::Checkpoint& checkpoint, double opened, const Options& options, const ple::TableStorage& storage,
+           int in, int out) {
+  Result result;
+  auto model = Model::load(checkpoint, {.table = storage});
+  result.load_seconds = now() - opened;
+  result.prompt = bench::work_of_prompt(model, options.prompt, options.chunk);
+  result.token = bench::work_of(model, options.prompt + options.generate / 2, 1, 1);
+  std::vector<ple::Token> prompt(options.prompt);
+  std::uint64_t seed = 1;
+  for (ple::Token& token : prompt) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    token = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
+    result.prompt_sum += static_cast<std::uint64_t>(token);
+  }
+  ple::Session session(model, {.context = options.prompt + options.generate + 1,
+                               .chunk = options.chunk,
+                               .threads = options.threads,
+                               .kv_cache_dtype = options.kv_cache_dtype});
+  const double ready = now();
+  for (char go; ::read(in, &go, 1) == 1;) {
+    session.reset();
+    double start = now();
+    session.read(prompt);
+    ple::Generation generation(session, {.sampling = {}, .stop_tokens = {}, .max_tokens = options.generate + 1});
+    generation.next();
+    result.first_token_seconds = now() - start;
+    if (result.start_seconds == 0) result.start_seconds = ready - opened + result.first_token_seconds;
+    result.prompt_per_second = static_cast<double>(options.prompt) / result.first_token_seconds;
+    start = now();
+    while (generation.next()) {
+    }
+    result.decode_per_second = static_cast<double>(options.generate) / (now() - start);
+    const ple::MemoryUse memory = ple::memory_use();
+    result.resident = memory.resident;
+    result.anonymous = memory.anonymous;
+    if (::write(out, &result, sizeof result) != sizeof result) return;
+  }
+}
+
+/// As above, whatever family the model is of.
 void serve(const Options& options, const ple::TableStorage& storage, int in, int out) {
   examples::with_backend(options.backend, [&]<ple::Backend B>() {
-    Result result;
     const double opened = now();
     const auto checkpoint = ple::Checkpoint::open(options.model);
-    auto model = ple::Gemma4<ple::Any, B>::load(checkpoint, {.table = storage});
-    result.load_seconds = now() - opened;
-    result.prompt = bench::work_of_prompt(model, options.prompt, options.chunk);
-    result.token = bench::work_of(model, options.prompt + options.generate / 2, 1, 1);
-    std::vector<ple::Token> prompt(options.prompt);
-    std::uint64_t seed = 1;
-    for (ple::Token& token : prompt) {
-      seed = seed * 6364136223846793005u + 1442695040888963407u;
-      token = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
-      result.prompt_sum += static_cast<std::uint64_t>(token);
-    }
-    ple::Session session(model, {.context = options.prompt + options.generate + 1,
-                                 .chunk = options.chunk,
-                                 .threads = options.threads,
-                                 .kv_cache_dtype = options.kv_cache_dtype});
-    const double ready = now();
-    for (char go; ::read(in, &go, 1) == 1;) {
-      session.reset();
-      double start = now();
-      session.read(prompt);
-      ple::Generation generation(session, {.sampling = {}, .stop_tokens = {}, .max_tokens = options.generate + 1});
-      generation.next();
-      result.first_token_seconds = now() - start;
-      if (result.start_seconds == 0) result.start_seconds = ready - opened + result.first_token_seconds;
-      result.prompt_per_second = static_cast<double>(options.prompt) / result.first_token_seconds;
-      start = now();
-      while (generation.next()) {
-      }
-      result.decode_per_second = static_cast<double>(options.generate) / (now() - start);
-      const ple::MemoryUse memory = ple::memory_use();
-      result.resident = memory.resident;
-      result.anonymous = memory.anonymous;
-      if (::write(out, &result, sizeof result) != sizeof result) return;
+    if (std::holds_alternative<ple::Gemma3nConfig>(checkpoint.any_config())) {
+      serve<ple::Gemma3n<ple::Any, B>>(checkpoint, opened, options, storage, in, out);
+    } else {
+      serve<ple::Gemma4<ple::Any, B>>(checkpoint, opened, options, storage, in, out);
     }
   });
 }
@@ -180,13 +193,14 @@ void print(const Process& process, const bench::Machine& machine, bool json) {
   fmt::print(
       "{{\"table\":\"{}\",\"prompt_tokens_per_second\":{},\"decode_tokens_per_second\":{},"
       "\"first_token_seconds\":{},\"load_seconds\":{},\"start_seconds\":{},\"resident_bytes\":{},"
-      "\"anonymous_bytes\":{},\"prompt_sum\":{},\"bytes_per_token\":{},\"prompt_int8_multiply_adds\":{},"
+      "\"anonymous_bytes\":{},\"prompt_sum\":{},\"bytes_per_token\":{},\"sparse_bytes_per_token\":{},"
+      "\"prompt_int8_multiply_adds\":{},"
       "\"prompt_f32_multiply_adds\":{},\"machine_read\":{},\"machine_mapped_read\":{},"
       "\"machine_int8_multiply_adds\":{},\"machine_f32_multiply_adds\":{},\"share_of_read\":{},"
       "\"share_of_mapped_read\":{},\"share_of_peak\":{}}}\n",
       process.name(), number(prompt), number(decode), number(first), number(last.load_seconds),
       number(last.start_seconds), last.resident, last.anonymous, last.prompt_sum, last.token.weight_bytes,
-      last.prompt.integer_multiply_adds, last.prompt.float_multiply_adds, number(machine.read),
+      last.token.sparse_bytes, last.prompt.integer_multiply_adds, last.prompt.float_multiply_adds, number(machine.read),
       number(machine.mapped_read), number(machine.int8), number(machine.f32), number(ratio(reads, machine.read)),
       number(ratio(reads, machine.mapped_read)), number(at_peak / first));
 }
@@ -247,6 +261,9 @@ void run(examples::Arguments& arguments) {
   for (const auto& process : processes) print(*process, meter.best(), json);
   if (!json) {
     const bench::Machine& machine = meter.best();
+    if (const std::uint64_t sparse = processes[0]->last().token.sparse_bytes; sparse > 0) {
+      fmt::print("\nsparse feed-forwards leave out {:.3f} GB/token\n", static_cast<double>(sparse) * 1e-9);
+    }
     fmt::print(
         "\nthe machine, {} threads: reads {:.1f} GB/s of memory, {:.1f} GB/s of the mapped file;\n"
         "multiply-adds: {:.0f} billion a second of bytes, {:.0f} of f32\n",

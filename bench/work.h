@@ -7,26 +7,48 @@
 #include <ple/nn/cached_attention.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
 namespace bench {
 
 struct Work {
-  std::uint64_t weight_bytes = 0;           ///< read, if each matrix is read once
+  std::uint64_t weight_bytes = 0;           ///< read, if each matrix is read once, but for what follows
+  std::uint64_t sparse_bytes = 0;           ///< left out by sparse feed-forwards
   std::uint64_t integer_multiply_adds = 0;  ///< with weights whose products are computed in integers
   std::uint64_t float_multiply_adds = 0;    ///< with other weights, and of attention
 
   Work& operator+=(const Work& other) {
     weight_bytes += other.weight_bytes;
+    sparse_bytes += other.sparse_bytes;
     integer_multiply_adds += other.integer_multiply_adds;
     float_multiply_adds += other.float_multiply_adds;
     return *this;
   }
 };
 
+/// The shares of a feed-forward's up or down that are read and multiplied where `sparsity` of each token's gate is 0,
+/// here and there without order: as nn/sparse_mlp.h has it.
+struct SparseShares {
+  double bytes = 1, products = 1;
+
+  SparseShares(double sparsity, ple::Parameter parameter, ple::Dtype dtype, std::size_t tokens) {
+    if (sparsity == 0 || (parameter != ple::Parameter::up && parameter != ple::Parameter::down)) return;
+    if (!ple::is_integer_type(dtype)) {
+      bytes = 1 - std::pow(sparsity, static_cast<double>(tokens));
+      products = 1 - sparsity;
+    } else if (tokens == 1) {  // tiles of rows, or blocks of columns, in which nothing counts
+      const std::size_t together =
+          parameter == ple::Parameter::up ? ple::rows_per_tile : ple::integer_format(dtype).sub_block;
+      bytes = products = 1 - std::pow(sparsity, static_cast<double>(together));
+    }
+  }
+};
+
 /// Of one chunk: `tokens` of text from position `first` on, the last `wanted` of them with logits. Layers that share
-/// another's K and V compute the wanted ones alone. Norms, RoPE, softmax and other sums along a row are left out.
+/// another's K and V compute the wanted ones alone. Norms, RoPE, softmax and other sums along a row are left out, and
+/// sums over streams.
 template <class Model>
 Work work_of(Model& model, std::size_t first, std::size_t tokens, std::size_t wanted) {
   using ple::Parameter;
@@ -54,15 +76,34 @@ Work work_of(Model& model, std::size_t first, std::size_t tokens, std::size_t wa
             rows += values.rows() / model.blocks.size();
           }
           break;
+        case Parameter::altup_projection:  // `layer` is a stream here
+          products = values.rows() * tokens;
+          rows = values.rows();
+          break;
+        case Parameter::altup_unembedding:
+          products = values.rows() * wanted;
+          rows = wanted > 0 ? values.rows() : 0;
+          break;
+        case Parameter::altup_router: products *= 2; break;  // before the layer, and after
         case Parameter::ple_gate:
         case Parameter::ple_output:
           if (!model.table.has(layer)) products = rows = 0;
           break;
         default: break;
       }
-      work.weight_bytes += rows * ple::bytes_of(values.dtype(), values.cols());
+      double sparsity = 0;
+      if constexpr (requires { model.blocks[layer].mlp.sparsity; }) {
+        if (ple::is_of_layer(parameter)) sparsity = static_cast<double>(model.blocks[layer].mlp.sparsity);
+      }
+      const SparseShares shares(sparsity, parameter, values.dtype(), positions_of(layer));
+      const auto part = [](double share, std::uint64_t all) {
+        return share == 1 ? all : static_cast<std::uint64_t>(share * static_cast<double>(all));
+      };
+      const std::uint64_t bytes = rows * ple::bytes_of(values.dtype(), values.cols());
+      work.weight_bytes += part(shares.bytes, bytes);
+      work.sparse_bytes += bytes - part(shares.bytes, bytes);
       (ple::is_integer_type(values.dtype()) ? work.integer_multiply_adds : work.float_multiply_adds) +=
-          products * values.cols();
+          part(shares.products, products * values.cols());
     }
   });
   if (model.has_ple()) work.weight_bytes += tokens * model.table.layout().row_bytes();

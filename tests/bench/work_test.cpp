@@ -4,10 +4,12 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <vector>
 
 #include "../model/random_model.h"
+#include "ple/model/gemma3n.h"
 #include "ple/run/session.h"
 #include "ple/simd/scalar.h"
 
@@ -15,26 +17,28 @@ namespace ple::work_test {
 
 namespace {
 
-/// Counts instead of computing, but for what is no product.
+/// Counts what it computes.
 struct Counting : Scalar {
   static inline bench::Work done = {};
   static inline std::uint64_t weighted_sums = 0, pieces_added = 0;
 
   template <StoredType T>
-  static void matmul(const T*, std::size_t, std::size_t rows, std::size_t cols, const float*, std::size_t,
-                     std::size_t tokens, float* y, std::size_t y_stride) {
+  static void matmul(const T* w, std::size_t stride, std::size_t rows, std::size_t cols, const float* x,
+                     std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     done.float_multiply_adds += rows * cols * tokens;
-    for (std::size_t t = 0; t < tokens; ++t) std::fill_n(y + t * y_stride, rows, 0.0f);
+    Scalar::matmul(w, stride, rows, cols, x, x_stride, tokens, y, y_stride);
   }
-  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte*) {
+  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+                     std::byte* scratch) {
     done.integer_multiply_adds += w.rows * w.layout.cols * x.tokens();
-    for (std::size_t t = 0; t < x.tokens(); ++t) std::fill_n(y + t * y_stride, w.rows, 0.0f);
+    Scalar::matmul(w, x, y, y_stride, scratch);
   }
   template <StoredType T>
-  static void weighted_sum(const T*, std::size_t, std::size_t n, std::size_t cols, const float*, std::size_t,
-                           std::size_t tokens, float*, std::size_t) {
+  static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,
+                           std::size_t weights_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     done.float_multiply_adds += n * cols * tokens;
     (n == 1 ? pieces_added : weighted_sums) += n * cols * tokens;
+    Scalar::weighted_sum(rows, stride, n, cols, weights, weights_stride, tokens, y, y_stride);
   }
 };
 
@@ -45,9 +49,38 @@ Gemma4Config config_of_blocks() {
   return config;
 }
 
-template <class T>
-Gemma4<T, Counting> model_of_zeros(const Gemma4Config& config) {
-  Gemma4<T, Counting> model(config);
+/// Eight layers of which the last three share K and V, in shape and size as `same`.
+Gemma3nConfig gemma3n_config(const Gemma4Config& same, float sparsity) {
+  Gemma3nConfig config{.vocab_size = same.vocab_size,
+                       .hidden_size = same.hidden_size,
+                       .num_attention_heads = same.num_attention_heads,
+                       .num_key_value_heads = 2,
+                       .head_dim = 16,
+                       .num_kv_shared_layers = 3,
+                       .sliding_window = same.sliding_window,
+                       .max_position_embeddings = same.max_position_embeddings,
+                       .vocab_size_per_layer_input = same.vocab_size_per_layer_input - 1,
+                       .hidden_size_per_layer_input = same.hidden_size_per_layer_input,
+                       .laurel_rank = 32,
+                       .layers = gemma3n_layers(8, 512)};
+  for (Gemma3nLayerConfig& layer : config.layers) layer.activation_sparsity = sparsity;
+  return config;
+}
+
+/// Multiply-adds of one layer's streams with each other, for one position, which bench/work.h leaves out.
+std::uint64_t sums_over_streams(const Gemma3nConfig& config) {
+  const std::uint64_t n = config.altup_num_inputs, d = config.hidden_size;
+  return n * n * d + (n + 1) * d;
+}
+/// And of the lengths that streams are given, before the layers and after them.
+std::uint64_t sums_of_lengths(const Gemma3nConfig& config) {
+  return 2 * (config.altup_num_inputs - 1) * config.hidden_size;
+}
+
+template <class Model>
+Model model_of_zeros(const typename Model::Config& config) {
+  using T = typename Model::T;
+  Model model(config);
   model.parameters([]<class V>(Parameter, std::size_t, V& values) {
     if constexpr (!std::is_same_v<V, std::vector<float>>) {
       std::fill_n(values.allocate(), values.rows() * values.cols() / DtypeTraits<T>::values_per_block, T{});
@@ -62,7 +95,7 @@ void check_counts() {
   for (const bool tied : {true, false}) {
     Gemma4Config config = config_of_blocks();
     config.tie_word_embeddings = tied;
-    auto model = model_of_zeros<T>(config);
+    auto model = model_of_zeros<Gemma4<T, Counting>>(config);
     const std::vector<Token> prompt(29, 7);
     Session session(model, {.context = 64, .chunk = 8, .threads = 1});
 
@@ -88,11 +121,60 @@ void check_counts() {
   }
 }
 
+void check_gemma3n_counts() {
+  const Gemma3nConfig config = gemma3n_config(config_of_blocks(), 0);
+  auto model = model_of_zeros<Gemma3n<f32, Counting>>(config);
+  const std::vector<Token> prompt(29, 7);
+  Session session(model, {.context = 64, .chunk = 8, .threads = 1});
+  const std::uint64_t own = config.first_shared_layer(), shared = config.num_kv_shared_layers;
+
+  Counting::done = {};
+  session.read(prompt);
+  // Of the shared layers, and behind all, the last position alone.
+  const std::uint64_t sums =
+      (prompt.size() * own + shared) * sums_over_streams(config) + (prompt.size() + 1) * sums_of_lengths(config);
+  CHECK(Counting::done.float_multiply_adds ==
+        bench::work_of_prompt(model, prompt.size(), 8).float_multiply_adds + sums);
+  Counting::done = {};
+  session.read(Token{3});
+  CHECK(Counting::done.float_multiply_adds == bench::work_of(model, prompt.size(), 1, 1).float_multiply_adds +
+                                                  (own + shared) * sums_over_streams(config) +
+                                                  2 * sums_of_lengths(config));
+}
+
 }  // namespace
 
 TEST_CASE("the work of a forward pass, counted on a model, is what its kernels do") {
   check_counts<f32>();
   check_counts<q8_0>();
+  check_gemma3n_counts();
+}
+
+TEST_CASE("of sparse feed-forwards as much counts as the gates of a model with random weights leave") {
+  const float sparsity = 0.9f;
+  const Gemma3nConfig config = gemma3n_config(ple::testing::small_config(), sparsity);
+  auto model = ple::testing::random_model<Gemma3n<f32, Counting>>(config);
+  auto dense = ple::testing::random_model<Gemma3n<f32, Counting>>(gemma3n_config(ple::testing::small_config(), 0));
+  Session session(model, {.context = 64, .chunk = 1, .threads = 1});
+  Counting::done = {};
+  const std::size_t tokens = 40, layers = config.num_layers();
+  bench::Work expected, all;
+  for (std::size_t t = 0; t < tokens; ++t) {
+    session.read(static_cast<Token>(t * 37 % 101));
+    expected += bench::work_of(model, t, 1, 1);
+    all += bench::work_of(dense, t, 1, 1);
+  }
+  const auto found = static_cast<double>(Counting::done.float_multiply_adds -
+                                         tokens * (layers * sums_over_streams(config) + 2 * sums_of_lengths(config)));
+  // Gates are independent numbers of which a tenth counts: of up and down together, both of 512 x 32 for each layer.
+  const double gates = static_cast<double>(tokens * layers * 512), width = 2 * 32;
+  const double deviation = std::sqrt(gates * 0.9 * 0.1) * width;
+  CHECK(std::abs(found - static_cast<double>(expected.float_multiply_adds)) < 4 * deviation);
+  CHECK(static_cast<double>(all.float_multiply_adds - expected.float_multiply_adds) ==
+        doctest::Approx(0.9 * gates * width).epsilon(1e-3));
+  // A float's 4 bytes for each of them.
+  CHECK(all.weight_bytes == expected.weight_bytes + expected.sparse_bytes);
+  CHECK(static_cast<double>(expected.sparse_bytes) == doctest::Approx(0.9 * gates * width * 4).epsilon(1e-3));
 }
 
 }  // namespace ple::work_test

@@ -7,6 +7,8 @@
 #include <random>
 #include <string>
 
+#include "ple/core/json_text.h"
+
 namespace ple::json_test {
 
 namespace {
@@ -143,6 +145,33 @@ TEST_CASE("a text damaged anywhere is read as another library reads it, or refus
       if (!expected.is_discarded() && !twice) CHECK(expected.is_discarded());
     }
   }
+}
+
+TEST_CASE("what is written as JSON is what another library writes, but for the digits of its numbers") {
+  const std::string text = R"({
+  "empty": [],
+  "list": [
+    1,
+    -2,
+    1e-06,
+    0.95,
+    120.0,
+    18446744073709551615,
+    true,
+    null,
+    {}
+  ],
+  "text \"\\\u0001": "caf\u00e9 \n",
+  "inside": {
+    "a": false
+  }
+})";
+  const Json json = parse_json(text, "text");
+  const std::string written = json_text(json);
+  CHECK(converted(parse_json(written, "written")) == converted(json));
+  CHECK(written.find("\"list\": [\n    1,\n    -2,\n    1e-06,\n    0.95,\n    120.0,\n") != std::string::npos);
+  CHECK(nlohmann::json::parse(written) == nlohmann::json::parse(text));
+  CHECK(written.find("\"empty\": [],") != std::string::npos);
 }
 
 }  // namespace ple::json_test
