@@ -32,7 +32,7 @@ inline double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// What all threads reached together, each at best. 0: not measured, for want of vectors.
+/// What all threads reached together. 0: not measured, for want of vectors.
 struct Machine {
   double read = 0;         ///< bytes a second from memory of the process, in large pages where the system has them
   double mapped_read = 0;  ///< the same from a mapped file
@@ -40,8 +40,12 @@ struct Machine {
   double f32 = 0;          ///< multiply-adds a second of floats
 };
 
-/// Measures beside something else that is measured, several times: the best time counts, since what disturbs a
-/// measurement only makes it slower.
+inline Machine mean_of(const Machine& a, const Machine& b) {
+  return {(a.read + b.read) / 2, (a.mapped_read + b.mapped_read) / 2, (a.int8 + b.int8) / 2, (a.f32 + b.f32) / 2};
+}
+
+/// Measures right before and right after something else that is measured: what a machine can do may change from second
+/// to second, on a virtual one as its cores are moved to others.
 class MachineMeter {
  public:
   /// `file` is mapped for mapped_read: its first GiB. Errors: those of MappedFile.
@@ -53,25 +57,26 @@ class MachineMeter {
     for (std::size_t i = 0; i < std::size(weights_); ++i) weights_[i] = 0x3f000000u + static_cast<std::uint32_t>(i);
   }
 
-  void measure() {
+  /// What the machine can do now: the best of three, since what disturbs a measurement only makes it slower.
+  Machine measure() {
+    Machine best;
     ple::with_best_backend([&]<class B>() {
-      if constexpr (requires { Loops<B>::weight_bytes; }) measure<Loops<B>>();
+      if constexpr (requires { Loops<B>::weight_bytes; }) measure<Loops<B>>(best);
     });
+    return best;
   }
-
-  const Machine& best() const { return best_; }
 
  private:
   template <class L>
-  void measure() {
+  void measure(Machine& best) {
     const std::span mapped = map_->bytes().first(std::min<std::size_t>(map_->bytes().size(), std::size_t{1} << 30));
     map_->populate(0, mapped.size());
     for (int i = 0; i < 3; ++i) {
-      keep(best_.read, read<L>(memory_));
-      keep(best_.mapped_read, read<L>(mapped));
+      keep(best.read, read<L>(memory_));
+      keep(best.mapped_read, read<L>(mapped));
       const auto* w = reinterpret_cast<const std::byte*>(weights_);
-      keep(best_.int8, compute(L::int8_step(), [w](std::size_t steps) { return L::int8(w, steps); }));
-      keep(best_.f32, compute(L::f32_step(), [w](std::size_t steps) { return L::f32(w, steps); }));
+      keep(best.int8, compute(L::int8_step(), [w](std::size_t steps) { return L::int8(w, steps); }));
+      keep(best.f32, compute(L::f32_step(), [w](std::size_t steps) { return L::f32(w, steps); }));
     }
   }
 
@@ -127,7 +132,6 @@ class MachineMeter {
   ple::AlignedVector<std::byte> memory_;
   alignas(ple::alignment) std::uint32_t weights_[4096 / sizeof(std::uint32_t)];
   std::vector<double> sums_;  // by thread; what the loops found, so that they are not left out
-  Machine best_;
 };
 
 }  // namespace bench

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <thread>
 
@@ -45,7 +46,7 @@ constexpr const char* usage =
     "a share of the time it took: products with quantised weights at the peak of bytes, everything else at the peak "
     "of\n"
     "f32 (bf16 weights are computed in f32).\n"
-    "The machine's rates are the best of those measured between the repetitions, on as many threads.\n";
+    "The machine's rates are measured right before and right after each repetition, on as many threads.\n";
 
 using bench::now;
 
@@ -60,7 +61,22 @@ struct Result {
   double load_seconds = 0, start_seconds = 0, first_token_seconds = 0, prompt_per_second = 0, decode_per_second = 0;
   std::uint64_t resident = 0, anonymous = 0, prompt_sum = 0;
   bench::Work prompt = {}, token = {};  // token: halfway through what is decoded
+  bench::Machine machine = {};          // beside it
 };
+
+double ratio(double part, double whole) { return whole > 0 ? part / whole : std::nan(""); }
+
+/// Of the rate at which memory, or a mapped file, is read: what decoding reads.
+double share_of_read(const Result& result, double bench::Machine::*rate) {
+  return ratio(result.decode_per_second * static_cast<double>(result.token.weight_bytes), result.machine.*rate);
+}
+
+/// The time that the prompt would take at the machine's peaks, as a share of what it took.
+double share_of_peak(const Result& result) {
+  const double seconds = ratio(static_cast<double>(result.prompt.integer_multiply_adds), result.machine.int8) +
+                         ratio(static_cast<double>(result.prompt.float_multiply_adds), result.machine.f32);
+  return seconds / result.first_token_seconds;
+}
 
 /// Measures whenever a byte arrives, until the pipe is closed.
 template <class Model>
@@ -147,11 +163,13 @@ class Process {
     ::waitpid(child_, nullptr, 0);
   }
 
-  void measure() {
+  void measure(bench::MachineMeter& meter) {
+    const bench::Machine before = meter.measure();
     Result result;
     if (::write(go_, "g", 1) != 1 || ::read(answer_, &result, sizeof result) != sizeof result) {
       throw std::runtime_error(name_ + ": the measuring process ended");
     }
+    result.machine = bench::mean_of(before, meter.measure());
     results_.push_back(result);
   }
 
@@ -159,9 +177,11 @@ class Process {
 
   const std::string& name() const { return name_; }
   const Result& last() const { return results_.back(); }
-  double median(double Result::*field) const {
+  /// Of f(result) over all repetitions.
+  template <class F>
+  double median(F&& f) const {
     std::vector<double> values;
-    for (const Result& result : results_) values.push_back(result.*field);
+    for (const Result& result : results_) values.push_back(std::invoke(f, result));
     std::sort(values.begin(), values.end());
     return values[values.size() / 2];
   }
@@ -173,22 +193,32 @@ class Process {
   std::vector<Result> results_;
 };
 
-void print(const Process& process, const bench::Machine& machine, bool json) {
+/// What the machine could do beside a process, in the middle.
+bench::Machine machine_beside(const Process& process) {
+  const auto median = [&](double bench::Machine::*rate) {
+    return process.median([rate](const Result& result) { return result.machine.*rate; });
+  };
+  return {median(&bench::Machine::read), median(&bench::Machine::mapped_read), median(&bench::Machine::int8),
+          median(&bench::Machine::f32)};
+}
+
+void print(const Process& process, bool json) {
   const double prompt = process.median(&Result::prompt_per_second), decode = process.median(&Result::decode_per_second),
                first = process.median(&Result::first_token_seconds);
+  const auto share_of = [&](double bench::Machine::*rate) {
+    return process.median([rate](const Result& result) { return share_of_read(result, rate); });
+  };
+  const double of_read = share_of(&bench::Machine::read), of_peak = process.median(share_of_peak);
   const Result& last = process.last();
   const auto mebibytes = [](std::uint64_t bytes) { return static_cast<double>(bytes) / 1048576; };
-  const auto ratio = [](double part, double whole) { return whole > 0 ? part / whole : std::nan(""); };
-  const auto bytes = static_cast<double>(last.token.weight_bytes), reads = decode * bytes;
-  const auto integers = static_cast<double>(last.prompt.integer_multiply_adds),
-             floats = static_cast<double>(last.prompt.float_multiply_adds);
-  const double at_peak = ratio(integers, machine.int8) + ratio(floats, machine.f32);
   if (!json) {
     fmt::print("{:10}{:>12.1f}{:>12.2f}{:>13.2f}{:>8.2f}{:>9.2f}{:>14.0f}{:>11.0f}{:>10.3f}{:>8.0f}%{:>8.0f}%\n",
                process.name(), prompt, decode, first, last.load_seconds, last.start_seconds, mebibytes(last.resident),
-               mebibytes(last.anonymous), bytes * 1e-9, 100 * ratio(reads, machine.read), 100 * at_peak / first);
+               mebibytes(last.anonymous), static_cast<double>(last.token.weight_bytes) * 1e-9, 100 * of_read,
+               100 * of_peak);
     return;
   }
+  const bench::Machine machine = machine_beside(process);
   const auto number = [](double value) { return std::isnan(value) ? "null" : fmt::format("{:.6g}", value); };
   fmt::print(
       "{{\"table\":\"{}\",\"prompt_tokens_per_second\":{},\"decode_tokens_per_second\":{},"
@@ -201,8 +231,8 @@ void print(const Process& process, const bench::Machine& machine, bool json) {
       process.name(), number(prompt), number(decode), number(first), number(last.load_seconds),
       number(last.start_seconds), last.resident, last.anonymous, last.prompt_sum, last.token.weight_bytes,
       last.token.sparse_bytes, last.prompt.integer_multiply_adds, last.prompt.float_multiply_adds, number(machine.read),
-      number(machine.mapped_read), number(machine.int8), number(machine.f32), number(ratio(reads, machine.read)),
-      number(ratio(reads, machine.mapped_read)), number(at_peak / first));
+      number(machine.mapped_read), number(machine.int8), number(machine.f32), number(of_read),
+      number(share_of(&bench::Machine::mapped_read)), number(of_peak));
 }
 
 /// The file that most of the weights are in.
@@ -246,10 +276,9 @@ void run(examples::Arguments& arguments) {
   for (std::size_t i = 0; i <= repeat; ++i) {
     for (const auto& process : processes) {
       fmt::print(stderr, "\r{} of {}: {:20}", i, repeat, process->name());
-      process->measure();
+      process->measure(meter);
       if (i == 0) process->forget();  // the first time brings the weights into memory
     }
-    meter.measure();
   }
   fmt::print(stderr, "\r{:40}\r", "");
   if (!json) {
@@ -258,14 +287,14 @@ void run(examples::Arguments& arguments) {
     fmt::print("{:10}{:>12}{:>12}{:>13}{:>8}{:>9}{:>14}{:>11}{:>10}{:>9}{:>9}\n", "table", "prompt t/s", "decode t/s",
                "1st token s", "load s", "start s", "resident MiB", "anon. MiB", "GB/token", "of read", "of peak");
   }
-  for (const auto& process : processes) print(*process, meter.best(), json);
+  for (const auto& process : processes) print(*process, json);
   if (!json) {
-    const bench::Machine& machine = meter.best();
+    const bench::Machine machine = machine_beside(*processes[0]);
     if (const std::uint64_t sparse = processes[0]->last().token.sparse_bytes; sparse > 0) {
       fmt::print("\nsparse feed-forwards leave out {:.3f} GB/token\n", static_cast<double>(sparse) * 1e-9);
     }
     fmt::print(
-        "\nthe machine, {} threads: reads {:.1f} GB/s of memory, {:.1f} GB/s of the mapped file;\n"
+        "\nthe machine beside it, {} threads: reads {:.1f} GB/s of memory, {:.1f} GB/s of the mapped file;\n"
         "multiply-adds: {:.0f} billion a second of bytes, {:.0f} of f32\n",
         options.threads, machine.read * 1e-9, machine.mapped_read * 1e-9, machine.int8 * 1e-9, machine.f32 * 1e-9);
   }

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -22,6 +23,32 @@ TEST_CASE("a pool runs every task once, whatever the number of threads") {
       CHECK(good);
     }
   }
+}
+
+TEST_CASE("jobs of different sizes follow each other closely") {
+  for (const std::size_t threads : {2u, 5u}) {
+    ThreadPool pool(threads);
+    std::size_t wrong = 0;
+    for (std::size_t job = 0; job < 20000; ++job) {
+      const std::size_t count = 2 + job * 7 % 11;
+      std::atomic<std::size_t> runs{0}, sum{0};
+      auto task = [&](std::size_t i) {
+        ++runs;
+        sum += i;
+      };
+      pool.run(count, task);
+      wrong += runs != count || sum != count * (count - 1) / 2;
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("a job may have any number of tasks") {
+  ThreadPool pool(2);
+  std::vector<std::atomic<unsigned char>> runs(200001);
+  auto task = [&](std::size_t i) { ++runs[i]; };
+  pool.run(runs.size(), task);
+  CHECK(std::all_of(runs.begin(), runs.end(), [](const auto& r) { return r == 1; }));
 }
 
 TEST_CASE("a pool wakes up after a rest") {

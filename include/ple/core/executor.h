@@ -57,8 +57,9 @@ class InlineExecutor final : public Executor {
   }
 };
 
-/// A fixed set of threads; the caller is one of them. Tasks are claimed one at a time, so a thread that loses its core
-/// delays one task, not all. Several callers may share a pool: they take turns.
+/// A fixed set of threads; the caller is one of them. Tasks are claimed one at a time, and the caller waits for tasks,
+/// not for threads: one that gets no core, or gets it late, delays nobody. Several callers may share a pool: they take
+/// turns.
 class ThreadPool final : public Executor {
  public:
   /// `threads` counts the calling thread; 0 means one for every hardware thread.
@@ -90,70 +91,96 @@ class ThreadPool final : public Executor {
       return;
     }
     const std::lock_guard turn(turn_);
-    task_ = &task;
-    count_ = count;
-    next_.store(0, std::memory_order_relaxed);
-    busy_.store(workers_.size(), std::memory_order_relaxed);
-    {
-      const std::lock_guard lock(mutex_);
-      generation_.fetch_add(1, std::memory_order_release);
+    for (std::size_t begin = 0; begin < count; begin += most_tasks) {
+      auto shifted = [&](std::size_t i) { task(begin + i); };
+      run_job(std::min<std::uint64_t>(count - begin, most_tasks), begin == 0 ? task : TaskRef(shifted));
     }
-    wake_.notify_all();
-    claim();
-    while (busy_.load(std::memory_order_acquire) != 0) pause();
   }
 
  private:
   static constexpr std::size_t max_threads = 1024;
+  static constexpr std::uint64_t most_tasks = 0xffff;
   static constexpr int spins = 4000;  // about 50 microseconds: longer than the gap between two layers' products
 
-  static void pause() {
+  /// The i-th time in a row. After some, whoever is waited for may need this core.
+  static void wait_a_little(int i) {
 #if defined(__x86_64__) || defined(__i386__)
-    _mm_pause();
-#else
-    std::this_thread::yield();
+    if (i < spins) return _mm_pause();
 #endif
+    std::this_thread::yield();
   }
 
-  void claim() {
-    for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*task_)(i);
+  /// A job's number (32 bits), its tasks (16), and the next of them that nobody has (16), all of which change at once.
+  static std::uint64_t first_ticket(std::uint64_t last, std::uint64_t tasks) {
+    return ((last >> 32) + 1) << 32 | tasks << 16;
+  }
+  static std::uint64_t next_task(std::uint64_t ticket) { return ticket & most_tasks; }
+  static bool has_tasks(std::uint64_t ticket) { return next_task(ticket) < (ticket >> 16 & most_tasks); }
+
+  void run_job(std::uint64_t count, const TaskRef& task) {
+    done_.store(0, std::memory_order_relaxed);
+    task_.store(&task, std::memory_order_relaxed);
+    ticket_.store(first_ticket(ticket_.load(std::memory_order_relaxed), count));
+    if (sleeping_.load() > 0) {
+      { const std::lock_guard lock(mutex_); }  // whoever counted is asleep by now, or has seen the new ticket
+      wake_.notify_all();
+    }
+    const std::size_t mine = work_on_tasks();
+    for (int i = 0; done_.load(std::memory_order_acquire) != count - mine; ++i) wait_a_little(i);
+  }
+
+  /// Claims tasks while there are any, and runs them. Returns how many.
+  std::size_t work_on_tasks() {
+    std::size_t ran = 0;
+    std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    while (has_tasks(ticket)) {
+      const TaskRef* task = task_.load(std::memory_order_relaxed);
+      // Succeeds only while the ticket is the same, and so the task: a job ends when all its tasks were claimed and
+      // ran.
+      if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+        continue;
+      (*task)(next_task(ticket));
+      ++ran;
+      ticket = ticket_.load(std::memory_order_acquire);
+    }
+    return ran;
   }
 
   void work() {
-    std::uint64_t seen = 0;
+    const auto wanted = [&] { return stopping_.load() || has_tasks(ticket_.load()); };
     while (true) {
-      for (int i = 0; i < spins && generation_.load(std::memory_order_acquire) == seen; ++i) pause();
-      if (generation_.load(std::memory_order_acquire) == seen) {
+      for (int i = 0; i < spins && !wanted(); ++i) wait_a_little(i);
+      if (!wanted()) {
         std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+        sleeping_.fetch_add(1);
+        wake_.wait(lock, wanted);
+        sleeping_.fetch_sub(1);
       }
-      seen = generation_.load(std::memory_order_acquire);
-      if (stopping_.load(std::memory_order_acquire)) return;
-      claim();
-      busy_.fetch_sub(1, std::memory_order_release);
+      if (stopping_.load()) return;
+      if (const std::size_t ran = work_on_tasks(); ran > 0) done_.fetch_add(ran, std::memory_order_release);
     }
   }
 
   void stop() {
-    stopping_.store(true, std::memory_order_release);
     {
       const std::lock_guard lock(mutex_);
-      generation_.fetch_add(1, std::memory_order_release);
+      stopping_.store(true);
     }
     wake_.notify_all();
     for (auto& worker : workers_) worker.join();
     workers_.clear();
   }
 
-  std::vector<std::thread> workers_;
+  // In cache lines of their own: what waits for one value is not held up by changes of another.
+  alignas(64) std::atomic<std::uint64_t> ticket_{0};
+  std::atomic<const TaskRef*> task_{nullptr};
+  alignas(64) std::atomic<std::size_t> done_{0};  // tasks that workers ran, once they have found no more
+  alignas(64) std::vector<std::thread> workers_;
   std::mutex turn_;   // held by the caller whose tasks run
   std::mutex mutex_;  // guards the sleep on wake_
   std::condition_variable wake_;
-  std::atomic<std::uint64_t> generation_{0};
-  std::atomic<std::size_t> next_{0}, busy_{0};
+  std::atomic<std::size_t> sleeping_{0};
   std::atomic<bool> stopping_{false};
-  const TaskRef* task_ = nullptr;
-  std::size_t count_ = 0;
 };
 
 /// Splits [0, n) into contiguous ranges whose size is a multiple of `grain` (but for the last) and calls f(begin, end,

@@ -595,13 +595,11 @@ class Decoder final : public LanguageModel {
     const bool few = head.rows() < config.vocab_size;
     const Rows y = few ? state.kept_logits.slice(0, x.rows) : logits;
     const Product<T> product{head, y};
-    multiply<B, T>(executor, x, std::span(&product, 1));
-    if (config.final_logit_softcapping != 0) {
-      parallel_for(executor, y.cols, 1024, [&](std::size_t begin, std::size_t end, std::size_t) {
-        for (std::size_t t = 0; t < x.rows; ++t)
-          B::softcap(config.final_logit_softcapping, end - begin, y.row(t) + begin);
-      });
-    }
+    multiply<B, T>(executor, x, std::span(&product, 1), [&](std::size_t begin, std::size_t end) {
+      if (config.final_logit_softcapping == 0) return;
+      for (std::size_t t = 0; t < x.rows; ++t)
+        B::softcap(config.final_logit_softcapping, end - begin, y.row(t) + begin);
+    });
     if (vocabulary == nullptr) return;
     for (std::size_t t = 0; t < x.rows; ++t) {
       for (std::size_t i = logits.cols; i-- > 0;) {

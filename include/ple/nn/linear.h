@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <span>
 
@@ -11,8 +13,9 @@
 
 namespace ple {
 
-/// Work below this many multiplications is not worth waking a thread for.
-inline constexpr std::size_t parallel_threshold = 32768;
+/// Work below this many multiplications is not worth waking a thread for, nor are weights of fewer bytes than this: one
+/// core has read them before two have agreed on who reads what.
+inline constexpr std::size_t parallel_threshold = 32768, parallel_bytes = std::size_t{256} << 10;
 
 /// Calls f(row) for every row; in parallel where `cost`, the operations per row, makes it worth while.
 template <class F>
@@ -57,25 +60,34 @@ struct Product {
 
 namespace detail {
 
+/// Nothing is to be done with outputs.
+struct NoThen {};
+
 /// Calls f(product, begin, end, part) for ranges of outputs that begin at multiples of rows_per_tile, in parallel:
-/// those of all products in one go, since waiting for the last thread costs time.
-template <class T, class F>
-void for_each_part(Executor& executor, std::span<const Product<T>> products, std::size_t tokens, F&& f) {
-  std::size_t tiles = 0, work = 0;
+/// those of all products in one go, since waiting for the last thread costs time. With then(begin, end), the products
+/// have as many outputs each, and a range's come side by side, before it is called.
+template <class T, class Then, class F>
+void for_each_part(Executor& executor, std::span<const Product<T>> products, std::size_t tokens, const Then& then,
+                   F&& f) {
+  constexpr bool side_by_side = !std::same_as<Then, NoThen>;
+  const auto tiles_of = [](const Product<T>& product) { return (product.y.cols + rows_per_tile - 1) / rows_per_tile; };
+  std::size_t tiles = 0, bytes = 0;
   for (const Product<T>& product : products) {
-    tiles += (product.y.cols + rows_per_tile - 1) / rows_per_tile;
-    work += product.y.cols * product.weight.cols() * tokens;
+    tiles = side_by_side ? tiles_of(product) : tiles + tiles_of(product);
+    bytes += bytes_of(product.weight.dtype(), product.y.cols * product.weight.cols());
   }
   const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
     std::size_t before = 0;  // tiles of the products before this one
     for (const Product<T>& product : products) {
-      const std::size_t rows = product.y.cols, count = (rows + rows_per_tile - 1) / rows_per_tile;
-      const std::size_t from = std::max(begin, before), to = std::min(end, before + count);
-      if (from < to) f(product, (from - before) * rows_per_tile, std::min((to - before) * rows_per_tile, rows), part);
-      before += count;
+      const std::size_t count = tiles_of(product), from = std::max(begin, before), to = std::min(end, before + count);
+      if (from < to) {
+        f(product, (from - before) * rows_per_tile, std::min((to - before) * rows_per_tile, product.y.cols), part);
+      }
+      if (!side_by_side) before += count;
     }
+    if constexpr (side_by_side) then(begin * rows_per_tile, std::min(end * rows_per_tile, products[0].y.cols));
   };
-  if (work < parallel_threshold) {
+  if (bytes * tokens < parallel_bytes) {
     some(0, tiles, 0);
   } else {
     parallel_for(executor, tiles, 1, some);
@@ -84,8 +96,8 @@ void for_each_part(Executor& executor, std::span<const Product<T>> products, std
 
 /// Of one integer type. Activations become integers once; then each part of the rows is multiplied with them. Rows that
 /// are not interleaved become so on the way.
-template <Backend B, class T>
-void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> products) {
+template <Backend B, class T, class Then>
+void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> products, const Then& then) {
   const Dtype dtype = products[0].weight.dtype();
   const std::size_t cols = products[0].weight.cols();
   const IntegerScratch<B> sizes(x.rows, cols);
@@ -100,7 +112,7 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
   const InterleavedLayout layout(dtype, cols);
   for_each_part(
-      executor, products, x.rows, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
+      executor, products, x.rows, then, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
         std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
         const bool whole = p.weight.interleaved();
         const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
@@ -126,19 +138,21 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
 
 }  // namespace detail
 
-/// Several products with the same x, [T, in].
-template <Backend B, class T>
-void multiply(Executor& executor, Rows x, std::span<const Product<T>> products) {
+/// Several products with the same x, [T, in]. With then(begin, end), they have as many outputs each, and it is called
+/// for ranges of outputs that all of them have, by the thread that computed them.
+template <Backend B, class T, class Then = detail::NoThen>
+void multiply(Executor& executor, Rows x, std::span<const Product<T>> products, const Then& then = {}) {
   const Dtype dtype = products[0].weight.dtype();
   const bool integers = is_integer_type(dtype);
   for (const Product<T>& product : products) {
     if (product.weight.dtype() != dtype && (integers || is_integer_type(product.weight.dtype()))) {
       for (const Product<T>& one : products) multiply<B, T>(executor, x, std::span(&one, 1));
+      if constexpr (!std::same_as<Then, detail::NoThen>) then(0, products[0].y.cols);
       return;
     }
   }
-  if (integers) return detail::multiply_integers<B>(executor, x, products);
-  detail::for_each_part(executor, products, x.rows,
+  if (integers) return detail::multiply_integers<B>(executor, x, products, then);
+  detail::for_each_part(executor, products, x.rows, then,
                         [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
                           visit_floats(p.weight, [&](const auto& w) {
                             B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows,
@@ -155,9 +169,11 @@ struct Linear {
   Linear() = default;
   Linear(std::size_t out, std::size_t in) : weight(out, in) {}
 
-  void operator()(Executor& executor, Rows x, Rows y) const {
+  /// then(begin, end), if given, is called for ranges of outputs by the thread that computed them.
+  template <class Then = detail::NoThen>
+  void operator()(Executor& executor, Rows x, Rows y, const Then& then = {}) const {
     const Product<T> product{weight, y};
-    multiply<B, T>(executor, x, std::span(&product, 1));
+    multiply<B, T>(executor, x, std::span(&product, 1), then);
   }
 };
 

@@ -24,10 +24,11 @@ struct Mlp {
     const Rows g = all.gate.slice(0, x.rows).columns(0, gate.weight.rows());
     const Rows u = all.up.slice(0, x.rows).columns(0, g.cols);
     const Product<T> both[] = {{gate.weight, g}, {up.weight, u}};
-    multiply<B, T>(executor, x, both);
-    for_each_row(executor, x.rows, g.cols, [&](std::size_t t) {
-      B::gelu(g.cols, g.row(t));
-      B::multiply(u.row(t), g.cols, g.row(t));
+    multiply<B, T>(executor, x, std::span(both), [&](std::size_t begin, std::size_t end) {
+      for (std::size_t t = 0; t < x.rows; ++t) {
+        B::gelu(end - begin, g.row(t) + begin);
+        B::multiply(u.row(t) + begin, end - begin, g.row(t) + begin);
+      }
     });
     down(executor, g, y);
   }

@@ -22,10 +22,11 @@ struct PerLayer {
 
   /// h, y: [T, d]; e: [T, p]; g: [T, p], room for the gate.
   void operator()(Executor& executor, Rows h, Rows e, Rows g, Rows y) const {
-    gate(executor, h, g);
-    for_each_row(executor, h.rows, e.cols, [&](std::size_t t) {
-      B::gelu(e.cols, g.row(t));
-      B::multiply(e.row(t), e.cols, g.row(t));
+    gate(executor, h, g, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t t = 0; t < h.rows; ++t) {
+        B::gelu(end - begin, g.row(t) + begin);
+        B::multiply(e.row(t) + begin, end - begin, g.row(t) + begin);
+      }
     });
     output(executor, g, y);
     norm(executor, y, y);

@@ -44,21 +44,10 @@ struct Integers {
 
   /// Token t of x, [cols] f32, as integers.
   static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
-    const IntegerFormat& format = integer_format(weights);
-    const int zero_point = flips(format) ? 0 : format.zero_point;
-    const std::size_t size = out.sub_block();
-    for (std::size_t begin = 0; begin < out.cols(); begin += 32) {
-      HWY_ALIGN std::int8_t integers[32];
-      const float scale = quantize_block(x + begin, integers);
-      for (std::size_t at = 0; at < 32; at += size) {
-        const std::size_t s = (begin + at) / size;
-        std::memcpy(out.values(t, s), integers + at, size);
-        std::int32_t sum = 0;
-        for (std::size_t i = 0; i < size; ++i) sum += integers[at + i];
-        out.scale(t, s) = scale;
-        out.sum(t, s) = scale * static_cast<float>(sum);
-        out.offset(t, s) = -zero_point * sum;
-      }
+    if (out.sub_block() == 32) {
+      quantize<32>(x, weights, t, out);
+    } else {
+      quantize<16>(x, weights, t, out);
     }
   }
 
@@ -91,25 +80,49 @@ struct Integers {
   /// Where bytes are to be signed and integers use all 8 bits, their zero point goes.
   static bool flips(const IntegerFormat& format) { return Dot::is_signed && format.zero_point == 128; }
 
-  /// 32 values as the nearest multiples of the scale that is returned.
-  static HWY_INLINE float quantize_block(const float* x, std::int8_t* integers) {
+  template <std::size_t size>
+  static HWY_INLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     const DF d;
-    const std::size_t lanes = hn::Lanes(d);
-    VF most = hn::Zero(d), bad = hn::Zero(d);
-    for (std::size_t i = 0; i < 32; i += lanes) {
-      const VF v = hn::LoadU(d, x + i);
-      most = hn::Max(most, hn::Abs(v));
-      bad = hn::MulAdd(v, hn::Zero(d), bad);  // what is no number makes the scale none
+    const hn::Rebind<std::int8_t, DI> d8;
+    const IntegerFormat& format = integer_format(weights);
+    const int zero_point = flips(format) ? 0 : format.zero_point;
+    const std::size_t step = out.tile();  // from a token's sub-block to its next one
+    std::int8_t* values = out.values(t, 0);
+    float *scales = &out.scale(t, 0), *sums = &out.sum(t, 0);
+    std::int32_t* offsets = &out.offset(t, 0);
+    VF bad = hn::Zero(d);
+    for (const float *block = x, *end = x + out.cols(); block != end; block += 32) {
+      VF most = hn::Zero(d);
+      for (std::size_t i = 0; i < 32; i += N) {
+        const VF v = hn::LoadU(d, block + i);
+        most = hn::Max(most, hn::Abs(v));
+        bad = hn::MulAdd(v, hn::Zero(d), bad);
+      }
+      const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
+      const bool any = largest > ScalarIntegers::least_magnitude;
+      const float scale = any ? largest / 127.0f : 0.0f;
+      const VF inverse = hn::Set(d, any ? 127.0f / largest : 0.0f);
+      for (std::size_t at = 0; at < 32; at += size) {
+        VI total = hn::Zero(DI());
+        for (std::size_t i = 0; i < size; i += N) {
+          const VI v = hn::NearestInt(hn::Mul(hn::LoadU(d, block + at + i), inverse));
+          hn::StoreU(hn::DemoteTo(d8, v), d8, values + i);
+          total = hn::Add(total, v);
+        }
+        const std::int32_t sum = hn::GetLane(hn::SumOfLanes(DI(), total));
+        *scales = scale;
+        *sums = scale * static_cast<float>(sum);
+        *offsets = -zero_point * sum;
+        values += step * size;
+        scales += step;
+        sums += step;
+        offsets += step;
+      }
     }
-    const float largest = hn::GetLane(hn::MaxOfLanes(d, most)), not_a_number = hn::GetLane(hn::SumOfLanes(d, bad));
-    const bool any = largest > ScalarIntegers::least_magnitude;
-    const VF inverse = hn::Set(d, any ? 127.0f / largest : 0.0f);
-    for (std::size_t i = 0; i < 32; i += lanes) {
-      const VI v = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
-      const hn::Rebind<std::int8_t, DI> d8;
-      hn::StoreU(hn::DemoteTo(d8, v), d8, integers + i);
-    }
-    return (any ? largest / 127.0f : 0.0f) + not_a_number;
+    // What is no number makes every sum none, since all of them have the first sub-block in it.
+    const float not_a_number = hn::GetLane(hn::SumOfLanes(d, bad));
+    out.scale(t, 0) += not_a_number;
+    out.sum(t, 0) += not_a_number;
   }
 
   // --- codes to integers, in vectors
@@ -220,6 +233,7 @@ struct Integers {
   template <Planes p>
   static HWY_NOINLINE void multiply(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                     std::byte* memory) {
+    if (x.tokens() == 1) prefetch(x);
     for (std::size_t r = 0; r < w.rows; r += rows_per_tile) {
       const std::byte* tile = w.tiles + r / rows_per_tile * w.layout.tile_bytes;
       const std::size_t rows = std::min(rows_per_tile, w.rows - r);
@@ -241,6 +255,13 @@ struct Integers {
         }
       }
     }
+  }
+
+  /// One token, from the cache of the core that made it: all lines at once, not each when its turn comes.
+  static HWY_INLINE void prefetch(const QuantizedRows& x) {
+    const auto* end = reinterpret_cast<const std::byte*>(&x.offset(0, 0) + x.sub_blocks());
+    for (const auto* line = reinterpret_cast<const std::byte*>(x.values(0, 0)); line < end; line += alignment)
+      hwy::Prefetch(line);
   }
 
   /// Whether registers hold eight tokens' sums, a sub-block's weights and what unpacking these takes.
