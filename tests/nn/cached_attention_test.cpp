@@ -39,7 +39,8 @@ Text random_text() {
 template <Backend B>
 std::vector<float> attended(const Text& text, Dtype dtype, std::size_t window, std::size_t chunk, std::size_t threads) {
   ThreadPool pool(threads);
-  KvCache cache(kv_heads, head_dim, std::min(positions, window + chunk - 1), dtype);
+  Arena arena(0);
+  KvCache cache(kv_heads, head_dim, std::min(positions, window + chunk - 1), dtype, arena);
   CachedAttentionWorkspace room;
   Rows q, out;
   const std::size_t n = parts(pool), results = room.partial_results(heads, group, positions, n);

@@ -15,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "ple/core/arena.h"
 #include "ple/core/error.h"
 #include "ple/model/identity.h"
 #include "ple/model/language_model.h"
@@ -36,8 +37,8 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
     std::constructible_from<typename Block::Workspace, const typename Block::Config&, const StateOptions&> &&
     requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
              Executor& executor, const Places& places, std::span<const std::size_t> positions, Rows rows,
-             const StateOptions& options, std::size_t n) {
-  { Block::make_cache(config, n, options) } -> std::same_as<KvCache>;
+             const StateOptions& options, std::size_t n, Arena& arena) {
+  { Block::make_cache(config, n, options, arena) } -> std::same_as<KvCache>;
   requires std::constructible_from<typename Block::Streams, const typename Block::Config&>;
   { Block::cache_bytes(config, n, options) } -> std::same_as<std::uint64_t>;
   { Block::positions_seen(config, n) } -> std::same_as<std::size_t>;
@@ -172,8 +173,9 @@ class Decoder final : public LanguageModel {
     };
     const bool interleaved = options.weights == WeightStorage::interleaved;
     ThreadPool pool(interleaved ? options.threads : 1);
+    Arena arena(weights_block_bytes);
     const auto interleave = [&](Matrix<T>& values, const Tensor& tensor) {
-      values.interleave(pool);
+      values.interleave(pool, arena);
       if (values.interleaved() && tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
     };
     Tensor embedding_tensor;
@@ -209,12 +211,13 @@ class Decoder final : public LanguageModel {
   /// Lays weights of integer types out as LoadOptions::weights says, for a model whose parameters did not come from
   /// `load`; `tie` was called.
   void interleave(Executor& executor) {
+    Arena arena(weights_block_bytes);
     parameters([&]<class V>(Parameter parameter, std::size_t, V& values) {
       if constexpr (std::same_as<V, Matrix<T>>) {
-        if (may_interleave(parameter)) values.interleave(executor);
+        if (may_interleave(parameter)) values.interleave(executor, arena);
       }
     });
-    head.interleave(executor);
+    head.interleave(executor, arena);
   }
 
   bool has_ple() const { return config.hidden_size_per_layer_input > 0; }
@@ -329,6 +332,8 @@ class Decoder final : public LanguageModel {
   }
 
  private:
+  static constexpr std::size_t weights_block_bytes = std::size_t{32} << 20;
+
   struct State final : ModelState {
     const Decoder* model;
     std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
@@ -345,7 +350,10 @@ class Decoder final : public LanguageModel {
 
     State(const Decoder& m, const StateOptions& o) : ModelState(o), model(&m), workspace(m.config, o) {
       const Config& c = m.config;
-      for (std::size_t l = 0; l < c.num_layers(); ++l) caches.push_back(Block::make_cache(c, l, o));
+      std::size_t cache_bytes = 0;
+      for (std::size_t l = 0; l < c.num_layers(); ++l) cache_bytes += Block::cache_bytes(c, l, o) + alignment;
+      Arena arena(cache_bytes);
+      for (std::size_t l = 0; l < c.num_layers(); ++l) caches.push_back(Block::make_cache(c, l, o, arena));
       const std::size_t d = c.hidden_size, packed = c.num_layers() * c.hidden_size_per_layer_input;
       const RowsRequest all[] = {{&hidden, o.chunk, m.streams.streams() * d},
                                  {&wanted_embedding, o.chunk, d},

@@ -169,8 +169,8 @@ struct Gemma3nBlock {
   /// Once all parameters have their values.
   void prepare() { mlp.exchange_down(); }
 
-  static KvCache make_cache(const Gemma3nConfig& config, std::size_t l, const StateOptions& options) {
-    return Gemma4Block<T, B>::make_cache(gemma4_of(config), l, options);
+  static KvCache make_cache(const Gemma3nConfig& config, std::size_t l, const StateOptions& options, Arena& arena) {
+    return Gemma4Block<T, B>::make_cache(gemma4_of(config), l, options, arena);
   }
   static std::uint64_t cache_bytes(const Gemma3nConfig& config, std::size_t l, const StateOptions& options) {
     return kv_cache_bytes(config, l, options);

@@ -121,11 +121,11 @@ struct Gemma4Block {
   }
 
   /// Room for layer l's K and V; none if it attends over another layer's.
-  static KvCache make_cache(const Gemma4Config& config, std::size_t l, const StateOptions& options) {
+  static KvCache make_cache(const Gemma4Config& config, std::size_t l, const StateOptions& options, Arena& arena) {
     if (config.kv_layer(l) != l) return {};
     const Gemma4LayerConfig& layer = config.layers[l];
     return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options),
-            options.kv_cache_dtype};
+            options.kv_cache_dtype, arena};
   }
 
   /// What that takes.

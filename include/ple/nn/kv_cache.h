@@ -4,11 +4,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 
+#include "ple/core/arena.h"
 #include "ple/core/error.h"
-#include "ple/core/memory.h"
 #include "ple/simd/decode.h"
 
 namespace ple {
@@ -25,13 +26,17 @@ class KvCache {
  public:
   KvCache() = default;
 
-  /// Errors: those of check.
-  KvCache(std::size_t kv_heads, std::size_t head_dim, std::size_t slots, Dtype dtype)
+  /// Lies in the arena. Errors: those of check.
+  KvCache(std::size_t kv_heads, std::size_t head_dim, std::size_t slots, Dtype dtype, Arena& arena)
       : head_dim_(head_dim), slots_(slots), dtype_(dtype) {
     check(head_dim, dtype);
-    keys_.resize(kv_heads * slots * row_bytes());
-    values_.resize(keys_.size());
+    const std::size_t half = kv_heads * slots * row_bytes();
+    memory_ = arena.allocate(2 * half);
+    keys_ = {memory_.get(), half};
+    values_ = {memory_.get() + half, half};
   }
+  KvCache(KvCache&&) = default;  // copies would write over each other
+  KvCache& operator=(KvCache&&) = default;
 
   /// Errors: ErrorCode::argument for a type other than f32, bf16, f16 and q8_0, or heads that are no whole blocks of
   /// it.
@@ -87,10 +92,9 @@ class KvCache {
   template <class F>
   void for_each_cached(std::size_t first, std::size_t count, F&& f) {
     for (std::size_t head = 0; offset(head, 0) < keys_.size(); ++head) {
-      for (auto* values : {&keys_, &values_}) {
-        for_each_run(first, first + count, slots_, [&](const CacheRun& run) {
-          f(std::span(values->data() + offset(head, run.slot), run.count * row_bytes()));
-        });
+      for (const std::span<std::byte> values : {keys_, values_}) {
+        for_each_run(first, first + count, slots_,
+                     [&](const CacheRun& run) { f(values.subspan(offset(head, run.slot), run.count * row_bytes())); });
       }
     }
   }
@@ -123,7 +127,8 @@ class KvCache {
 
   std::size_t head_dim_ = 0, slots_ = 0;
   Dtype dtype_ = Dtype::f32;
-  AlignedVector<std::byte> keys_, values_;
+  std::shared_ptr<std::byte> memory_;
+  std::span<std::byte> keys_, values_;
 };
 
 }  // namespace ple

@@ -9,10 +9,10 @@
 #include <string>
 #include <utility>
 
+#include "ple/core/arena.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
-#include "ple/core/system.h"
 #include "ple/dtype/dtype.h"
 #include "ple/dtype/interleaved.h"
 #include "ple/tensor/rows.h"
@@ -70,18 +70,17 @@ class MatrixBase {
 
   /// Lays the rows of an integer type side by side in memory of our own, which products are fastest with; what else
   /// reads this matrix row by row no longer can. Copies of it made before keep their rows.
-  void interleave(Executor& executor) {
+  void interleave(Executor& executor, Arena& arena) {
     if (interleaved_ || !is_integer_type(dtype_)) return;
     const InterleavedLayout layout(dtype_, cols_);
-    auto tiles = std::make_shared<AlignedVector<std::byte>>(layout.bytes(rows_));
-    use_huge_pages(*tiles);
+    std::shared_ptr<std::byte> tiles = arena.allocate(layout.bytes(rows_));
     parallel_for(executor, layout.tiles(rows_), 1, [&](std::size_t begin, std::size_t end, std::size_t) {
       for (std::size_t i = begin; i < end; ++i) {
         const std::size_t first = i * rows_per_tile;
-        interleave_rows(first, std::min(rows_per_tile, rows_ - first), tiles->data() + i * layout.tile_bytes);
+        interleave_rows(first, std::min(rows_per_tile, rows_ - first), tiles.get() + i * layout.tile_bytes);
       }
     });
-    data_ = tiles->data();
+    data_ = tiles.get();
     owner_ = std::move(tiles);
     interleaved_ = true;
   }

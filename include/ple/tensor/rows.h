@@ -5,6 +5,7 @@
 #include <span>
 
 #include "ple/core/memory.h"
+#include "ple/core/system.h"
 
 namespace ple {
 
@@ -33,6 +34,7 @@ inline AlignedVector<float> allocate_rows(std::span<const RowsRequest> requests)
   std::size_t total = 0;
   for (const RowsRequest& request : requests) total += request.count * stride(request);
   AlignedVector<float> memory(total);
+  use_huge_pages(std::as_writable_bytes(std::span(memory)));
   float* next = memory.data();
   for (const RowsRequest& request : requests) {
     *request.rows = {next, request.count, request.cols, stride(request)};
