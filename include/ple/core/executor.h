@@ -183,19 +183,22 @@ class ThreadPool final : public Executor {
   std::atomic<bool> stopping_{false};
 };
 
-/// Splits [0, n) into contiguous ranges whose size is a multiple of `grain` (but for the last) and calls f(begin, end,
-/// part) for each, with part < parts(executor). What f computes for one index must not depend on the range it is in.
-template <class F>
-void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f);
-
 /// The most ranges parallel_for makes: a few for each thread, so that uneven loads even out.
 inline std::size_t parts(const Executor& executor) {
   return executor.concurrency() == 1 ? 1 : 4 * executor.concurrency();
 }
 
+/// As many of them as short work is worth: each costs the time in which cores tell each other who takes it.
+inline std::size_t few_parts(const Executor& executor) {
+  return executor.concurrency() == 1 ? 1 : 2 * executor.concurrency();
+}
+
+/// Splits [0, n) into at most `most` contiguous ranges, whose size is a multiple of `grain` (but for the last), and
+/// calls f(begin, end, part) for each, with part < most. What f computes for one index must not depend on the range it
+/// is in.
 template <class F>
-void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f) {
-  const std::size_t grains = (n + grain - 1) / grain, ranges = std::min(parts(executor), grains);
+void parallel_for(Executor& executor, std::size_t n, std::size_t grain, std::size_t most, F&& f) {
+  const std::size_t grains = (n + grain - 1) / grain, ranges = std::min(most, grains);
   if (ranges <= 1) {
     if (n > 0) f(std::size_t{0}, n, std::size_t{0});
     return;
@@ -209,6 +212,11 @@ void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f) {
     if (begin(i) < begin(i + 1)) f(begin(i), begin(i + 1), i);
   };
   executor.run(ranges, task);
+}
+
+template <class F>
+void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f) {
+  parallel_for(executor, n, grain, parts(executor), f);
 }
 
 }  // namespace ple
