@@ -17,7 +17,8 @@ namespace ple {
 /// lies in a mapping of its own is read more slowly, for every 4 KiB of it an address has to be translated.
 class Arena {
  public:
-  /// Takes at least `block_bytes` at once from the system. What is never touched costs nothing.
+  /// Takes at least `block_bytes` at once from the system, and more the more there is: the end of a block is lost. What
+  /// is never touched costs nothing.
   explicit Arena(std::size_t block_bytes) : block_bytes_(block_bytes) {}
 
   /// Uninitialised, aligned to a cache line. Its block lives as long as anything in it.
@@ -30,13 +31,14 @@ class Arena {
       if (align == large_page) use_huge_pages(std::span(block_.get(), size));
       next_ = block_.get();
       left_ = size;
+      block_bytes_ = std::min(2 * block_bytes_, std::max(block_bytes_, most_block_bytes));
     }
     left_ -= taken;
     return {block_, std::exchange(next_, next_ + taken)};
   }
 
  private:
-  static constexpr std::size_t large_page = std::size_t{2} << 20;
+  static constexpr std::size_t large_page = std::size_t{2} << 20, most_block_bytes = std::size_t{256} << 20;
 
   std::size_t block_bytes_, left_ = 0;
   std::shared_ptr<std::byte> block_;

@@ -332,7 +332,7 @@ class Decoder final : public LanguageModel {
   }
 
  private:
-  static constexpr std::size_t weights_block_bytes = std::size_t{32} << 20;
+  static constexpr std::size_t weights_block_bytes = std::size_t{8} << 20;
 
   struct State final : ModelState {
     const Decoder* model;
