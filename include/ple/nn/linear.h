@@ -90,7 +90,8 @@ void for_each_part(Executor& executor, std::span<const Product<T>> products, std
   if (bytes * tokens < parallel_bytes) {
     some(0, tiles, 0);
   } else {
-    parallel_for(executor, tiles, 1, tokens == 1 ? few_parts(executor) : parts(executor), some);
+    parallel_for(executor, tiles, 1, bytes * tokens < 16 * parallel_bytes ? few_parts(executor) : parts(executor),
+                 some);
   }
 }
 

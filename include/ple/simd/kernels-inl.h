@@ -348,10 +348,21 @@ struct Simd {
     const std::size_t rest = cols % lanes, whole = cols - rest;
     for (const W* const end = w + whole; w != end; w += lanes, x += lanes) {
       load_tokens(x, x_stride, xs);
+      if constexpr (R > 1 && T > 1) prefetch<R>(w + 2 * R * w_stride, w_stride);
       multiply_add(w, w_stride, xs, sums);
     }
     store_sums(sums, y, y_stride);
     if (rest > 0) add_rest(w, w_stride, R, rest, x, x_stride, T, y, y_stride);
+  }
+
+  /// Asks for what several tokens will be multiplied with after the rows that they are multiplied with now: those keep
+  /// a core busy, so that it does not look that far by itself. Nothing is read where no memory is.
+  template <std::size_t R, class W>
+  static HWY_INLINE void prefetch(const W* w, std::size_t stride) {
+    if constexpr (HWY_MAX_BYTES >= 32) {  // smaller vectors would ask for each cache line several times
+      hwy::Prefetch(w);
+      if constexpr (R > 1) prefetch<R - 1>(w + stride, stride);
+    }
   }
 
   /// What is left of the rows when they are no whole number of vectors; not inlined, because models have none left.
@@ -377,6 +388,7 @@ struct Simd {
     load_sums(y, y_stride, sums);
     for (std::size_t i = 0; i < n; ++i, rows += stride) {
       set_tokens(weights + i, weights_stride, ws);
+      if constexpr (T > 1) prefetch<tile_rows>(rows + 4 * tile_rows * stride, lanes);
       multiply_add(rows, lanes, ws, sums);
     }
     store_sums_as_they_are(sums, y, y_stride);
