@@ -15,7 +15,7 @@ TEST_CASE("what an arena gives out is aligned, apart, and outlives it") {
   {
     Arena arena(10000);
     for (std::size_t i = 0; i < 60; ++i) {
-      sizes.push_back(i * i * 7 % 5000 + (i % 9 == 8 ? 3'000'000 : 0));  // some larger than a block
+      sizes.push_back(1 + i * i * 7 % 5000 + (i % 9 == 8 ? 3'000'000 : 0));  // some larger than a block
       pieces.push_back(arena.allocate(sizes.back()));
       CHECK(reinterpret_cast<std::uintptr_t>(pieces.back().get()) % alignment == 0);
       std::memset(pieces.back().get(), static_cast<int>(i), sizes.back());

@@ -105,7 +105,8 @@ struct Integers {
       for (std::size_t at = 0; at < 32; at += size) {
         VI total = hn::Zero(DI());
         for (std::size_t i = 0; i < size; i += N) {
-          const VI v = hn::NearestInt(hn::Mul(hn::LoadU(d, block + at + i), inverse));
+          const VI nearest = hn::NearestInt(hn::Mul(hn::LoadU(d, block + at + i), inverse));
+          const VI v = hn::Min(hn::Max(nearest, hn::Set(DI(), -127)), hn::Set(DI(), 127));  // what is no number, too
           hn::StoreU(hn::DemoteTo(d8, v), d8, values + i);
           total = hn::Add(total, v);
         }
