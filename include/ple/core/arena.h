@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <new>
 #include <span>
@@ -21,8 +22,9 @@ class Arena {
   /// is never touched costs nothing.
   explicit Arena(std::size_t block_bytes) : block_bytes_(block_bytes) {}
 
-  /// Uninitialised, aligned to a cache line. Its block lives as long as anything in it.
+  /// Uninitialised, aligned to a cache line. Its block lives as long as anything in it. Errors: std::bad_alloc.
   std::shared_ptr<std::byte> allocate(std::size_t bytes) {
+    if (bytes > std::numeric_limits<std::size_t>::max() - alignment) throw std::bad_array_new_length();
     const std::size_t taken = (bytes + alignment - 1) / alignment * alignment;
     if (taken > left_) {
       const std::size_t size = std::max(taken, block_bytes_), align = size < large_page ? alignment : large_page;

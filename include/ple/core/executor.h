@@ -58,8 +58,8 @@ class InlineExecutor final : public Executor {
 };
 
 /// A fixed set of threads; the caller is one of them. Tasks are claimed one at a time, and the caller waits for tasks,
-/// not for threads: one that gets no core, or gets it late, delays nobody. Several callers may share a pool: they take
-/// turns.
+/// not for threads: one that loses its core delays the task it has begun, one that gets none delays nothing. Several
+/// callers may share a pool: they take turns.
 class ThreadPool final : public Executor {
  public:
   /// `threads` counts the calling thread; 0 means one for every hardware thread.

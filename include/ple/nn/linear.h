@@ -13,9 +13,12 @@
 
 namespace ple {
 
-/// Work below this many multiplications is not worth waking a thread for, nor are weights of fewer bytes than this: one
-/// core has read them before two have agreed on who reads what.
-inline constexpr std::size_t parallel_threshold = 32768, parallel_bytes = std::size_t{256} << 10;
+/// Work below this many multiplications is not worth waking a thread for.
+inline constexpr std::size_t parallel_threshold = 32768;
+
+/// Nor are weights of fewer bytes than this: one core has read them before two have agreed on who reads what. Below the
+/// second, that is worth few parts only.
+inline constexpr std::size_t parallel_bytes = std::size_t{256} << 10, many_parts_bytes = std::size_t{4} << 20;
 
 /// Calls f(row) for every row; in parallel where `cost`, the operations per row, makes it worth while.
 template <class F>
@@ -90,8 +93,7 @@ void for_each_part(Executor& executor, std::span<const Product<T>> products, std
   if (bytes * tokens < parallel_bytes) {
     some(0, tiles, 0);
   } else {
-    parallel_for(executor, tiles, 1, bytes * tokens < 16 * parallel_bytes ? few_parts(executor) : parts(executor),
-                 some);
+    parallel_for(executor, tiles, 1, bytes * tokens < many_parts_bytes ? few_parts(executor) : parts(executor), some);
   }
 }
 

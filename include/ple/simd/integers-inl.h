@@ -260,9 +260,7 @@ struct Integers {
 
   /// One token, from the cache of the core that made it: all lines at once, not each when its turn comes.
   static HWY_INLINE void prefetch(const QuantizedRows& x) {
-    const auto* end = reinterpret_cast<const std::byte*>(&x.offset(0, 0) + x.sub_blocks());
-    for (const auto* line = reinterpret_cast<const std::byte*>(x.values(0, 0)); line < end; line += alignment)
-      hwy::Prefetch(line);
+    for (std::size_t i = 0; i < x.memory().size(); i += alignment) hwy::Prefetch(x.memory().data() + i);
   }
 
   /// Whether registers hold eight tokens' sums, a sub-block's weights and what unpacking these takes.

@@ -38,6 +38,11 @@ class QuantizedRows {
     return padded(tokens) * (cols + cols / 16 * (2 * sizeof(float) + sizeof(std::int32_t))) + alignment;
   }
 
+  /// All that a product reads.
+  std::span<const std::byte> memory() const {
+    const auto* begin = reinterpret_cast<const std::byte*>(values_);
+    return {begin, reinterpret_cast<const std::byte*>(offsets_ + padded(tokens_) * sub_blocks())};
+  }
   std::size_t tokens() const { return tokens_; }
   std::size_t tile() const { return tile_; }  ///< tokens in one
   std::size_t padded_tokens() const { return padded(tokens_); }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a decoder keeps for one text: K and V, and the room it computes a chunk in.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "ple/core/arena.h"
+#include "ple/core/executor.h"
+#include "ple/core/memory.h"
+#include "ple/core/token.h"
+#include "ple/model/language_model.h"
+#include "ple/nn/kv_cache.h"
+#include "ple/nn/linear.h"
+#include "ple/table/ple_table.h"
+#include "ple/tensor/rows.h"
+
+namespace ple {
+
+/// Threads of somebody else, memory of a state.
+class ExecutorWithScratch final : public Executor {
+ public:
+  ExecutorWithScratch(Executor& threads, std::span<std::byte> scratch) : threads_(&threads), scratch_(scratch) {}
+  std::size_t concurrency() const override { return threads_->concurrency(); }
+  void run(std::size_t count, TaskRef task) override { threads_->run(count, task); }
+  std::span<std::byte> scratch() override { return scratch_; }
+
+ private:
+  Executor* threads_;
+  std::span<std::byte> scratch_;
+};
+
+/// The state of a Decoder. Model: that decoder.
+template <class Model>
+struct DecoderState final : ModelState {
+  using Layer = typename Model::Layer;
+
+  const Model* model;
+  std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
+  typename Layer::Workspace workspace;
+  AlignedVector<float> memory;
+  AlignedVector<std::byte> scratch;
+  Rows hidden, wanted_embedding, per_layer, context, kept_logits;
+  std::size_t ahead;                   // tokens whose rows are asked for before their turn
+  RowSelection rows, rows_ahead;       // of this chunk, and of those
+  std::vector<Token> recent;           // the last tokens read, as many as the table's keys look back to
+  std::vector<Token> text;             // those, and the chunk
+  std::vector<std::size_t> positions;  // of several texts, and their caches of a layer
+  std::vector<KvCache*> texts_caches;
+
+  /// widest_integer_row: of the model's matrices of integer types; 0: it has none.
+  DecoderState(const Model& m, const StateOptions& o, std::size_t widest_integer_row)
+      : ModelState(o), model(&m), workspace(m.config, o) {
+    const auto& c = m.config;
+    std::size_t cache_bytes = 0;
+    for (std::size_t l = 0; l < c.num_layers(); ++l) cache_bytes += Layer::cache_bytes(c, l, o) + alignment;
+    Arena arena(cache_bytes);
+    for (std::size_t l = 0; l < c.num_layers(); ++l) caches.push_back(Layer::make_cache(c, l, o, arena));
+    const std::size_t d = c.hidden_size, packed = c.num_layers() * c.hidden_size_per_layer_input;
+    const RowsRequest all[] = {{&hidden, o.chunk, m.streams.streams() * d},
+                               {&wanted_embedding, o.chunk, d},
+                               {&per_layer, o.chunk, packed},
+                               {&context, o.chunk, packed},
+                               {&kept_logits, o.chunk, m.table.vocabulary() ? m.head.rows() : 0}};
+    memory = allocate_rows(all);
+    if (widest_integer_row > 0) {
+      scratch.resize(IntegerScratch<typename Model::B>(o.chunk, widest_integer_row).bytes(o.parts));
+    }
+    ahead = std::max<std::size_t>(o.chunk, 1024);
+    if (m.has_ple()) {
+      rows = m.table.make_selection(o.chunk);
+      rows_ahead = m.table.make_selection(ahead);
+    }
+    positions.reserve(o.chunk);
+    texts_caches.reserve(o.chunk);
+    recent.reserve(m.table.history());
+    text.reserve(m.table.history() + ahead);
+  }
+  /// The tokens, after those before them that the table's keys look at.
+  std::span<const Token> with_history(std::span<const Token> tokens) {
+    if (position == 0) recent.clear();
+    text.assign(recent.begin(), recent.end());
+    text.insert(text.end(), tokens.begin(), tokens.end());
+    return text;
+  }
+  void remember(std::span<const Token> tokens) {
+    const std::size_t history = model->table.history();
+    if (history == 0) return;
+    text.assign(recent.begin(), recent.end());
+    text.insert(text.end(), tokens.begin(), tokens.end());
+    recent.assign(text.end() - static_cast<std::ptrdiff_t>(std::min(history, text.size())), text.end());
+  }
+  std::size_t kv_cache_bytes() const override {
+    std::size_t bytes = 0;
+    for (const KvCache& cache : caches) bytes += cache.bytes();
+    return bytes;
+  }
+  void resume(std::span<const Token> tokens) override {
+    position = tokens.size();
+    const auto last = tokens.last(std::min(model->table.history(), tokens.size()));
+    recent.assign(last.begin(), last.end());
+  }
+  void for_each_cached(const std::function<void(std::span<std::byte>)>& f) override {
+    for (std::size_t l = 0; l < caches.size(); ++l) {
+      if (caches[l].slots() == 0) continue;
+      const std::size_t count = std::min(position, Layer::positions_seen(model->config, l));
+      caches[l].for_each_cached(position - count, count, f);
+    }
+  }
+  std::string_view cache_type() const override { return name_of(options.kv_cache_dtype); }
+};
+
+}  // namespace ple
