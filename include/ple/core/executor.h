@@ -103,7 +103,7 @@ class ThreadPool final : public Executor {
   static constexpr int spins = 4000;  // about 50 microseconds: longer than the gap between two layers' products
 
   /// The i-th time in a row. After some, whoever is waited for may need this core.
-  static void wait_a_little(int i) {
+  static void wait_a_little([[maybe_unused]] int i) {
 #if defined(__x86_64__) || defined(__i386__)
     if (i < spins) return _mm_pause();
 #endif

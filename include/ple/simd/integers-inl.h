@@ -45,9 +45,9 @@ struct Integers {
   /// Token t of x, [cols] f32, as integers.
   static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     if (out.sub_block() == 32) {
-      quantize<32>(x, weights, t, out);
+      quantize_blocks<32>(x, weights, t, out);
     } else {
-      quantize<16>(x, weights, t, out);
+      quantize_blocks<16>(x, weights, t, out);
     }
   }
 
@@ -81,7 +81,7 @@ struct Integers {
   static bool flips(const IntegerFormat& format) { return Dot::is_signed && format.zero_point == 128; }
 
   template <std::size_t size>
-  static HWY_INLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
+  static HWY_INLINE void quantize_blocks(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     const DF d;
     const hn::Rebind<std::int8_t, DI> d8;
     const IntegerFormat& format = integer_format(weights);
