@@ -61,6 +61,16 @@ struct F32 {
   }
 };
 
+/// The step of kernels that multiply bf16, where the CPU does: pairs, whose bits the vectors hold.
+struct Bf16 {
+  using D = hn::ScalableTag<float>;
+  using Weights = D;
+  using Activations = D;
+  static HWY_INLINE hn::Vec<D> multiply_add(hn::Vec<D> w, hn::Vec<D> x, hn::Vec<D> sum) {
+    return ple::HWY_NAMESPACE::PairsOfBf16::multiply_add(w, x, sum);
+  }
+};
+
 struct VectorLoops {
   /// Reads `bytes`, a multiple of 8 vectors, in one stream.
   static HWY_NOINLINE std::uint64_t read(const std::byte* from, std::size_t bytes) {
@@ -79,10 +89,12 @@ struct VectorLoops {
   static constexpr std::size_t weight_bytes = 4096;
   static HWY_NOINLINE float int8(const std::byte* w, std::size_t steps) { return multiply<Int8>(w, steps); }
   static HWY_NOINLINE float f32(const std::byte* w, std::size_t steps) { return multiply<F32>(w, steps); }
+  static HWY_NOINLINE float bf16(const std::byte* w, std::size_t steps) { return multiply<Bf16>(w, steps); }
 
   /// Multiply-adds of a step.
   static std::uint64_t int8_step() { return 2 * rows * hn::Lanes(hn::ScalableTag<std::int8_t>()); }
   static std::uint64_t f32_step() { return 2 * rows * hn::Lanes(hn::ScalableTag<float>()); }
+  static std::uint64_t bf16_step() { return 2 * f32_step(); }
 
  private:
   // Twelve sums: more than a CPU has multiplications under way at once, and with the rest they fit into 16 registers.

@@ -38,10 +38,12 @@ struct Machine {
   double mapped_read = 0;  ///< the same from a mapped file
   double int8 = 0;         ///< multiply-adds a second of bytes, by the instructions that the kernels use
   double f32 = 0;          ///< multiply-adds a second of floats
+  double bf16 = 0;         ///< and of bf16, where kernels use the CPU's instruction for that
 };
 
 inline Machine mean_of(const Machine& a, const Machine& b) {
-  return {(a.read + b.read) / 2, (a.mapped_read + b.mapped_read) / 2, (a.int8 + b.int8) / 2, (a.f32 + b.f32) / 2};
+  return {(a.read + b.read) / 2, (a.mapped_read + b.mapped_read) / 2, (a.int8 + b.int8) / 2, (a.f32 + b.f32) / 2,
+          (a.bf16 + b.bf16) / 2};
 }
 
 /// Measures right before and right after something else that is measured: what a machine can do may change from second
@@ -61,14 +63,14 @@ class MachineMeter {
   Machine measure() {
     Machine best;
     ple::with_best_backend([&]<class B>() {
-      if constexpr (requires { Loops<B>::weight_bytes; }) measure<Loops<B>>(best);
+      if constexpr (requires { Loops<B>::weight_bytes; }) measure<Loops<B>>(best, B::multiplies_bf16());
     });
     return best;
   }
 
  private:
   template <class L>
-  void measure(Machine& best) {
+  void measure(Machine& best, bool multiplies_bf16) {
     const std::span mapped = map_->bytes().first(std::min<std::size_t>(map_->bytes().size(), std::size_t{1} << 30));
     map_->populate(0, mapped.size());
     for (int i = 0; i < 3; ++i) {
@@ -77,6 +79,8 @@ class MachineMeter {
       const auto* w = reinterpret_cast<const std::byte*>(weights_);
       keep(best.int8, compute(L::int8_step(), [w](std::size_t steps) { return L::int8(w, steps); }));
       keep(best.f32, compute(L::f32_step(), [w](std::size_t steps) { return L::f32(w, steps); }));
+      if (multiplies_bf16)
+        keep(best.bf16, compute(L::bf16_step(), [w](std::size_t steps) { return L::bf16(w, steps); }));
     }
   }
 

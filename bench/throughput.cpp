@@ -43,9 +43,8 @@ constexpr const char* usage =
     "'GB/token' are the weights that a token needs: every matrix, but for what a sparse feed-forward leaves out, and\n"
     "its row of the table. 'of read' is the rate at which decoding reads them, as a share of the rate at which this\n"
     "machine reads memory. 'of peak' is the time that the prompt's multiply-adds would take at the machine's peak, as\n"
-    "a share of the time it took: products with quantised weights at the peak of bytes, everything else at the peak "
-    "of\n"
-    "f32 (bf16 weights are computed in f32).\n"
+    "a share of the time it took: products with quantised weights at the peak of bytes, with bf16 weights at that of\n"
+    "bf16 where the CPU multiplies these, everything else at the peak of f32.\n"
     "The machine's rates are measured right before and right after each repetition, on as many threads.\n";
 
 using bench::now;
@@ -74,7 +73,10 @@ double share_of_read(const Result& result, double bench::Machine::*rate) {
 /// The time that the prompt would take at the machine's peaks, as a share of what it took.
 double share_of_peak(const Result& result) {
   const double seconds = ratio(static_cast<double>(result.prompt.integer_multiply_adds), result.machine.int8) +
-                         ratio(static_cast<double>(result.prompt.float_multiply_adds), result.machine.f32);
+                         ratio(static_cast<double>(result.prompt.float_multiply_adds), result.machine.f32) +
+                         (result.prompt.bf16_multiply_adds == 0
+                              ? 0
+                              : ratio(static_cast<double>(result.prompt.bf16_multiply_adds), result.machine.bf16));
   return seconds / result.first_token_seconds;
 }
 
@@ -199,7 +201,7 @@ bench::Machine machine_beside(const Process& process) {
     return process.median([rate](const Result& result) { return result.machine.*rate; });
   };
   return {median(&bench::Machine::read), median(&bench::Machine::mapped_read), median(&bench::Machine::int8),
-          median(&bench::Machine::f32)};
+          median(&bench::Machine::f32), median(&bench::Machine::bf16)};
 }
 
 void print(const Process& process, bool json) {
@@ -225,14 +227,16 @@ void print(const Process& process, bool json) {
       "\"first_token_seconds\":{},\"load_seconds\":{},\"start_seconds\":{},\"resident_bytes\":{},"
       "\"anonymous_bytes\":{},\"prompt_sum\":{},\"bytes_per_token\":{},\"sparse_bytes_per_token\":{},"
       "\"prompt_int8_multiply_adds\":{},"
-      "\"prompt_f32_multiply_adds\":{},\"machine_read\":{},\"machine_mapped_read\":{},"
-      "\"machine_int8_multiply_adds\":{},\"machine_f32_multiply_adds\":{},\"share_of_read\":{},"
+      "\"prompt_bf16_multiply_adds\":{},\"prompt_f32_multiply_adds\":{},\"machine_read\":{},"
+      "\"machine_mapped_read\":{},\"machine_int8_multiply_adds\":{},\"machine_bf16_multiply_adds\":{},"
+      "\"machine_f32_multiply_adds\":{},\"share_of_read\":{},"
       "\"share_of_mapped_read\":{},\"share_of_peak\":{}}}\n",
       process.name(), number(prompt), number(decode), number(first), number(last.load_seconds),
       number(last.start_seconds), last.resident, last.anonymous, last.prompt_sum, last.token.weight_bytes,
-      last.token.sparse_bytes, last.prompt.integer_multiply_adds, last.prompt.float_multiply_adds, number(machine.read),
-      number(machine.mapped_read), number(machine.int8), number(machine.f32), number(of_read),
-      number(share_of(&bench::Machine::mapped_read)), number(of_peak));
+      last.token.sparse_bytes, last.prompt.integer_multiply_adds, last.prompt.bf16_multiply_adds,
+      last.prompt.float_multiply_adds, number(machine.read), number(machine.mapped_read), number(machine.int8),
+      number(machine.bf16), number(machine.f32), number(of_read), number(share_of(&bench::Machine::mapped_read)),
+      number(of_peak));
 }
 
 /// The file that most of the weights are in.
@@ -295,8 +299,9 @@ void run(examples::Arguments& arguments) {
     }
     fmt::print(
         "\nthe machine beside it, {} threads: reads {:.1f} GB/s of memory, {:.1f} GB/s of the mapped file;\n"
-        "multiply-adds: {:.0f} billion a second of bytes, {:.0f} of f32\n",
-        options.threads, machine.read * 1e-9, machine.mapped_read * 1e-9, machine.int8 * 1e-9, machine.f32 * 1e-9);
+        "multiply-adds: {:.0f} billion a second of bytes, {:.0f} of bf16, {:.0f} of f32\n",
+        options.threads, machine.read * 1e-9, machine.mapped_read * 1e-9, machine.int8 * 1e-9, machine.bf16 * 1e-9,
+        machine.f32 * 1e-9);
   }
   while (!processes.empty()) processes.pop_back();  // a later one holds the earlier ones' pipes open
 }

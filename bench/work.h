@@ -2,7 +2,8 @@
 // What a forward pass has to do, counted on the model itself: its matrices, the rows of its table, its attention.
 #pragma once
 
-#include <ple/dtype/integers.h>
+#include <ple/dtype/integer_columns.h>
+#include <ple/dtype/loose_rows.h>
 #include <ple/model/parameter.h>
 #include <ple/nn/cached_attention.h>
 
@@ -17,12 +18,14 @@ struct Work {
   std::uint64_t weight_bytes = 0;           ///< read, if each matrix is read once, but for what follows
   std::uint64_t sparse_bytes = 0;           ///< left out by sparse feed-forwards
   std::uint64_t integer_multiply_adds = 0;  ///< with weights whose products are computed in integers
+  std::uint64_t bf16_multiply_adds = 0;     ///< with weights and activations in bf16, where the CPU multiplies these
   std::uint64_t float_multiply_adds = 0;    ///< with other weights, and of attention
 
   Work& operator+=(const Work& other) {
     weight_bytes += other.weight_bytes;
     sparse_bytes += other.sparse_bytes;
     integer_multiply_adds += other.integer_multiply_adds;
+    bf16_multiply_adds += other.bf16_multiply_adds;
     float_multiply_adds += other.float_multiply_adds;
     return *this;
   }
@@ -33,15 +36,32 @@ struct Work {
 struct SparseShares {
   double bytes = 1, products = 1;
 
-  SparseShares(double sparsity, ple::Parameter parameter, ple::Dtype dtype, std::size_t tokens) {
-    if (sparsity == 0 || (parameter != ple::Parameter::up && parameter != ple::Parameter::down)) return;
-    if (!ple::is_integer_type(dtype)) {
-      bytes = 1 - std::pow(sparsity, static_cast<double>(tokens));
-      products = 1 - sparsity;
-    } else if (tokens == 1) {  // tiles of rows, or blocks of columns, in which nothing counts
-      const std::size_t together =
-          parameter == ple::Parameter::up ? ple::rows_per_tile : ple::integer_format(dtype).sub_block;
-      bytes = products = 1 - std::pow(sparsity, static_cast<double>(together));
+  template <class Mlp>
+  SparseShares(const Mlp& mlp, ple::Parameter parameter, std::size_t tokens) {
+    if constexpr (requires { mlp.sparsity; }) {
+      const bool up = parameter == ple::Parameter::up && mlp.up_by_rows(),
+                 down = parameter == ple::Parameter::down && mlp.down_by_columns();
+      if (!up && !down) return;
+      const auto unread = [&](double columns) {
+        return std::pow(static_cast<double>(mlp.sparsity), static_cast<double>(tokens) * columns);
+      };
+      bytes = 1 - unread(1);
+      products = 1 - static_cast<double>(mlp.sparsity);
+      const auto& matrix = up ? mlp.up.weight : mlp.down.weight;
+      if (!ple::is_integer_type(matrix.dtype())) return;
+      // Integers take other bytes than in the file; down's numbers are read where any of a block's columns counts.
+      double read = 0;
+      if (up) {
+        const ple::LooseLayout layout(matrix.dtype(), matrix.cols());
+        read = bytes * static_cast<double>(layout.row_bytes * matrix.rows());
+      } else {
+        const ple::ColumnLayout layout(matrix.dtype(), matrix.rows(), matrix.cols());
+        const auto sub_block = static_cast<double>(layout.format->sub_block);
+        read = static_cast<double>(layout.sub_blocks) *
+               (static_cast<double>(layout.number_bytes) * (1 - unread(sub_block)) +
+                sub_block * static_cast<double>(layout.column_bytes) * bytes);
+      }
+      bytes = read / static_cast<double>(ple::bytes_of(matrix.dtype(), matrix.rows() * matrix.cols()));
     }
   }
 };
@@ -91,19 +111,18 @@ Work work_of(Model& model, std::size_t first, std::size_t tokens, std::size_t wa
           break;
         default: break;
       }
-      double sparsity = 0;
-      if constexpr (requires { model.blocks[layer].mlp.sparsity; }) {
-        if (ple::is_of_layer(parameter)) sparsity = static_cast<double>(model.blocks[layer].mlp.sparsity);
-      }
-      const SparseShares shares(sparsity, parameter, values.dtype(), positions_of(layer));
+      const std::size_t l = ple::is_of_layer(parameter) ? layer : 0;
+      const SparseShares shares(model.blocks[l].mlp, parameter, positions_of(layer));
       const auto part = [](double share, std::uint64_t all) {
         return share == 1 ? all : static_cast<std::uint64_t>(share * static_cast<double>(all));
       };
       const std::uint64_t bytes = rows * ple::bytes_of(values.dtype(), values.cols());
       work.weight_bytes += part(shares.bytes, bytes);
       work.sparse_bytes += bytes - part(shares.bytes, bytes);
-      (ple::is_integer_type(values.dtype()) ? work.integer_multiply_adds : work.float_multiply_adds) +=
-          part(shares.products, products * values.cols());
+      const bool bf16 = values.dtype() == ple::Dtype::bf16 && Model::B::multiplies_bf16() && shares.products == 1;
+      (ple::is_integer_type(values.dtype()) ? work.integer_multiply_adds
+       : bf16                               ? work.bf16_multiply_adds
+              : work.float_multiply_adds) += part(shares.products, products * values.cols());
     }
   });
   if (model.has_ple()) work.weight_bytes += tokens * model.table.layout().row_bytes();

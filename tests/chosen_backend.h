@@ -37,6 +37,20 @@ struct ChosenBackend {
   static void matmul(auto... a) {
     call([&]<Backend B>() { B::matmul(a...); });
   }
+  static bool multiplies_bf16() {
+    bool native = false;
+    call([&]<Backend B>() { native = B::multiplies_bf16(); });
+    return native;
+  }
+  static void round(auto... a) {
+    call([&]<Backend B>() { B::round(a...); });
+  }
+  static void multiply_rows(auto... a) {
+    call([&]<Backend B>() { B::multiply_rows(a...); });
+  }
+  static void multiply_columns(auto... a) {
+    call([&]<Backend B>() { B::multiply_columns(a...); });
+  }
   static void quantize(auto... a) {
     call([&]<Backend B>() { B::quantize(a...); });
   }

@@ -99,6 +99,18 @@ struct BestSimd {
                      std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     with_best_backend([&]<Backend B>() { B::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride); });
   }
+  static bool multiplies_bf16() {
+    bool native = false;
+    with_best_backend([&]<Backend B>() { native = B::multiplies_bf16(); });
+    return native;
+  }
+  static void round(const float* x, std::size_t n, bf16* y) {
+    with_best_backend([&]<Backend B>() { B::round(x, n, y); });
+  }
+  static void matmul(const bf16* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const bf16* x,
+                     std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
+    with_best_backend([&]<Backend B>() { B::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride); });
+  }
   static std::size_t tile_bytes(std::size_t cols) {
     std::size_t bytes = 0;
     with_best_backend([&]<Backend B>() { bytes = B::tile_bytes(cols); });
@@ -110,6 +122,14 @@ struct BestSimd {
   static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                      std::byte* memory) {
     with_best_backend([&]<Backend B>() { B::matmul(w, x, y, y_stride, memory); });
+  }
+  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+                            float* y) {
+    with_best_backend([&]<Backend B>() { B::multiply_rows(w, rows, count, x, y); });
+  }
+  static void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
+                               std::size_t t, float* y) {
+    with_best_backend([&]<Backend B>() { B::multiply_columns(w, first, rows, x, t, y); });
   }
   template <StoredType T>
   static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,

@@ -19,6 +19,7 @@ namespace {
 
 /// Counts what it computes.
 struct Counting : Scalar {
+  using Scalar::matmul;
   static inline bench::Work done = {};
   static inline std::uint64_t weighted_sums = 0, pieces_added = 0;
 
@@ -32,6 +33,19 @@ struct Counting : Scalar {
                      std::byte* scratch) {
     done.integer_multiply_adds += w.rows * w.layout.cols * x.tokens();
     Scalar::matmul(w, x, y, y_stride, scratch);
+  }
+  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+                            float* y) {
+    done.integer_multiply_adds += count * w.layout.sub_blocks * w.layout.format->sub_block;
+    Scalar::multiply_rows(w, rows, count, x, y);
+  }
+  static void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
+                               std::size_t t, float* y) {
+    for (std::size_t s = 0; s < w.layout.sub_blocks; ++s) {
+      const std::int8_t* values = x.values(t, s);
+      done.integer_multiply_adds += rows * (x.sub_block() - std::count(values, values + x.sub_block(), 0));
+    }
+    Scalar::multiply_columns(w, first, rows, x, t, y);
   }
   template <StoredType T>
   static void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols, const float* weights,
@@ -150,11 +164,21 @@ TEST_CASE("the work of a forward pass, counted on a model, is what its kernels d
   check_gemma3n_counts();
 }
 
-TEST_CASE("of sparse feed-forwards as much counts as the gates of a model with random weights leave") {
+/// The multiply-adds of a token that sparse feed-forwards leave are those that random gates leave.
+template <class T>
+void check_sparse_counts() {
+  CAPTURE(DtypeTraits<T>::name);
+  constexpr bool integers = IntegerType<T>;
   const float sparsity = 0.9f;
-  const Gemma3nConfig config = gemma3n_config(ple::testing::small_config(), sparsity);
-  auto model = ple::testing::random_model<Gemma3n<f32, Counting>>(config);
-  auto dense = ple::testing::random_model<Gemma3n<f32, Counting>>(gemma3n_config(ple::testing::small_config(), 0));
+  Gemma4Config same = integers ? config_of_blocks() : ple::testing::small_config();
+  if (integers) same.hidden_size = 512;  // a whole tile of a loose row's sub-blocks
+  const Gemma3nConfig config = gemma3n_config(same, sparsity);
+  auto model = ple::testing::random_model<Gemma3n<T, Counting>>(config);
+  auto dense = ple::testing::random_model<Gemma3n<T, Counting>>(gemma3n_config(same, 0));
+  if (integers) {
+    InlineExecutor executor;
+    model.interleave(executor);
+  }
   Session session(model, {.context = 64, .chunk = 1, .threads = 1});
   Counting::done = {};
   const std::size_t tokens = 40, layers = config.num_layers();
@@ -164,17 +188,28 @@ TEST_CASE("of sparse feed-forwards as much counts as the gates of a model with r
     expected += bench::work_of(model, t, 1, 1);
     all += bench::work_of(dense, t, 1, 1);
   }
-  const auto found = static_cast<double>(Counting::done.float_multiply_adds -
-                                         tokens * (layers * sums_over_streams(config) + 2 * sums_of_lengths(config)));
-  // Gates are independent numbers of which a tenth counts: of up and down together, both of 512 x 32 for each layer.
-  const double gates = static_cast<double>(tokens * layers * 512), width = 2 * 32;
+  const auto products = [](const bench::Work& work) {
+    return static_cast<double>(work.float_multiply_adds + work.integer_multiply_adds);
+  };
+  const double found = products(Counting::done) -
+                       static_cast<double>(tokens * (layers * sums_over_streams(config) + 2 * sums_of_lengths(config)));
+  // Gates are independent numbers of which a tenth counts: of up and down together, both of 512 x d for each layer.
+  const auto gates = static_cast<double>(tokens * layers * 512), d = static_cast<double>(config.hidden_size),
+             width = 2 * d;
   const double deviation = std::sqrt(gates * 0.9 * 0.1) * width;
-  CHECK(std::abs(found - static_cast<double>(expected.float_multiply_adds)) < 4 * deviation);
-  CHECK(static_cast<double>(all.float_multiply_adds - expected.float_multiply_adds) ==
-        doctest::Approx(0.9 * gates * width).epsilon(1e-3));
-  // A float's 4 bytes for each of them.
+  CHECK(std::abs(found - products(expected)) < 4 * deviation);
+  CHECK(products(all) - products(expected) == doctest::Approx(0.9 * gates * width).epsilon(1e-3));
   CHECK(all.weight_bytes == expected.weight_bytes + expected.sparse_bytes);
-  CHECK(static_cast<double>(expected.sparse_bytes) == doctest::Approx(0.9 * gates * width * 4).epsilon(1e-3));
+  // A weight's bytes for each of them; but the numbers of down's blocks are read where one of 32 columns counts.
+  const double bytes = static_cast<double>(bytes_of(DtypeTraits<T>::id, 32)) / 32,
+               scales = integers ? gates * d * 2 / 32 * (std::pow(0.9, 32) - 0.9) : 0;
+  CHECK(static_cast<double>(expected.sparse_bytes) ==
+        doctest::Approx(0.9 * gates * width * bytes + scales).epsilon(1e-3));
+}
+
+TEST_CASE("of sparse feed-forwards as much counts as the gates of a model with random weights leave") {
+  check_sparse_counts<f32>();
+  check_sparse_counts<q8_0>();
 }
 
 }  // namespace ple::work_test

@@ -39,9 +39,11 @@ Model random_model(const typename Model::Config& config, unsigned seed = 1) {
       auto* stored = values.allocate();
       const bool embedding = parameter == Parameter::token_embedding || parameter == Parameter::ple_table;
       const float deviation = embedding ? 0.3f : 1 / std::sqrt(static_cast<float>(values.cols()));
-      for (std::size_t i = 0; i < values.rows() * values.cols(); ++i) {
-        const float value = deviation * normal(generator);
-        DtypeTraits<std::remove_reference_t<decltype(*stored)>>::encode(&value, stored[i]);
+      using Traits = DtypeTraits<std::remove_reference_t<decltype(*stored)>>;
+      for (std::size_t i = 0; i < values.rows() * values.cols() / Traits::values_per_block; ++i) {
+        float block[Traits::values_per_block];
+        for (float& value : block) value = deviation * normal(generator);
+        Traits::encode(block, stored[i]);
       }
     }
   });

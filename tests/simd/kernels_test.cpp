@@ -118,6 +118,58 @@ TEST_CASE("matmul equals Scalar's within the rounding of a sum") {
   });
 }
 
+TEST_CASE("rounding to bf16 is to_bf16, for every upper half of a float") {
+  std::vector<float> x;
+  for (std::uint32_t upper = 0; upper < 0x10000; ++upper) {
+    for (const std::uint32_t lower : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+      x.push_back(std::bit_cast<float>(upper << 16 | lower));
+    }
+  }
+  for_each_checked_backend([&]<Backend B>() {
+    std::vector<bf16> y(x.size() + 1, bf16{0x1234});
+    B::round(x.data(), x.size(), y.data());
+    bool good = y.back().bits == 0x1234;
+    for (std::size_t i = 0; i < x.size(); ++i) good &= y[i].bits == to_bf16(x[i]).bits;
+    CHECK(good);
+  });
+}
+
+TEST_CASE("matmul of bf16 with bf16 equals Scalar's within the rounding of a sum, and does not depend on the call") {
+  for_each_checked_backend([]<Backend B>() {
+    for_each_case([](Case c) {
+      const std::size_t rows = 9, tokens = 13, stride = c.n + 2, x_stride = c.n + 1, y_stride = rows + 3;
+      const std::vector<bf16> w = stored<bf16>(c.offset + (rows - 1) * stride + c.n, 1);
+      std::vector<bf16> x(c.offset + (tokens - 1) * x_stride + c.n);
+      const std::vector<float> exact = random_values(x.size(), 2);
+      B::round(exact.data(), exact.size(), x.data());
+      std::vector<float> y(tokens * y_stride, -7.0f), expected = y;
+      B::matmul(w.data() + c.offset, stride, rows, c.n, x.data() + c.offset, x_stride, tokens, y.data(), y_stride);
+      Scalar::matmul(w.data() + c.offset, stride, rows, c.n, x.data() + c.offset, x_stride, tokens, expected.data(),
+                     y_stride);
+      bool good = true, same = true;
+      for (std::size_t t = 0; t < tokens; ++t) {
+        for (std::size_t r = 0; r < y_stride; ++r) {
+          double sum = 0;
+          for (std::size_t i = 0; r < rows && i < c.n; ++i) {
+            sum +=
+                std::abs(double(to_f32(w[c.offset + r * stride + i])) * double(to_f32(x[c.offset + t * x_stride + i])));
+          }
+          // The instruction takes denormals for 0: the smallest weights here, of at most 2^-126 each.
+          const double bound = 2 * double(c.n) * (unit_roundoff * sum + 4 * 0x1p-126);
+          good &= std::abs(double(y[t * y_stride + r]) - double(expected[t * y_stride + r])) <= bound;
+          if (r >= rows) continue;
+          float one = 0;
+          B::matmul(w.data() + c.offset + r * stride, stride, 1, c.n, x.data() + c.offset + t * x_stride, x_stride, 1,
+                    &one, 1);
+          same &= same_bits(one, y[t * y_stride + r]);
+        }
+      }
+      CHECK(good);
+      CHECK(same);
+    });
+  });
+}
+
 TEST_CASE("matmul gives a row the same bits however many rows and tokens are in the call") {
   for_each_checked_backend([]<Backend B>() {
     for_each_dtype([]<class T>() {

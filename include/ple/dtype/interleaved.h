@@ -110,6 +110,20 @@ inline void get_plane(const std::uint8_t* plane, std::size_t fours, int from, in
   }
 }
 
+/// The integers of row r from a sub-block's planes; `integers` holds zeros.
+inline void get_codes(const IntegerFormat& format, int low_bits, const std::uint8_t* planes, std::size_t r,
+                      std::uint8_t* integers) {
+  const std::size_t sub = format.sub_block;
+  get_plane(planes, sub / 4, 0, low_bits, r, integers);
+  if (format.bits > low_bits) {
+    get_plane(planes + rows_per_tile * sub * static_cast<std::size_t>(low_bits) / 8, sub / 4, low_bits,
+              format.bits - low_bits, r, integers);
+  }
+  for (std::size_t i = 0; i < sub && format.has_table; ++i) {
+    integers[i] = static_cast<std::uint8_t>(iq4_values[integers[i]] + 128);
+  }
+}
+
 }  // namespace detail
 
 /// Lays up to 16 rows of blocks, `row_bytes` apart, into a tile. Rows that are missing count nothing.
@@ -176,16 +190,8 @@ inline SubBlock sub_block_of(const InterleavedLayout& layout, const std::byte* t
   SubBlock block = {};
   block.scale = number(0);
   if (kinds == 2) block.minimum = number(1);
-  const auto* planes = reinterpret_cast<const std::uint8_t*>(tile + at + layout.number_bytes);
-  detail::get_plane(planes, sub / 4, 0, layout.low_bits, r, block.integers);
-  if (layout.high_bits > 0) {
-    detail::get_plane(planes + rows_per_tile * sub * static_cast<std::size_t>(layout.low_bits) / 8, sub / 4,
-                      layout.low_bits, layout.high_bits, r, block.integers);
-  }
-  if (format.has_table) {
-    for (std::size_t i = 0; i < sub; ++i)
-      block.integers[i] = static_cast<std::uint8_t>(iq4_values[block.integers[i]] + 128);
-  }
+  detail::get_codes(format, layout.low_bits, reinterpret_cast<const std::uint8_t*>(tile + at + layout.number_bytes), r,
+                    block.integers);
   return block;
 }
 

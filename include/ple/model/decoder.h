@@ -138,10 +138,11 @@ class Decoder final : public LanguageModel {
     for (Block& block : blocks) {
       if constexpr (requires { block.prepare(); }) block.prepare();
     }
-    widest_integer_row_ = 0;
+    widest_integer_row_ = widest_bf16_row_ = 0;
     parameters([&](Parameter, std::size_t, const auto& values) {
       if constexpr (requires { values.dtype(), values.cols(); }) {
         if (is_integer_type(values.dtype())) widest_integer_row_ = std::max(widest_integer_row_, values.cols());
+        if (values.dtype() == Dtype::bf16) widest_bf16_row_ = std::max(widest_bf16_row_, values.cols());
       }
     });
   }
@@ -163,9 +164,8 @@ class Decoder final : public LanguageModel {
     const bool interleaved = options.weights == WeightStorage::interleaved;
     ThreadPool pool(interleaved ? options.threads : 1);
     Arena arena(weights_block_bytes);
-    const auto interleave = [&](Matrix<T>& values, const Tensor& tensor) {
-      values.interleave(pool, arena);
-      if (values.interleaved() && tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
+    const auto drop = [](const Tensor& tensor) {
+      if (tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
     };
     Tensor embedding_tensor;
     model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
@@ -187,13 +187,16 @@ class Decoder final : public LanguageModel {
         values.load(tensor);
         if (parameter == Parameter::token_embedding) {
           embedding_tensor = tensor;
-        } else if (interleaved && model.may_interleave(parameter)) {
-          interleave(values, tensor);
+        } else if (interleaved && model.lay_out(parameter, layer, values, pool, arena)) {
+          drop(tensor);
         }
       }
     });
     model.tie();
-    if (interleaved && model.config.tie_word_embeddings) interleave(model.head, embedding_tensor);
+    if (interleaved && model.config.tie_word_embeddings) {
+      model.head.interleave(pool, arena);
+      if (model.head.interleaved()) drop(embedding_tensor);
+    }
     return model;
   }
 
@@ -201,10 +204,8 @@ class Decoder final : public LanguageModel {
   /// `load`; `tie` was called.
   void interleave(Executor& executor) {
     Arena arena(weights_block_bytes);
-    parameters([&]<class V>(Parameter parameter, std::size_t, V& values) {
-      if constexpr (std::same_as<V, Matrix<T>>) {
-        if (may_interleave(parameter)) values.interleave(executor, arena);
-      }
+    parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
+      if constexpr (std::same_as<V, Matrix<T>>) lay_out(parameter, layer, values, executor, arena);
     });
     head.interleave(executor, arena);
   }
@@ -234,7 +235,7 @@ class Decoder final : public LanguageModel {
       fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
            " layers, more than kv_cache_limit, which is ", options.kv_cache_limit);
     }
-    return std::make_unique<State>(*this, options, widest_integer_row_);
+    return std::make_unique<State>(*this, options, widest_integer_row_, widest_bf16_row_);
   }
 
   void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
@@ -324,11 +325,18 @@ class Decoder final : public LanguageModel {
   using State = DecoderState<Decoder>;
   static constexpr std::size_t weights_block_bytes = std::size_t{8} << 20;  // the first; an arena's blocks grow
 
-  /// What is only multiplied with: embeddings are read row by row, and products with the context's projection begin at
-  /// multiples of p.
-  bool may_interleave(Parameter parameter) const {
-    return parameter != Parameter::token_embedding &&
-           (parameter != Parameter::ple_context_projection || config.hidden_size_per_layer_input % rows_per_tile == 0);
+  /// Lays a matrix that is only multiplied with out for that: not embeddings, which are read row by row, nor those
+  /// whose products begin at other rows than multiples of a tile's. Returns whether it did.
+  bool lay_out(Parameter parameter, std::size_t layer, Matrix<T>& values, Executor& executor, Arena& arena) {
+    if (parameter == Parameter::token_embedding) return false;
+    if (parameter == Parameter::ple_context_projection && config.hidden_size_per_layer_input % rows_per_tile != 0) {
+      return false;
+    }
+    if constexpr (requires { blocks[layer].lay_out(parameter, executor, arena); }) {
+      if (is_of_layer(parameter) && blocks[layer].lay_out(parameter, executor, arena)) return true;
+    }
+    values.interleave(executor, arena);
+    return values.interleaved();
   }
 
   static void load_vector(const Tensor& tensor, std::vector<float>& values) {
@@ -543,7 +551,7 @@ class Decoder final : public LanguageModel {
   }
 
   std::vector<std::shared_ptr<const MappedFile>> files_;
-  std::size_t widest_integer_row_ = 0;
+  std::size_t widest_integer_row_ = 0, widest_bf16_row_ = 0;
 };
 
 }  // namespace ple

@@ -52,8 +52,8 @@ struct DecoderState final : ModelState {
   std::vector<std::size_t> positions;  // of several texts, and their caches of a layer
   std::vector<KvCache*> texts_caches;
 
-  /// widest_integer_row: of the model's matrices of integer types; 0: it has none.
-  DecoderState(const Model& m, const StateOptions& o, std::size_t widest_integer_row)
+  /// The longest rows of the model's matrices of integer types, and of bf16; 0: it has none.
+  DecoderState(const Model& m, const StateOptions& o, std::size_t widest_integer_row, std::size_t widest_bf16_row)
       : ModelState(o), model(&m), workspace(m.config, o) {
     const auto& c = m.config;
     std::size_t cache_bytes = 0;
@@ -67,9 +67,12 @@ struct DecoderState final : ModelState {
                                {&context, o.chunk, packed},
                                {&kept_logits, o.chunk, m.table.vocabulary() ? m.head.rows() : 0}};
     memory = allocate_rows(all);
+    using B = typename Model::B;
+    std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, widest_bf16_row) : 0;
     if (widest_integer_row > 0) {
-      scratch.resize(IntegerScratch<typename Model::B>(o.chunk, widest_integer_row).bytes(o.parts));
+      scratch_bytes = std::max(scratch_bytes, IntegerScratch<B>(o.chunk, widest_integer_row).bytes(o.parts));
     }
+    scratch.resize(scratch_bytes);
     ahead = std::max<std::size_t>(o.chunk, 1024);
     if (m.has_ple()) {
       rows = m.table.make_selection(o.chunk);

@@ -166,6 +166,12 @@ struct Gemma3nBlock {
     f(Parameter::post_ple_norm, per_layer.norm.weight);
   }
 
+  /// Lays a parameter that has its values out in a way of the block's own. Returns whether it did.
+  bool lay_out(Parameter parameter, Executor& executor, Arena& arena) {
+    if (parameter == Parameter::up) return mlp.lay_out_up(executor, arena);
+    return parameter == Parameter::down && mlp.lay_out_down(executor, arena);
+  }
+
   /// Once all parameters have their values.
   void prepare() { mlp.exchange_down(); }
 

@@ -123,7 +123,7 @@ struct CachedAttention {
     float* const cached = room.cached.row(part * attention_rows);
     const std::size_t from = seen(begin, piece(k)).begin, to = seen(end - 1, piece(k)).end;
     // f(t, positions, row of scores, the run's first row that t sees) for what each token sees of a run
-    const auto for_each_seen = [&](const CacheRun& run, const float* rows, auto&& f) {
+    const auto for_each_seen = [&](const CacheRun& run, const auto* rows, auto&& f) {
       for (std::size_t t = begin; t < end; ++t) {
         const Range range = seen(t, {run.first, run.first + run.count});
         if (range.empty()) continue;
@@ -132,11 +132,12 @@ struct CachedAttention {
       }
     };
     cache.for_each_run(from, to, attention_rows, [&](const CacheRun& run) {
-      for_each_seen(run, cache.template keys<B>(kv, run, cached),
-                    [&](std::size_t t, std::size_t n, float* p, const float* keys) {
-                      B::matmul(keys, head_dim, n, head_dim, q.row(t) + kv * group() * head_dim, head_dim, group(), p,
-                                scores.stride);
-                    });
+      cache.template with_keys<B>(kv, run, cached, [&](const auto* rows) {
+        for_each_seen(run, rows, [&](std::size_t t, std::size_t n, float* p, const auto* keys) {
+          B::matmul(keys, head_dim, n, head_dim, q.row(t) + kv * group() * head_dim, head_dim, group(), p,
+                    scores.stride);
+        });
+      });
     });
     for (std::size_t t = begin; t < end; ++t) {
       const Range range = seen(t, piece(k));
@@ -149,11 +150,12 @@ struct CachedAttention {
       }
     }
     cache.for_each_run(from, to, attention_rows, [&](const CacheRun& run) {
-      for_each_seen(run, cache.template values<B>(kv, run, cached),
-                    [&](std::size_t t, std::size_t n, const float* p, const float* values) {
-                      B::weighted_sum(values, head_dim, n, head_dim, p, scores.stride, group(),
-                                      room.pieces.row(row + (t - begin) * group()), room.pieces.stride);
-                    });
+      cache.template with_values<B>(kv, run, cached, [&](const auto* rows) {
+        for_each_seen(run, rows, [&](std::size_t t, std::size_t n, const float* p, const auto* values) {
+          B::weighted_sum(values, head_dim, n, head_dim, p, scores.stride, group(),
+                          room.pieces.row(row + (t - begin) * group()), room.pieces.stride);
+        });
+      });
     });
   }
 

@@ -65,14 +65,15 @@ class KvCache {
     encode(value, values_.data() + at);
   }
 
-  /// The keys of a run, [count, head_dim] in f32: where they lie if they are that, else widened into `room`.
-  template <Backend B>
-  const float* keys(std::size_t head, const CacheRun& run, float* room) const {
-    return read<B>(keys_.data() + offset(head, run.slot), run.count, room);
+  /// Calls f with the keys of a run, [count, head_dim], where they lie, in f32, bf16 or f16; blocks are decoded into
+  /// `room`.
+  template <Backend B, class F>
+  void with_keys(std::size_t head, const CacheRun& run, float* room, F&& f) const {
+    with_rows<B>(keys_.data() + offset(head, run.slot), run.count, room, f);
   }
-  template <Backend B>
-  const float* values(std::size_t head, const CacheRun& run, float* room) const {
-    return read<B>(values_.data() + offset(head, run.slot), run.count, room);
+  template <Backend B, class F>
+  void with_values(std::size_t head, const CacheRun& run, float* room, F&& f) const {
+    with_rows<B>(values_.data() + offset(head, run.slot), run.count, room, f);
   }
 
   /// Calls f(run) for positions [begin, end), oldest first, cut where the ring wraps and into runs of at most `most`.
@@ -103,11 +104,16 @@ class KvCache {
   std::size_t row_bytes() const { return bytes_of(dtype_, head_dim_); }
   std::size_t offset(std::size_t head, std::size_t slot) const { return (head * slots_ + slot) * row_bytes(); }
 
-  template <Backend B>
-  const float* read(const std::byte* rows, std::size_t count, float* room) const {
-    if (dtype_ == Dtype::f32) return reinterpret_cast<const float*>(rows);
+  template <Backend B, class F>
+  void with_rows(const std::byte* rows, std::size_t count, float* room, F&& f) const {
+    switch (dtype_) {
+      case Dtype::f32: return f(reinterpret_cast<const float*>(rows));
+      case Dtype::bf16: return f(reinterpret_cast<const bf16*>(rows));
+      case Dtype::f16: return f(reinterpret_cast<const f16*>(rows));
+      default: break;
+    }
     decode<B>(dtype_, rows, count * head_dim_, room);
-    return room;
+    f(static_cast<const float*>(room));
   }
 
   void encode(const float* values, std::byte* row) const {

@@ -33,6 +33,25 @@ void for_each_row(Executor& executor, std::size_t rows, std::size_t cost, F&& f)
   }
 }
 
+/// Whole cache lines.
+constexpr std::size_t lines(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
+/// Memory for a moment: the executor's if that suffices, else its own, for a caller whose executor has none.
+class ScratchMemory {
+ public:
+  ScratchMemory(Executor& executor, std::size_t bytes) : memory_(executor.scratch()) {
+    if (memory_.size() >= bytes) return;
+    own_.resize(bytes);
+    memory_ = own_;
+  }
+  std::span<std::byte> all() const { return memory_; }
+  std::span<std::byte> at(std::size_t begin, std::size_t bytes) const { return memory_.subspan(begin, bytes); }
+
+ private:
+  AlignedVector<std::byte> own_;
+  std::span<std::byte> memory_;
+};
+
 /// Scratch memory that products with integer weights need, for up to `tokens` tokens and rows of up to `cols` values.
 template <Backend B>
 struct IntegerScratch {
@@ -44,12 +63,14 @@ struct IntegerScratch {
   std::size_t bytes(std::size_t parts) const { return activations + parts * (tile + weights); }
 
  private:
-  static std::size_t lines(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
   /// Of any type's tile: no code has more than 8 bits, no number of a sub-block of 16 values more than 32.
   static std::size_t most_tile_bytes(std::size_t cols) {
     return lines(rows_per_tile * (cols + cols / 16 * 4 + (cols / values_per_chunk + 1) * 4) + 2 * alignment);
   }
 };
+
+/// And for activations of that size in bf16.
+constexpr std::size_t rounded_bytes(std::size_t tokens, std::size_t cols) { return tokens * cols * sizeof(bf16); }
 
 /// Some rows of a matrix and where their products go: y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols outputs.
 /// Where weights are interleaved, `first` is a multiple of rows_per_tile.
@@ -58,7 +79,6 @@ struct Product {
   const Matrix<T>& weight;  ///< [out, in], of any type
   Rows y;
   std::size_t first = 0;
-  const float* counts = nullptr;  ///< of one token: outputs that nobody asks for are 0 here, and may become 0
 };
 
 namespace detail {
@@ -104,12 +124,8 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
   const Dtype dtype = products[0].weight.dtype();
   const std::size_t cols = products[0].weight.cols();
   const IntegerScratch<B> sizes(x.rows, cols);
-  std::span<std::byte> memory = executor.scratch();
-  AlignedVector<std::byte> own;  // for a caller without scratch memory
-  if (memory.size() < sizes.bytes(parts(executor))) {
-    own.resize(sizes.bytes(parts(executor)));
-    memory = own;
-  }
+  const ScratchMemory scratch(executor, sizes.bytes(parts(executor)));
+  const std::span<std::byte> memory = scratch.all();
   const QuantizedRows quantized(x.rows, cols, integer_format(dtype).sub_block, memory);
   for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), dtype, t, quantized); });
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
@@ -117,26 +133,44 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
   for_each_part(
       executor, products, x.rows, then, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
         std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
-        const bool whole = p.weight.interleaved();
-        const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
-        if (whole && !p.counts) {
+        if (p.weight.interleaved()) {
+          const InterleavedRows rows{dtype, layout, p.weight.data(), p.weight.rows()};
           return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
         }
         for (std::size_t r = begin; r < end; r += rows_per_tile) {
           const std::size_t count = std::min(rows_per_tile, end - r);
-          if (p.counts && std::all_of(p.counts + r, p.counts + r + count, [](float c) { return c == 0; })) {
-            std::fill_n(p.y.data + r, count, 0.0f);
-            continue;
-          }
-          if (whole) {
-            B::matmul(rows.slice(p.first + r, count), quantized, p.y.data + r, p.y.stride, tile);
-            continue;
-          }
           p.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
           B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride,
                     tile);
         }
       });
+}
+
+/// Of plain numbers. Where the CPU multiplies bf16, activations become that, once, for weights of this type.
+template <Backend B, class T, class Then>
+void multiply_floats(Executor& executor, Rows x, std::span<const Product<T>> products, const Then& then) {
+  const bool rounds = B::multiplies_bf16() && std::any_of(products.begin(), products.end(), [](const Product<T>& p) {
+                        return p.weight.dtype() == Dtype::bf16;
+                      });
+  const ScratchMemory scratch(executor, rounds ? rounded_bytes(x.rows, x.cols) : 0);
+  auto* rounded = reinterpret_cast<bf16*>(scratch.all().data());
+  if (rounds) {
+    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::round(x.row(t), x.cols, rounded + t * x.cols); });
+  }
+  const auto multiply = [&]<class W>(const MatrixView<W>& w, const Product<T>& p, std::size_t begin, std::size_t end) {
+    if constexpr (std::same_as<W, bf16>) {
+      if (rounds) {
+        return B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), rounded, x.cols, x.rows,
+                         p.y.data + begin, p.y.stride);
+      }
+    }
+    B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, p.y.data + begin,
+              p.y.stride);
+  };
+  for_each_part(executor, products, x.rows, then,
+                [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
+                  visit_floats(p.weight, [&](const auto& w) { multiply(w, p, begin, end); });
+                });
 }
 
 }  // namespace detail
@@ -155,13 +189,7 @@ void multiply(Executor& executor, Rows x, std::span<const Product<T>> products, 
     }
   }
   if (integers) return detail::multiply_integers<B>(executor, x, products, then);
-  detail::for_each_part(executor, products, x.rows, then,
-                        [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
-                          visit_floats(p.weight, [&](const auto& w) {
-                            B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows,
-                                      p.y.data + begin, p.y.stride);
-                          });
-                        });
+  detail::multiply_floats<B>(executor, x, products, then);
 }
 
 /// y = W x, without bias: y[t, o] = sum_i weight[o, i] x[t, i]      weight: [out, in]

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ple/nn/mlp.h"
+#include "ple/tensor/sparse_weights.h"
 #include "ple/tensor/tensor.h"
 
 namespace ple {
@@ -28,11 +29,10 @@ inline double normal_quantile(double share) {
 /// of g that lies below z in a normal distribution becomes 0. The mean and the standard deviation are those of each
 /// token's g. Source: Gemma 3n's activation sparsity, after You et al. 2025 (Spark Transformer).
 ///
-/// Only rows of Wup and columns of Wdown whose gate is not 0 count. So that a column can be read alone there is a copy
-/// of Wdown with rows and columns exchanged, where its type has a block for each value. Types of larger blocks run
-/// along the rows and could be exchanged only by rounding again: of those a token reads the tiles of Wup that have a
-/// row that counts, and all of Wdown but for blocks without a column that does; several tokens read all. Sums run in
-/// the same order whatever the number of tokens.
+/// Only rows of Wup and columns of Wdown whose gate is not 0 are read and multiplied. So that a column can be read
+/// alone there is a copy of Wdown with rows and columns exchanged; of types of blocks, rows of Wup and columns of Wdown
+/// lie each by themselves, and that is their only copy in memory (lay_out). Without it products with blocks read all.
+/// Sums run in the same order in each of these ways, and whatever the number of tokens.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;
@@ -71,6 +71,17 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
+  /// For weights of integers, which have their values: lays up or down out by rows or columns. Returns whether it did.
+  bool lay_out_up(Executor& executor, Arena& arena) {
+    return sparsity > 0 && up_rows_.load(up.weight, executor, arena);
+  }
+  bool lay_out_down(Executor& executor, Arena& arena) {
+    return sparsity > 0 && integer_columns_.load(down.weight, executor, arena);
+  }
+  /// Whether each is read only where it counts, for as many tokens as there are.
+  bool up_by_rows() const { return sparsity > 0 && (up_rows_.loaded() || !is_integer_type(up.weight.dtype())); }
+  bool down_by_columns() const { return sparsity > 0 && (integer_columns_.loaded() || down_columns_.loaded()); }
+
   /// x, y: [T, d]
   void operator()(Executor& executor, const MlpWorkspace& all, Rows x, Rows y) const {
     if (sparsity == 0) return Mlp<T, B>::operator()(executor, all, x, y);
@@ -88,14 +99,14 @@ struct SparseMlp : Mlp<T, B> {
   /// a[t, i] *= Wup[i] x[t] where it is not 0
   void multiply_up(Executor& executor, const MlpWorkspace& all, Rows x, Rows a) const {
     const Matrix<T>& weight = up.weight;
+    if (up_rows_.loaded()) return multiply_rows(executor, x, a);
     if (is_integer_type(weight.dtype())) {
       const Rows u = all.up.slice(0, x.rows).columns(0, a.cols);
-      const Product<T> product{weight, u, 0, x.rows == 1 ? a.data : nullptr};
-      multiply<B, T>(executor, x, std::span(&product, 1));
+      up(executor, x, u);
       return for_each_row(executor, x.rows, a.cols, [&](std::size_t t) { B::multiply(u.row(t), a.cols, a.row(t)); });
     }
     visit_floats(weight, [&](const auto& w) {
-      in_parts(executor, a.cols, 64, a.rows * w.cols(), [&](std::size_t begin, std::size_t end) {
+      in_parts(executor, a.rows, a.cols, 64, w.cols(), [&](std::size_t begin, std::size_t end, std::size_t) {
         for_each_active(a, begin, end, [&](std::size_t t, std::size_t i) {
           float u = 0;
           B::matmul(w.row(i), w.cols(), 1, w.cols(), x.row(t), x.stride, 1, &u, 1);
@@ -105,13 +116,45 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
+  /// The same from rows of integers.
+  void multiply_rows(Executor& executor, Rows x, Rows a) const {
+    const IntegerRows& rows = up_rows_.rows();
+    const Dtype dtype = up.weight.dtype();
+    const std::size_t sub_block = rows.layout.format->sub_block,
+                      quantized_bytes = lines(QuantizedRows::bytes(1, x.cols)),
+                      token_bytes = quantized_bytes + lines(RowActivations::bytes(x.cols));
+    const ScratchMemory scratch(executor, x.rows * token_bytes);
+    const auto token = [&](std::size_t t) {
+      return RowActivations(x.cols, sub_block, scratch.at(t * token_bytes, token_bytes).subspan(quantized_bytes));
+    };
+    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) {
+      const QuantizedRows values(1, x.cols, sub_block, scratch.at(t * token_bytes, quantized_bytes));
+      B::quantize(x.row(t), dtype, 0, values);
+      token(t).take(values, 0);
+    });
+    in_parts(executor, a.rows, a.cols, 64, x.cols, [&](std::size_t begin, std::size_t end, std::size_t) {
+      constexpr std::size_t most = 128;
+      std::size_t active[most];
+      float u[most];
+      for (std::size_t t = 0; t < x.rows; ++t) {
+        const RowActivations values = token(t);
+        for (std::size_t i = begin, count = 0; i < end; ++i) {
+          if (a.row(t)[i] != 0) active[count++] = i;
+          if (count < most && i + 1 < end) continue;
+          B::multiply_rows(rows, active, count, values, u);
+          for (std::size_t k = 0; k < count; ++k) a.row(t)[active[k]] *= u[k];
+          count = 0;
+        }
+      }
+    });
+  }
+
   /// y[t] = sum_i a[t, i] Wdown[:, i]
   void multiply_down(Executor& executor, Rows a, Rows y) const {
+    if (integer_columns_.loaded()) return multiply_columns(executor, a, y);
     if (!down_columns_.loaded()) return down(executor, a, y);
     visit_floats(down_columns_, [&](const auto& w) {
-      // Few parts, for each looks through all of a.
-      const std::size_t grain = std::max<std::size_t>(128, y.cols / (2 * executor.concurrency()));
-      in_parts(executor, y.cols, grain, a.rows * a.cols, [&](std::size_t begin, std::size_t end) {
+      in_parts(executor, a.rows, y.cols, 128, a.cols, [&](std::size_t begin, std::size_t end, std::size_t) {
         for (std::size_t t = 0; t < y.rows; ++t) std::fill(y.row(t) + begin, y.row(t) + end, 0.0f);
         for_each_active(a, 0, a.cols, [&](std::size_t t, std::size_t i) {
           B::weighted_sum(w.row(i) + begin, w.cols(), 1, end - begin, a.row(t) + i, 1, 1, y.row(t) + begin, y.stride);
@@ -120,12 +163,31 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
-  /// Calls f(begin, end) for parts of [0, n), in parallel where `cost`, the multiplications that a dense product had
-  /// for each, makes it worth while.
+  /// The same from columns of integers.
+  void multiply_columns(Executor& executor, Rows a, Rows y) const {
+    const IntegerColumns& columns = integer_columns_.columns();
+    const ScratchMemory scratch(executor, QuantizedRows::bytes(a.rows, a.cols));
+    const QuantizedRows values(a.rows, a.cols, columns.layout.format->sub_block, scratch.all());
+    for_each_row(executor, a.rows, a.cols,
+                 [&](std::size_t t) { B::quantize(a.row(t), down.weight.dtype(), t, values); });
+    in_parts(executor, a.rows, y.cols, 4 * ColumnLayout::group, a.cols,
+             [&](std::size_t begin, std::size_t end, std::size_t) {
+               for (std::size_t t = 0; t < y.rows; ++t) {
+                 B::multiply_columns(columns, begin, end - begin, values, t, y.row(t) + begin);
+               }
+             });
+  }
+
+  /// Calls f(begin, end, part) for parts of [0, n), in parallel where the multiplications, for each of n as many as a
+  /// dense product of `cols` values had for each token, make it worth while. Few for one token, since each part looks
+  /// through its gate.
   template <class F>
-  void in_parts(Executor& executor, std::size_t n, std::size_t grain, std::size_t cost, F&& f) const {
-    if (static_cast<float>(n * cost) * (1 - sparsity) < static_cast<float>(parallel_threshold)) return f(0, n);
-    parallel_for(executor, n, grain, [&](std::size_t begin, std::size_t end, std::size_t) { f(begin, end); });
+  void in_parts(Executor& executor, std::size_t tokens, std::size_t n, std::size_t grain, std::size_t cols,
+                F&& f) const {
+    if (static_cast<float>(tokens * n * cols) * (1 - sparsity) < static_cast<float>(parallel_threshold)) {
+      return f(0, n, 0);
+    }
+    parallel_for(executor, n, grain, tokens == 1 ? few_parts(executor) : parts(executor), f);
   }
 
   /// Calls f(t, i) where a[t, i] is not 0, i in [begin, end): for all tokens while a few rows of weights are in the
@@ -143,7 +205,9 @@ struct SparseMlp : Mlp<T, B> {
   }
 
   float quantile_ = 0;
-  Matrix<T> down_columns_;  // [intermediate_size, d]
+  Matrix<T> down_columns_;  // [intermediate_size, d]; of plain numbers
+  LooseRows up_rows_;       // of integers, as the next
+  LooseColumns integer_columns_;
 };
 
 }  // namespace ple

@@ -16,13 +16,20 @@ using Simd = HWY_NAMESPACE::Simd;
 
 /// What layers ask of a backend; ple/simd/scalar.h defines each function.
 template <class B>
-concept Backend = requires(const float* x, float* y, const bf16* w, const q8_0* q, std::size_t n, float a,
-                           const InterleavedRows& integers, const QuantizedRows& rows, std::byte* memory) {
+concept Backend = requires(const float* x, float* y, const bf16* w, bf16* rounded, const q8_0* q, std::size_t n,
+                           float a, const InterleavedRows& integers, const IntegerColumns& columns,
+                           const IntegerRows& loose, const QuantizedRows& rows, const RowActivations& row,
+                           std::byte* memory) {
   { B::name() } -> std::convertible_to<const char*>;
   B::matmul(x, n, n, n, x, n, n, y, n);
   B::matmul(w, n, n, n, x, n, n, y, n);
+  { B::multiplies_bf16() } -> std::same_as<bool>;
+  B::round(x, n, rounded);
+  B::matmul(w, n, n, n, w, n, n, y, n);
   B::quantize(x, Dtype::q8_0, n, rows);
   B::matmul(integers, rows, y, n, memory);
+  B::multiply_columns(columns, n, n, rows, n, y);
+  B::multiply_rows(loose, &n, n, row, y);
   { B::tile_bytes(n) } -> std::same_as<std::size_t>;
   B::weighted_sum(x, n, n, n, x, n, n, y, n);
   B::weighted_sum(w, n, n, n, x, n, n, y, n);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums of four products of bytes, the step of every integer product. Highway has it since 1.0.6 only, and a target of
-// Highway is older than the CPUs that do it in one instruction: hence this bridge. Included once per target.
+// Sums of four products of bytes, the step of every integer product, and of two products of bf16. Highway has them
+// since 1.0.6 only, and a target of Highway is older than the CPUs that do it in one instruction: hence this bridge.
+// Included once per target.
 #if defined(PLE_SIMD_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_DOT_INL_H_
 #undef PLE_SIMD_DOT_INL_H_
@@ -8,9 +9,12 @@
 #define PLE_SIMD_DOT_INL_H_
 #endif
 
+#include <cstddef>
 #include <cstdint>
 
 #include "ple/simd/highway-inl.h"
+
+#include "ple/dtype/floats.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace ple {
@@ -115,6 +119,29 @@ struct BestDot {
 };
 
 #endif
+
+/// The step of a product of bf16: sum[i] + w[2 i] x[2 i] + w[2 i + 1] x[2 i + 1], where a V holds the bits of w or x.
+/// runs_here() says whether the CPU does that in one instruction; else nobody should ask for it.
+struct PairsOfBf16 {
+  using D = hn::ScalableTag<float>;
+  using V = hn::Vec<D>;
+  static constexpr std::size_t values = 2;  // for each lane
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 && (defined(__AVX512BF16__) || HWY_TARGET != HWY_STATIC_TARGET)
+  static bool runs_here() { return __builtin_cpu_supports("avx512bf16"); }
+  static HWY_INLINE V load(const bf16* p) {
+    return hn::BitCast(D(), hn::LoadU(hn::Repartition<std::uint16_t, D>(), &p->bits));
+  }
+  /// As assembly, since code compiled for AVX-512 without BF16 must hold it.
+  static HWY_INLINE V multiply_add(V w, V x, V sum) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
+    return sum;
+  }
+#else
+  static constexpr bool runs_here() { return false; }
+  static HWY_INLINE V load(const bf16*) { return hn::Zero(D()); }
+  static HWY_INLINE V multiply_add(V, V, V sum) { return sum; }
+#endif
+};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace ple

@@ -17,6 +17,7 @@
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/highway-inl.h"
 #include "ple/simd/quantized_rows.h"
+#include "ple/simd/row_activations.h"
 #include "ple/simd/scalar_integers.h"
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
@@ -54,19 +55,13 @@ struct Integers {
   /// y[t, r] = sum_c w[r, c] * x[t, c]. `memory`: tile_bytes(cols), aligned to a cache line, for more than one token.
   static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                      std::byte* memory) {
-    switch (w.layout.format->bits) {
-      case 8: return multiply<Planes{8, 0, 32}>(w, x, y, y_stride, memory);
-      case 6: return multiply<Planes{4, 2, 16}>(w, x, y, y_stride, memory);
-      case 5: return multiply<Planes{4, 1, 32}>(w, x, y, y_stride, memory);
-      case 3: return multiply<Planes{2, 1, 16}>(w, x, y, y_stride, memory);
-      case 2: return multiply<Planes{2, 0, 16}>(w, x, y, y_stride, memory);
-      default: break;
-    }
-    if (w.layout.format->has_table) {
-      multiply<Planes{4, 0, 32, true}>(w, x, y, y_stride, memory);
-    } else {
-      multiply<Planes{4, 0, 32}>(w, x, y, y_stride, memory);
-    }
+    with_planes(*w.layout.format, [&](auto planes) { multiply<planes.value>(w, x, y, y_stride, memory); });
+  }
+
+  /// y[i] = sum_c w[rows[i], c] * x[c] for `count` rows
+  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+                            float* y) {
+    with_planes(*w.layout.format, [&](auto planes) { multiply_loose<planes.value>(w, rows, count, x, y); });
   }
 
  private:
@@ -75,6 +70,28 @@ struct Integers {
     int low, high;
     std::size_t sub_block;
     bool table = false;
+  };
+
+  /// Calls f with the planes of a format, a constant.
+  template <class F>
+  static HWY_INLINE void with_planes(const IntegerFormat& format, const F& f) {
+    switch (format.bits) {
+      case 8: return f(Constant<Planes{8, 0, 32}>());
+      case 6: return f(Constant<Planes{4, 2, 16}>());
+      case 5: return f(Constant<Planes{4, 1, 32}>());
+      case 3: return f(Constant<Planes{2, 1, 16}>());
+      case 2: return f(Constant<Planes{2, 0, 16}>());
+      default: break;
+    }
+    if (format.has_table) {
+      f(Constant<Planes{4, 0, 32, true}>());
+    } else {
+      f(Constant<Planes{4, 0, 32}>());
+    }
+  }
+  template <Planes p>
+  struct Constant {
+    static constexpr Planes value = p;
   };
 
   /// Where bytes are to be signed and integers use all 8 bits, their zero point goes.
@@ -258,6 +275,54 @@ struct Integers {
     }
   }
 
+  /// Loose rows: sixteen sub-blocks side by side, each times its own activations.
+  template <Planes p>
+  static HWY_NOINLINE void multiply_loose(const IntegerRows& w, const std::size_t* rows, std::size_t count,
+                                          const RowActivations& x, float* y) {
+    const DF df;
+    const DI di;
+    constexpr std::size_t ahead = 4;  // rows that are asked for before their turn: they lie here and there
+    const LooseLayout& layout = w.layout;
+    const auto ask_for = [&](std::size_t i) HWY_ATTR {
+      for (std::size_t at = 0; at < layout.row_bytes; at += alignment) hwy::Prefetch(w.row(rows[i]) + at);
+    };
+    for (std::size_t i = 0; i < std::min(ahead, count); ++i) ask_for(i);
+    for (std::size_t i = 0; i < count; ++i) {
+      if (i + ahead < count) ask_for(i + ahead);
+      VF sum = hn::Zero(df);
+      const std::byte* tile = w.row(rows[i]);
+      for (std::size_t s = 0; s < layout.tiles * sub_blocks_per_tile; s += sub_blocks_per_tile) {
+        const auto* codes = reinterpret_cast<const std::uint8_t*>(tile + layout.number_bytes);
+        for (std::size_t v = 0; v < sub_blocks_per_tile / N; ++v) {
+          const std::int8_t* values = x.values + s * p.sub_block + 4 * N * v;
+          VI dots = hn::LoadU(di, x.offsets + s + N * v);
+          each_four<p>(codes, v, [&](V8 four, std::size_t q) HWY_ATTR {
+            const auto fours = hn::LoadU(hn::Repartition<std::int8_t, DI>(), values + 4 * sub_blocks_per_tile * q);
+            if constexpr (is_small<p> && requires { Dot::small_quads(dots, four, fours); }) {
+              dots = Dot::small_quads(dots, four, fours);
+            } else {
+              dots = Dot::quads(dots, four, fours);
+            }
+          });
+          const VF product = hn::Mul(hn::ConvertTo(df, dots), hn::LoadU(df, x.scales + s + N * v));
+          sum = hn::MulAdd(product, loose_numbers(layout, tile, N * v), sum);
+          if (layout.format->has_minimum) {
+            const VF minimum = loose_numbers(layout, tile, sub_blocks_per_tile + N * v);
+            sum = hn::NegMulAdd(minimum, hn::LoadU(df, x.sums + s + N * v), sum);
+          }
+        }
+        tile += layout.tile_bytes;
+      }
+      y[i] = hn::GetLane(hn::SumOfLanes(df, sum));
+    }
+  }
+
+  static HWY_INLINE VF loose_numbers(const LooseLayout& layout, const std::byte* tile, std::size_t at) {
+    if (layout.format->has_super) return hn::LoadU(DF(), reinterpret_cast<const float*>(tile) + at);
+    return promote_f16(DF(),
+                       hn::LoadU(hn::Rebind<std::uint16_t, DF>(), reinterpret_cast<const std::uint16_t*>(tile) + at));
+  }
+
   /// One token, from the cache of the core that made it: all lines at once, not each when its turn comes.
   static HWY_INLINE void prefetch(const QuantizedRows& x) {
     for (std::size_t i = 0; i < x.memory().size(); i += alignment) hwy::Prefetch(x.memory().data() + i);
@@ -319,23 +384,20 @@ struct Integers {
         if constexpr (T == 1 && p.low == 8) {  // a cache line for every four products: faster than a core looks ahead
           for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) hwy::Prefetch(from + 1024 + i);
         }
-        if (T > 1 || *x_scales != 0) {  // 32 activations that are 0: a sparse feed-forward has many
-          Vectors<V8, p.sub_block / 4> weights;
-          unpack_fours<p>(reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes), v, weights);
-          const VF scale = numbers(layout, tile, from, s, 0, v * N);
-          each_sum([&](VF& sum, std::size_t t) HWY_ATTR {
-            VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, for they wait for themselves
-            each(weights, [&](V8& four, std::size_t q) HWY_ATTR {
-              VI& dot = q % 2 ? others : dots;
-              dot = multiply_four<is_small<p>>(dot, four, values + t * p.sub_block + 4 * q);
-            });
-            sum = hn::MulAdd(hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[t])), scale, sum);
+        Vectors<V8, p.sub_block / 4> weights;
+        unpack_fours<p>(reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes), v, weights);
+        const VF scale = numbers(layout, tile, from, s, 0, v * N);
+        each_sum([&](VF& sum, std::size_t t) HWY_ATTR {
+          VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, for they wait for themselves
+          each(weights, [&](V8& four, std::size_t q) HWY_ATTR {
+            VI& dot = q % 2 ? others : dots;
+            dot = multiply_four<is_small<p>>(dot, four, values + t * p.sub_block + 4 * q);
           });
-          if (has_minimum) {
-            const VF minimum = numbers(layout, tile, from, s, 1, v * N);
-            each_sum([&](VF& sum, std::size_t t)
-                         HWY_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
-          }
+          sum = hn::MulAdd(hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[t])), scale, sum);
+        });
+        if (has_minimum) {
+          const VF minimum = numbers(layout, tile, from, s, 1, v * N);
+          each_sum([&](VF& sum, std::size_t t) HWY_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
         }
         from += layout.sub_block_bytes;
         values += T * p.sub_block;

@@ -19,6 +19,8 @@
 
 #include "hwy/contrib/math/math-inl.h"
 #include "ple/dtype/dtype.h"
+#include "ple/simd/columns-inl.h"
+#include "ple/simd/dot-inl.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/integers-inl.h"
 #include "ple/simd/scalar.h"
@@ -39,25 +41,42 @@ struct Simd {
                                   std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     // One token: short rows are read fastest one after another, long ones four at a time, each in pages of its own.
     const bool one_by_one = tokens == 1 && HWY_MAX_BYTES == 64 && cols * sizeof(T) < 8192;
-    const std::size_t whole = one_by_one ? 0 : rows - rows % tile_rows;
-    for (std::size_t r = 0; r < whole; r += tile_rows) {
-      for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
-        tile<tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
-                               y_stride);
-      });
+    multiply<Floats>(one_by_one, w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
+  }
+
+  /// Whether products of bf16 with bf16 are worth rounding activations for.
+  static bool multiplies_bf16() { return PairsOfBf16::runs_here(); }
+  static HWY_NOINLINE void round(const float* x, std::size_t n, bf16* y) {
+    const hn::RebindToUnsigned<D> du;
+    const hn::RebindToSigned<D> di;
+    const hn::Rebind<std::uint16_t, D> dh;
+    const std::size_t lanes = hn::Lanes(du);
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+      const V v = load(x + i);
+      const auto bits = hn::BitCast(du, v);
+      const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
+      const auto nearest = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fff))));
+      const auto none = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40));  // a NaN stays one
+      const auto all = hn::IfThenElse(hn::RebindMask(du, hn::Eq(v, v)), nearest, none);
+      hn::StoreU(hn::DemoteTo(dh, hn::BitCast(di, all)), dh, &y[i].bits);
     }
-    for (std::size_t r = whole; r < rows; ++r) {
-      for (std::size_t t = 0; t < tokens; ++t) {
-        tile<1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
-      }
-    }
+    for (; i < n; ++i) y[i] = to_bf16(x[i]);
+  }
+  static HWY_NOINLINE void matmul(const bf16* w, std::size_t w_stride, std::size_t rows, std::size_t cols,
+                                  const bf16* x, std::size_t x_stride, std::size_t tokens, float* y,
+                                  std::size_t y_stride) {
+    if (!PairsOfBf16::runs_here()) return Scalar::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
+    multiply<PairsOfBf16>(tokens == 1, w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
   }
 
 #if HWY_TARGET == HWY_SCALAR
   using Integers = ScalarIntegers;
+  using Columns = ScalarIntegers;
   static constexpr bool has_integers() { return true; }
 #else
   using Integers = HWY_NAMESPACE::Integers<BestDot>;
+  using Columns = ColumnProduct;
   static bool has_integers() { return BestDot::runs_here(); }
 #endif
   static std::size_t tile_bytes(std::size_t cols) { return Integers::tile_bytes(cols); }
@@ -67,6 +86,14 @@ struct Simd {
   static HWY_NOINLINE void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                   std::byte* memory) {
     has_integers() ? Integers::matmul(w, x, y, y_stride, memory) : Scalar::matmul(w, x, y, y_stride, memory);
+  }
+  static HWY_NOINLINE void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count,
+                                         const RowActivations& x, float* y) {
+    has_integers() ? Integers::multiply_rows(w, rows, count, x, y) : Scalar::multiply_rows(w, rows, count, x, y);
+  }
+  static HWY_NOINLINE void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows,
+                                            const QuantizedRows& x, std::size_t t, float* y) {
+    Columns::multiply_columns(w, first, rows, x, t, y);
   }
 
   template <StoredType T>
@@ -266,6 +293,34 @@ struct Simd {
   static constexpr std::size_t tile_rows = 4;
   static constexpr std::size_t tile_tokens = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64 ? 6 : 2;
 
+  /// A step of a product in f32.
+  struct Floats {
+    static constexpr std::size_t values = 1;  // for each lane
+    template <class W>
+    static HWY_INLINE V load(const W* p) {
+      return Simd::load(p);
+    }
+    static HWY_INLINE V multiply_add(V w, V x, V sum) { return hn::MulAdd(w, x, sum); }
+  };
+
+  template <class Step, class W, class X>
+  static HWY_INLINE void multiply(bool one_by_one, const W* w, std::size_t w_stride, std::size_t rows, std::size_t cols,
+                                  const X* x, std::size_t x_stride, std::size_t tokens, float* y,
+                                  std::size_t y_stride) {
+    const std::size_t whole = one_by_one ? 0 : rows - rows % tile_rows;
+    for (std::size_t r = 0; r < whole; r += tile_rows) {
+      for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
+        tile<Step, tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
+                                     y_stride);
+      });
+    }
+    for (std::size_t r = whole; r < rows; ++r) {
+      for (std::size_t t = 0; t < tokens; ++t) {
+        tile<Step, 1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
+      }
+    }
+  }
+
   /// Calls f(t, count) for tiles of `count` tokens, a constant, from token t on.
   template <class F>
   static HWY_INLINE void for_each_tile(std::size_t tokens, const F& f) {
@@ -311,20 +366,20 @@ struct Simd {
     if constexpr (R > 1) set_zero(sums.rest);
   }
 
-  template <std::size_t T>
-  static HWY_INLINE void load_tokens(const float* x, std::size_t stride, Vectors<T>& xs) {
-    xs.first = load(x);
-    if constexpr (T > 1) load_tokens(x + stride, stride, xs.rest);
+  template <class Step, std::size_t T, class X>
+  static HWY_INLINE void load_tokens(const X* x, std::size_t stride, Vectors<T>& xs) {
+    xs.first = Step::load(x);
+    if constexpr (T > 1) load_tokens<Step>(x + stride, stride, xs.rest);
   }
-  template <std::size_t T>
+  template <class Step, std::size_t T>
   static HWY_INLINE void multiply_add(V w, const Vectors<T>& xs, Vectors<T>& sums) {
-    sums.first = hn::MulAdd(w, xs.first, sums.first);
-    if constexpr (T > 1) multiply_add(w, xs.rest, sums.rest);
+    sums.first = Step::multiply_add(w, xs.first, sums.first);
+    if constexpr (T > 1) multiply_add<Step>(w, xs.rest, sums.rest);
   }
-  template <std::size_t R, std::size_t T, class W>
+  template <class Step, std::size_t R, std::size_t T, class W>
   static HWY_INLINE void multiply_add(const W* w, std::size_t stride, const Vectors<T>& xs, Sums<R, T>& sums) {
-    multiply_add(load(w), xs, sums.first);
-    if constexpr (R > 1) multiply_add(w + stride, stride, xs, sums.rest);
+    multiply_add<Step>(Step::load(w), xs, sums.first);
+    if constexpr (R > 1) multiply_add<Step>(w + stride, stride, xs, sums.rest);
   }
 
   template <std::size_t T>
@@ -338,18 +393,18 @@ struct Simd {
     if constexpr (R > 1) store_sums(sums.rest, y + 1, stride);
   }
 
-  template <std::size_t R, std::size_t T, class W>
-  static HWY_INLINE void tile(const W* w, std::size_t w_stride, std::size_t cols, const float* x, std::size_t x_stride,
+  template <class Step, std::size_t R, std::size_t T, class W, class X>
+  static HWY_INLINE void tile(const W* w, std::size_t w_stride, std::size_t cols, const X* x, std::size_t x_stride,
                               float* y, std::size_t y_stride) {
-    const std::size_t lanes = hn::Lanes(D());
+    const std::size_t step = Step::values * hn::Lanes(D());
     Sums<R, T> sums;
     Vectors<T> xs;
     set_zero(sums);
-    const std::size_t rest = cols % lanes, whole = cols - rest;
-    for (const W* const end = w + whole; w != end; w += lanes, x += lanes) {
-      load_tokens(x, x_stride, xs);
+    const std::size_t rest = cols % step, whole = cols - rest;
+    for (const W* const end = w + whole; w != end; w += step, x += step) {
+      load_tokens<Step>(x, x_stride, xs);
       if constexpr (R > 1 && T > 1) prefetch<R>(w + 2 * R * w_stride, w_stride);
-      multiply_add(w, w_stride, xs, sums);
+      multiply_add<Step>(w, w_stride, xs, sums);
     }
     store_sums(sums, y, y_stride);
     if (rest > 0) add_rest(w, w_stride, R, rest, x, x_stride, T, y, y_stride);
@@ -366,14 +421,16 @@ struct Simd {
   }
 
   /// What is left of the rows when they are no whole number of vectors; not inlined, because models have none left.
-  template <class W>
-  static HWY_NOINLINE void add_rest(const W* w, std::size_t w_stride, std::size_t rows, std::size_t count,
-                                    const float* x, std::size_t x_stride, std::size_t tokens, float* y,
-                                    std::size_t y_stride) {
-    for (std::size_t r = 0; r < rows; ++r) {
-      const V ws = load_some(w + r * w_stride, count);
-      for (std::size_t t = 0; t < tokens; ++t) {
-        y[t * y_stride + r] += sum_of(hn::Mul(ws, load_some(x + t * x_stride, count)));
+  template <class W, class X>
+  static HWY_NOINLINE void add_rest(const W* w, std::size_t w_stride, std::size_t rows, std::size_t count, const X* x,
+                                    std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
+    for (std::size_t begin = 0; begin < count; begin += hn::Lanes(D())) {
+      const std::size_t n = std::min(count - begin, hn::Lanes(D()));
+      for (std::size_t r = 0; r < rows; ++r) {
+        const V ws = load_some(w + r * w_stride + begin, n);
+        for (std::size_t t = 0; t < tokens; ++t) {
+          y[t * y_stride + r] += sum_of(hn::Mul(ws, load_some(x + t * x_stride + begin, n)));
+        }
       }
     }
   }
@@ -389,7 +446,7 @@ struct Simd {
     for (std::size_t i = 0; i < n; ++i, rows += stride) {
       set_tokens(weights + i, weights_stride, ws);
       if constexpr (T > 1) prefetch<tile_rows>(rows + 4 * tile_rows * stride, lanes);
-      multiply_add(rows, lanes, ws, sums);
+      multiply_add<Floats>(rows, lanes, ws, sums);
     }
     store_sums_as_they_are(sums, y, y_stride);
   }
@@ -400,7 +457,7 @@ struct Simd {
   }
   template <std::size_t R, std::size_t T>
   static HWY_INLINE void load_sums(const float* y, std::size_t stride, Sums<R, T>& sums) {
-    load_tokens(y, stride, sums.first);
+    load_tokens<Floats>(y, stride, sums.first);
     if constexpr (R > 1) load_sums(y + hn::Lanes(D()), stride, sums.rest);
   }
   template <std::size_t T>

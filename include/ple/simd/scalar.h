@@ -23,16 +23,24 @@ struct Scalar : ScalarIntegers {
   using ScalarIntegers::matmul;
 
   /// y[t, r] = sum_c w[r, c] * x[t, c]      w: [rows, cols], x: [tokens, cols], y: [tokens, rows]
-  template <StoredType T>
-  static void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
+  /// x is f32; or bf16, where weights are and multiplies_bf16 says that this is worth rounding for.
+  template <StoredType T, StoredType X>
+  static void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const X* x,
                      std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     for (std::size_t t = 0; t < tokens; ++t) {
       for (std::size_t r = 0; r < rows; ++r) {
         float sum = 0;
-        for (std::size_t c = 0; c < cols; ++c) sum += to_f32(w[r * w_stride + c]) * x[t * x_stride + c];
+        for (std::size_t c = 0; c < cols; ++c) sum += to_f32(w[r * w_stride + c]) * to_f32(x[t * x_stride + c]);
         y[t * y_stride + r] = sum;
       }
     }
+  }
+
+  static constexpr bool multiplies_bf16() { return false; }
+
+  /// y = x, to the nearest bf16
+  static void round(const float* x, std::size_t n, bf16* y) {
+    for (std::size_t i = 0; i < n; ++i) y[i] = to_bf16(x[i]);
   }
 
   /// y[t, c] += sum_i weights[t, i] * rows[i, c]      rows: [n, cols], weights: [tokens, n], y: [tokens, cols]

@@ -6,9 +6,12 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "ple/dtype/interleaved.h"
+#include "ple/simd/active_columns.h"
 #include "ple/simd/quantized_rows.h"
+#include "ple/simd/row_activations.h"
 
 namespace ple {
 
@@ -59,6 +62,56 @@ struct ScalarIntegers {
           sum = std::fma(static_cast<float>(dot) * x.scale(t, s), block.scale, sum);
           if (format.has_minimum) sum = std::fma(-block.minimum, x.sum(t, s), sum);
         }
+      }
+    }
+  }
+
+  /// y[i] = sum_c w[rows[i], c] * x[c] for `count` rows
+  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+                            float* y) {
+    const LooseLayout& layout = w.layout;
+    const std::size_t sub = layout.format->sub_block;
+    for (std::size_t i = 0; i < count; ++i) {
+      y[i] = 0;
+      for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
+        const SubBlock block = sub_block_of(layout, w.row(rows[i]), s);
+        const std::size_t in_tile = s % sub_blocks_per_tile;
+        const std::int8_t* values = x.values + (s - in_tile) * sub + 4 * in_tile;
+        std::int32_t dot = x.offsets[s];
+        for (std::size_t k = 0; k < sub; ++k) {
+          dot += block.integers[k] * values[k / 4 * 4 * sub_blocks_per_tile + k % 4];
+        }
+        y[i] = std::fma(static_cast<float>(dot) * x.scales[s], block.scale, y[i]);
+        if (layout.format->has_minimum) y[i] = std::fma(-block.minimum, x.sums[s], y[i]);
+      }
+    }
+  }
+
+  /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows, from the columns whose x is not 0; the sums of `matmul`.
+  /// `first` is a multiple of ColumnLayout::group.
+  static void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
+                               std::size_t t, float* y) {
+    const ColumnLayout& layout = w.layout;
+    std::fill_n(y, rows, 0.0f);
+    ActiveColumns active;
+    for (std::size_t s = active.find(w, x, t, 0); s > 0; s = active.find(w, x, t, s)) {
+      const auto number = [&](std::size_t at) {
+        const std::byte* p = active.numbers + at * layout.number_size;
+        f16 half;
+        float whole;
+        if (layout.format->has_super) return std::memcpy(&whole, p, sizeof whole), whole;
+        return std::memcpy(&half, p, sizeof half), to_f32(half);
+      };
+      for (std::size_t r = 0; r < rows; ++r) {
+        const std::size_t row = first + r, in_group = row % ColumnLayout::group;
+        const std::size_t byte = (row - in_group) / 2 + in_group % 16, shift = in_group / 16 * 4;
+        float dot = active.offset;
+        for (std::size_t k = 0; k < active.count; ++k) {
+          const int code = layout.halves ? active.codes[k][byte] >> shift & 15 : active.codes[k][row];
+          dot += static_cast<float>(code) * active.values[k];
+        }
+        y[r] = std::fma(dot * active.scale, number(row), y[r]);
+        if (layout.format->has_minimum) y[r] = std::fma(-number(layout.height + row), active.sum, y[r]);
       }
     }
   }

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// A matrix of a block type laid out column by column, for products with vectors that are mostly 0: those columns whose
+// value is not 0 are read, and no others. Blocks run along rows, so a block's numbers stand before the columns that it
+// has values of, for all rows. In plain C++; simd/columns-inl.h multiplies.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "ple/core/memory.h"
+#include "ple/dtype/integers.h"
+
+namespace ple {
+
+/// Where things lie. For each sub-block of the rows, from its beginning on:
+///
+///   0              [1 or 2, row]: its scale and minimum; f16, or f32 where a type multiplies two numbers for them
+///   number_bytes   [sub_block, row]: columns of codes
+///
+/// There are `height` rows, whole groups of 32, the last of which count nothing where the matrix has none. Codes of up
+/// to 4 bits lie in 16 bytes for each group: rows 0 to 15 in the lower halves, 16 to 31 in the upper. Others are bytes,
+/// and of types with a table what stands there, plus 128.
+struct ColumnLayout {
+  static constexpr std::size_t group = 32;
+
+  const IntegerFormat* format = nullptr;
+  std::size_t height = 0, sub_blocks = 0;
+  bool halves = false;  ///< codes are half bytes
+  std::size_t number_size = 0, number_bytes = 0, column_bytes = 0, sub_block_bytes = 0;
+
+  ColumnLayout() = default;
+  /// cols: whole blocks of `dtype`, an integer type.
+  ColumnLayout(Dtype dtype, std::size_t rows, std::size_t cols)
+      : format(&integer_format(dtype)),
+        height((rows + group - 1) / group * group),
+        sub_blocks(cols / format->sub_block),
+        halves(format->bits <= 4 && !format->has_table),
+        number_size(format->has_super ? sizeof(float) : sizeof(f16)),
+        number_bytes(height * number_size * (format->has_minimum ? 2 : 1)),
+        column_bytes(halves ? height / 2 : height),
+        sub_block_bytes(number_bytes + format->sub_block * column_bytes) {}
+
+  std::size_t bytes() const { return sub_blocks * sub_block_bytes; }
+};
+
+/// Lays the values of chunk c of all `rows` rows, which are `row_bytes` apart, into `columns`.
+inline void store_columns(const ColumnLayout& layout, std::size_t c, const std::byte* rows, std::size_t row_bytes,
+                          std::size_t count, std::size_t chunk_bytes, std::byte* columns) {
+  constexpr std::size_t group = ColumnLayout::group;
+  const IntegerFormat& format = *layout.format;
+  const std::size_t sub = format.sub_block, first = c * values_per_chunk / sub,
+                    n = std::min(values_per_chunk / sub, layout.sub_blocks - first);
+  CodeChunk chunk;
+  std::uint8_t codes[values_per_chunk][group];
+  for (std::size_t r = 0; r < layout.height; r += group) {
+    for (std::size_t i = 0; i < group; ++i) {
+      if (r + i < count) {
+        format.unpack(rows + (r + i) * row_bytes + c * chunk_bytes, n, chunk);
+      } else {
+        chunk = {};
+      }
+      for (std::size_t k = 0; k < n * sub; ++k) {
+        codes[k][i] = format.has_table ? static_cast<std::uint8_t>(iq4_values[chunk.codes[k]] + 128) : chunk.codes[k];
+      }
+      const auto put = [&](std::size_t s, std::size_t kind, std::uint16_t number, std::uint16_t super) {
+        std::byte* to =
+            columns + (first + s) * layout.sub_block_bytes + (kind * layout.height + r + i) * layout.number_size;
+        if (!format.has_super) return static_cast<void>(std::memcpy(to, &number, sizeof number));
+        const float product = to_f32(f16{super}) * static_cast<float>(static_cast<std::int8_t>(number));
+        std::memcpy(to, &product, sizeof product);
+      };
+      for (std::size_t s = 0; s < n; ++s) {
+        put(s, 0, chunk.scales[s], chunk.super_scale);
+        if (format.has_minimum) put(s, 1, chunk.minimums[s], chunk.super_minimum);
+      }
+    }
+    for (std::size_t k = 0; k < n * sub; ++k) {
+      auto* column = reinterpret_cast<std::uint8_t*>(columns + (first + k / sub) * layout.sub_block_bytes +
+                                                     layout.number_bytes + k % sub * layout.column_bytes);
+      if (!layout.halves) {
+        std::copy_n(codes[k], group, column + r);
+        continue;
+      }
+      for (std::size_t i = 0; i < group / 2; ++i) {
+        column[r / 2 + i] = static_cast<std::uint8_t>(codes[k][i] | codes[k][group / 2 + i] << 4);
+      }
+    }
+  }
+}
+
+/// A matrix in columns.
+struct IntegerColumns {
+  ColumnLayout layout;
+  const std::byte* data = nullptr;
+};
+
+}  // namespace ple

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of integer weights in columns with 8-bit activations of which most are 0. Included once per target.
+#if defined(PLE_SIMD_COLUMNS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_COLUMNS_INL_H_
+#undef PLE_SIMD_COLUMNS_INL_H_
+#else
+#define PLE_SIMD_COLUMNS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "ple/simd/highway-inl.h"
+
+#include "ple/simd/active_columns.h"
+#include "ple/simd/f16-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace ple {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Sums of integers are computed in f32, exactly, since they are below 2^24: the results are those of Integers::matmul.
+class ColumnProduct {
+ public:
+  /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows; `first` is a multiple of ColumnLayout::group.
+  static HWY_INLINE void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows,
+                                          const QuantizedRows& x, std::size_t t, float* y) {
+    std::fill_n(y, rows, 0.0f);
+    HWY_ALIGN float end[group] = {};  // the last rows, where they are no whole group
+    // Memory is asked for two sub-blocks ahead: which columns come next nobody but us knows.
+    ActiveColumns ring[3];
+    std::size_t next = ring[0].find(w, x, t, 0), found = next > 0 ? 1 : 0;
+    if (next > 0) next = ring[1].find(w, x, t, next), found += next > 0;
+    for (std::size_t i = 0; i < found; ++i) {
+      ActiveColumns& ahead = ring[(i + 2) % 3];
+      ahead.count = 0;
+      if (next > 0) next = ahead.find(w, x, t, next), found += next > 0;
+      const ActiveColumns& active = ring[i % 3];
+      for (std::size_t r = 0; r < rows; r += group) {
+        if (next > 0) prefetch(w.layout, ahead, first + r);
+        add(w.layout, active, first + r, r + group <= rows ? y + r : end);
+      }
+    }
+    std::copy_n(end, rows % group, y + rows - rows % group);
+  }
+
+ private:
+  using DF = hn::CappedTag<float, 16>;
+  using DI = hn::Rebind<std::int32_t, DF>;
+  using D8 = hn::Rebind<std::uint8_t, DF>;
+  using VF = hn::Vec<DF>;
+  using VI = hn::Vec<DI>;
+  static constexpr std::size_t N = hn::MaxLanes(DF()), group = ColumnLayout::group;
+
+  static HWY_INLINE void prefetch(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row) {
+    const std::size_t code_bytes = layout.halves ? 2 * alignment : alignment;  // rows in a cache line
+    for (std::size_t i = 0; i < group * layout.number_size; i += alignment) {
+      hwy::Prefetch(active.numbers + row * layout.number_size + i);
+    }
+    if (row % code_bytes != 0) return;
+    for (std::size_t k = 0; k < active.count; ++k) hwy::Prefetch(active.codes[k] + row * alignment / code_bytes);
+  }
+
+  /// y += what a sub-block adds to the rows of a group
+  static HWY_INLINE void add(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, float* y) {
+    for (std::size_t v = 0; v < group / 2; v += N) {
+      VF low = hn::Set(DF(), active.offset), high = low;
+      if (layout.halves) {
+        for (std::size_t k = 0; k < active.count; ++k) {
+          const VF value = hn::Set(DF(), active.values[k]);
+          const VI both = widen(active.codes[k] + row / 2 + v);
+          low = hn::MulAdd(hn::ConvertTo(DF(), hn::And(both, hn::Set(DI(), 15))), value, low);
+          high = hn::MulAdd(hn::ConvertTo(DF(), hn::ShiftRight<4>(both)), value, high);
+        }
+      } else {
+        for (std::size_t k = 0; k < active.count; ++k) {
+          const VF value = hn::Set(DF(), active.values[k]);
+          low = hn::MulAdd(hn::ConvertTo(DF(), widen(active.codes[k] + row + v)), value, low);
+          high = hn::MulAdd(hn::ConvertTo(DF(), widen(active.codes[k] + row + group / 2 + v)), value, high);
+        }
+      }
+      add_sum(layout, active, row + v, low, y + v);
+      add_sum(layout, active, row + group / 2 + v, high, y + group / 2 + v);
+    }
+  }
+
+  static HWY_INLINE void add_sum(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, VF dots,
+                                 float* y) {
+    const DF d;
+    VF sum = hn::LoadU(d, y);
+    sum = hn::MulAdd(hn::Mul(dots, hn::Set(d, active.scale)), numbers(layout, active.numbers, row), sum);
+    if (layout.format->has_minimum) {
+      sum = hn::NegMulAdd(numbers(layout, active.numbers, layout.height + row), hn::Set(d, active.sum), sum);
+    }
+    hn::StoreU(sum, d, y);
+  }
+
+  static HWY_INLINE VI widen(const std::uint8_t* codes) { return hn::PromoteTo(DI(), hn::LoadU(D8(), codes)); }
+
+  static HWY_INLINE VF numbers(const ColumnLayout& layout, const std::byte* all, std::size_t at) {
+    if (layout.format->has_super) return hn::LoadU(DF(), reinterpret_cast<const float*>(all) + at);
+    return promote_f16(DF(),
+                       hn::LoadU(hn::Rebind<std::uint16_t, DF>(), reinterpret_cast<const std::uint16_t*>(all) + at));
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ple
+HWY_AFTER_NAMESPACE();
+#endif  // PLE_SIMD_COLUMNS_INL_H_
