@@ -31,8 +31,8 @@ inline double normal_quantile(double share) {
 ///
 /// Only rows of Wup and columns of Wdown whose gate is not 0 are read and multiplied. So that a column can be read
 /// alone there is a copy of Wdown with rows and columns exchanged; of types of blocks, rows of Wup and columns of Wdown
-/// lie each by themselves, and that is their only copy in memory (lay_out). Without it products with blocks read all.
-/// Sums run in the same order in each of these ways, and whatever the number of tokens.
+/// lie each by themselves, and that is their only copy in memory (lay_out_up, lay_out_down). Without it products with
+/// blocks read all. Sums run in the same order whatever the number of tokens.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;

@@ -381,8 +381,9 @@ struct Integers {
       const std::int32_t* offsets = &x.offset(first, 0);
       const std::byte* from = tile + layout.sub_blocks_at;
       for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
-        if constexpr (T == 1 && p.low == 8) {  // a cache line for every four products: faster than a core looks ahead
-          for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) hwy::Prefetch(from + 1024 + i);
+        if constexpr (T > 1 || p.low == 8) {  // busy for long, or a cache line for every four products: a core does not
+          constexpr std::size_t ahead = T > 1 ? 3072 : 1024;  // look as far ahead by itself as memory is away
+          for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) hwy::Prefetch(from + ahead + i);
         }
         Vectors<V8, p.sub_block / 4> weights;
         unpack_fours<p>(reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes), v, weights);
