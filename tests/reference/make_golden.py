@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import sys
 
+import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -139,6 +140,16 @@ def run(model, tokens, rows=lambda hidden: hidden[0]):
 
 
 @torch.no_grad()
+def off_by(found, expected):
+    """The largest difference, in ranges of what is expected."""
+    return float(np.abs(found - expected).max()) / float(expected.max() - expected.min())
+
+
+def rounds_as_the_reference(found, expected, low):
+    """Whether logits from activations in bf16 are no further from those in f32 than `low`, the reference in bf16 throughout, is."""
+    return float(np.square(found - expected).mean()) <= float(np.square(low - expected).mean())
+
+
 def run_cut(model, tokens, chunk):
     """The same logits with the text cut in chunks."""
     cache, all_logits = None, []
