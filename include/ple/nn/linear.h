@@ -33,8 +33,8 @@ void for_each_row(Executor& executor, std::size_t rows, std::size_t cost, F&& f)
   }
 }
 
-/// Whole cache lines.
-constexpr std::size_t lines(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+/// Bytes rounded up to whole cache lines.
+constexpr std::size_t aligned_size(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
 /// Memory for a moment: the executor's if that suffices, else its own, for a caller whose executor has none.
 class ScratchMemory {
@@ -57,15 +57,15 @@ template <Backend B>
 struct IntegerScratch {
   std::size_t activations, tile, weights;  ///< bytes: of all tokens; of a part's unpacked weights; of its rows
   IntegerScratch(std::size_t tokens, std::size_t cols)
-      : activations(lines(QuantizedRows::bytes(tokens, cols))),
-        tile(lines(B::tile_bytes(cols))),
+      : activations(aligned_size(QuantizedRows::bytes(tokens, cols))),
+        tile(aligned_size(B::tile_bytes(cols))),
         weights(most_tile_bytes(cols)) {}
   std::size_t bytes(std::size_t parts) const { return activations + parts * (tile + weights); }
 
  private:
   /// Of any type's tile: no code has more than 8 bits, no number of a sub-block of 16 values more than 32.
   static std::size_t most_tile_bytes(std::size_t cols) {
-    return lines(rows_per_tile * (cols + cols / 16 * 4 + (cols / values_per_chunk + 1) * 4) + 2 * alignment);
+    return aligned_size(rows_per_tile * (cols + cols / 16 * 4 + (cols / values_per_chunk + 1) * 4) + 2 * alignment);
   }
 };
 

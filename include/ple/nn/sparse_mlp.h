@@ -121,8 +121,8 @@ struct SparseMlp : Mlp<T, B> {
     const IntegerRows& rows = up_rows_.rows();
     const Dtype dtype = up.weight.dtype();
     const std::size_t sub_block = rows.layout.format->sub_block,
-                      quantized_bytes = lines(QuantizedRows::bytes(1, x.cols)),
-                      token_bytes = quantized_bytes + lines(RowActivations::bytes(x.cols));
+                      quantized_bytes = aligned_size(QuantizedRows::bytes(1, x.cols)),
+                      token_bytes = quantized_bytes + aligned_size(RowActivations::bytes(x.cols));
     const ScratchMemory scratch(executor, x.rows * token_bytes);
     const auto token = [&](std::size_t t) {
       return RowActivations(x.cols, sub_block, scratch.at(t * token_bytes, token_bytes).subspan(quantized_bytes));
