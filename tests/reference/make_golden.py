@@ -139,7 +139,6 @@ def run(model, tokens, rows=lambda hidden: hidden[0]):
     return logits, torch.stack(layers), ple[0][0] if ple else None
 
 
-@torch.no_grad()
 def off_by(found, expected):
     """The largest difference, in ranges of what is expected."""
     return float(np.abs(found - expected).max()) / float(expected.max() - expected.min())
@@ -150,6 +149,7 @@ def rounds_as_the_reference(found, expected, low):
     return float(np.square(found - expected).mean()) <= float(np.square(low - expected).mean())
 
 
+@torch.no_grad()
 def run_cut(model, tokens, chunk):
     """The same logits with the text cut in chunks."""
     cache, all_logits = None, []

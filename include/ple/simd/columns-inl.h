@@ -35,7 +35,6 @@ class ColumnProduct {
     if (next > 0) next = ring[1].find(w, x, t, next), found += next > 0;
     for (std::size_t i = 0; i < found; ++i) {
       ActiveColumns& ahead = ring[(i + 2) % 3];
-      ahead.count = 0;
       if (next > 0) next = ahead.find(w, x, t, next), found += next > 0;
       const ActiveColumns& active = ring[i % 3];
       for (std::size_t r = 0; r < rows; r += group) {
