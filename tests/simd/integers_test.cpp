@@ -7,39 +7,23 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
+
+#include "random_blocks.h"
 
 namespace ple::integers_test {
 
 namespace {
 
-/// Random blocks with finite scales, [rows, cols].
+using testing::for_each_integer_type, testing::for_scalar_and_each_backend;
+
 template <class T>
 std::vector<std::byte> random_weights(std::size_t rows, std::size_t cols, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0, 1);
-  std::vector<T> blocks(rows * cols / DtypeTraits<T>::values_per_block);
-  for (T& block : blocks) {
-    auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
-    for (std::size_t i = 0; i < sizeof block; ++i) bytes[i] = static_cast<std::uint8_t>(generator());
-    const auto small = [&] { return to_f16(0.01f * normal(generator)); };
-    block.scale = small();
-    if constexpr (requires { block.min_scale; }) block.min_scale = small();
-    if constexpr (requires { block.minimum; }) block.minimum = small();
-  }
-  std::vector<std::byte> all(blocks.size() * sizeof(T));
-  std::memcpy(all.data(), blocks.data(), all.size());
-  return all;
-}
-
-template <class F>
-void for_each_integer_type(F&& f) {
-  for (const Dtype dtype : all_dtypes) {
-    with_dtype(dtype, [&]<class T>() {
-      if constexpr (IntegerType<T>) f.template operator()<T>();
-    });
-  }
+  const auto blocks = testing::random_blocks<T>(rows, cols, seed);
+  const auto bytes = std::as_bytes(std::span(blocks));
+  return {bytes.begin(), bytes.end()};
 }
 
 std::vector<float> random_values(std::size_t n, unsigned seed) {
@@ -80,16 +64,6 @@ Product product(const std::vector<std::byte>& w, std::size_t rows, std::size_t c
   p.y.assign(tokens * (rows + 3), -1.0f);
   B::matmul({dtype, InterleavedLayout(dtype, cols), tiles.data(), rows}, p.x, p.y.data(), rows + 3, tile.data());
   return p;
-}
-
-template <class F>
-void for_scalar_and_each_backend(F&& f) {
-  f.template operator()<Scalar>();
-  for_each_backend([&]<Backend B>() {
-    const std::string backend = B::name();
-    CAPTURE(backend);
-    f.template operator()<B>();
-  });
 }
 
 constexpr std::size_t shapes[][2] = {{1, 256}, {5, 512}, {16, 768}, {33, 256}, {50, 1536}};

@@ -9,52 +9,25 @@
 #include <cstring>
 #include <limits>
 #include <random>
-#include <string>
+#include <span>
 #include <vector>
 
 #include "ple/tensor/sparse_weights.h"
+#include "random_blocks.h"
 
 namespace ple::sparse_weights_test {
 
 namespace {
 
-/// Random blocks with finite scales, [rows, cols].
+using testing::for_each_integer_type, testing::for_scalar_and_each_backend;
+
 template <class T>
 Matrix<Any> random_matrix(std::size_t rows, std::size_t cols, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0, 0.01f);
-  auto blocks = std::make_shared<std::vector<T>>(rows * cols / DtypeTraits<T>::values_per_block);
-  for (T& block : *blocks) {
-    auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
-    for (std::size_t i = 0; i < sizeof block; ++i) bytes[i] = static_cast<std::uint8_t>(generator());
-    block.scale = to_f16(normal(generator));
-    if constexpr (requires { block.min_scale; }) block.min_scale = to_f16(normal(generator));
-    if constexpr (requires { block.minimum; }) block.minimum = to_f16(normal(generator));
-  }
-  const auto* data = reinterpret_cast<const std::byte*>(blocks->data());
-  const std::size_t bytes = blocks->size() * sizeof(T);
+  const auto blocks = std::make_shared<std::vector<T>>(testing::random_blocks<T>(rows, cols, seed));
+  const auto bytes = std::as_bytes(std::span(*blocks));
   Matrix<Any> matrix(rows, cols);
-  matrix.load(Tensor{"memory", "random", DtypeTraits<T>::id, {rows, cols}, data, bytes, std::move(blocks)});
+  matrix.load(Tensor{"memory", "random", DtypeTraits<T>::id, {rows, cols}, bytes.data(), bytes.size(), blocks});
   return matrix;
-}
-
-template <class F>
-void for_each_integer_type(F&& f) {
-  for (const Dtype dtype : all_dtypes) {
-    with_dtype(dtype, [&]<class T>() {
-      if constexpr (IntegerType<T>) f.template operator()<T>();
-    });
-  }
-}
-
-template <class F>
-void for_scalar_and_each_backend(F&& f) {
-  f.template operator()<Scalar>();
-  for_each_backend([&]<Backend B>() {
-    const std::string backend = B::name();
-    CAPTURE(backend);
-    f.template operator()<B>();
-  });
 }
 
 /// Tokens of which each has another share of values that are not 0: none, few, all.

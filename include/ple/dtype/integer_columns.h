@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "ple/core/memory.h"
 #include "ple/dtype/integers.h"
@@ -28,7 +27,7 @@ struct ColumnLayout {
   const IntegerFormat* format = nullptr;
   std::size_t height = 0, sub_blocks = 0;
   bool halves = false;  ///< codes are half bytes
-  std::size_t number_size = 0, number_bytes = 0, column_bytes = 0, sub_block_bytes = 0;
+  std::size_t number_bytes = 0, column_bytes = 0, sub_block_bytes = 0;
 
   ColumnLayout() = default;
   /// cols: whole blocks of `dtype`, an integer type.
@@ -37,15 +36,14 @@ struct ColumnLayout {
         height((rows + group - 1) / group * group),
         sub_blocks(cols / format->sub_block),
         halves(format->bits <= 4 && !format->has_table),
-        number_size(format->has_super ? sizeof(float) : sizeof(f16)),
-        number_bytes(height * number_size * (format->has_minimum ? 2 : 1)),
+        number_bytes(height * whole_number_size(*format) * (format->has_minimum ? 2 : 1)),
         column_bytes(halves ? height / 2 : height),
         sub_block_bytes(number_bytes + format->sub_block * column_bytes) {}
 
   std::size_t bytes() const { return sub_blocks * sub_block_bytes; }
 };
 
-/// Lays the values of chunk c of all `rows` rows, which are `row_bytes` apart, into `columns`.
+/// Lays the values of chunk c of `count` rows, which are `row_bytes` apart, into `columns`.
 inline void store_columns(const ColumnLayout& layout, std::size_t c, const std::byte* rows, std::size_t row_bytes,
                           std::size_t count, std::size_t chunk_bytes, std::byte* columns) {
   constexpr std::size_t group = ColumnLayout::group;
@@ -65,11 +63,8 @@ inline void store_columns(const ColumnLayout& layout, std::size_t c, const std::
         codes[k][i] = format.has_table ? static_cast<std::uint8_t>(iq4_values[chunk.codes[k]] + 128) : chunk.codes[k];
       }
       const auto put = [&](std::size_t s, std::size_t kind, std::uint16_t number, std::uint16_t super) {
-        std::byte* to =
-            columns + (first + s) * layout.sub_block_bytes + (kind * layout.height + r + i) * layout.number_size;
-        if (!format.has_super) return static_cast<void>(std::memcpy(to, &number, sizeof number));
-        const float product = to_f32(f16{super}) * static_cast<float>(static_cast<std::int8_t>(number));
-        std::memcpy(to, &product, sizeof product);
+        std::byte* numbers = columns + (first + s) * layout.sub_block_bytes;
+        store_number(format, number, super, numbers + (kind * layout.height + r + i) * whole_number_size(format));
       };
       for (std::size_t s = 0; s < n; ++s) {
         put(s, 0, chunk.scales[s], chunk.super_scale);

@@ -282,4 +282,31 @@ constexpr const IntegerFormat& integer_format(Dtype dtype) {
 
 constexpr bool is_integer_type(Dtype dtype) { return integer_format(dtype).unpack != nullptr; }
 
+/// Bytes of a sub-block's scale or minimum where it is stored as one number: f16, or f32 for types that multiply two.
+constexpr std::size_t whole_number_size(const IntegerFormat& format) {
+  return format.has_super ? sizeof(float) : sizeof(f16);
+}
+
+/// Stores it so. `number`, `super`: as CodeChunk has them.
+inline void store_number(const IntegerFormat& format, std::uint16_t number, std::uint16_t super, std::byte* to) {
+  if (!format.has_super) {
+    std::memcpy(to, &number, sizeof number);
+    return;
+  }
+  const float product = to_f32(f16{super}) * static_cast<float>(static_cast<std::int8_t>(number));
+  std::memcpy(to, &product, sizeof product);
+}
+
+/// Number `at` of those that lie so from `numbers` on.
+inline float load_number(const IntegerFormat& format, const std::byte* numbers, std::size_t at) {
+  f16 half;
+  float whole;
+  if (format.has_super) {
+    std::memcpy(&whole, numbers + at * sizeof whole, sizeof whole);
+    return whole;
+  }
+  std::memcpy(&half, numbers + at * sizeof half, sizeof half);
+  return to_f32(half);
+}
+
 }  // namespace ple

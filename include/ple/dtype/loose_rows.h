@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "ple/dtype/interleaved.h"
 
@@ -23,7 +22,7 @@ struct LooseLayout {
   const IntegerFormat* format = nullptr;
   std::size_t sub_blocks = 0, tiles = 0;
   int low_bits = 0, high_bits = 0;
-  std::size_t number_size = 0, number_bytes = 0, tile_bytes = 0, row_bytes = 0;
+  std::size_t number_bytes = 0, tile_bytes = 0, row_bytes = 0;
 
   LooseLayout() = default;
   /// cols: whole blocks of `dtype`, an integer type.
@@ -34,8 +33,7 @@ struct LooseLayout {
     tiles = (sub_blocks + sub_blocks_per_tile - 1) / sub_blocks_per_tile;
     low_bits = same.low_bits;
     high_bits = same.high_bits;
-    number_size = format->has_super ? sizeof(float) : sizeof(f16);
-    number_bytes = sub_blocks_per_tile * number_size * (format->has_minimum ? 2 : 1);
+    number_bytes = sub_blocks_per_tile * whole_number_size(*format) * (format->has_minimum ? 2 : 1);
     tile_bytes = number_bytes + high_plane_at() + plane_bytes(high_bits);
     row_bytes = tiles * tile_bytes;
   }
@@ -63,10 +61,7 @@ inline void loosen(const LooseLayout& layout, const std::byte* blocks, std::size
     std::byte* tile = row + s / sub_blocks_per_tile * layout.tile_bytes;
     const std::size_t i = s % sub_blocks_per_tile, in_chunk = s % per_chunk;
     const auto put = [&](std::size_t kind, std::uint16_t number, std::uint16_t super) {
-      std::byte* to = tile + (kind * sub_blocks_per_tile + i) * layout.number_size;
-      if (!format.has_super) return static_cast<void>(std::memcpy(to, &number, sizeof number));
-      const float product = to_f32(f16{super}) * static_cast<float>(static_cast<std::int8_t>(number));
-      std::memcpy(to, &product, sizeof product);
+      store_number(format, number, super, tile + (kind * sub_blocks_per_tile + i) * whole_number_size(format));
     };
     put(0, chunk.scales[in_chunk], chunk.super_scale);
     if (format.has_minimum) put(1, chunk.minimums[in_chunk], chunk.super_minimum);
@@ -81,15 +76,11 @@ inline void loosen(const LooseLayout& layout, const std::byte* blocks, std::size
 /// Sub-block s of a loose row.
 inline SubBlock sub_block_of(const LooseLayout& layout, const std::byte* row, std::size_t s) {
   const std::byte* tile = row + s / sub_blocks_per_tile * layout.tile_bytes;
-  const auto number = [&](std::size_t at) {
-    f16 half;
-    float whole;
-    if (layout.format->has_super) return std::memcpy(&whole, tile + at * sizeof whole, sizeof whole), whole;
-    return std::memcpy(&half, tile + at * sizeof half, sizeof half), to_f32(half);
-  };
   SubBlock block = {};
-  block.scale = number(s % sub_blocks_per_tile);
-  if (layout.format->has_minimum) block.minimum = number(sub_blocks_per_tile + s % sub_blocks_per_tile);
+  block.scale = load_number(*layout.format, tile, s % sub_blocks_per_tile);
+  if (layout.format->has_minimum) {
+    block.minimum = load_number(*layout.format, tile, sub_blocks_per_tile + s % sub_blocks_per_tile);
+  }
   detail::get_codes(*layout.format, layout.low_bits, reinterpret_cast<const std::uint8_t*>(tile + layout.number_bytes),
                     s % sub_blocks_per_tile, block.integers);
   return block;

@@ -55,8 +55,9 @@ class ColumnProduct {
 
   static HWY_INLINE void prefetch(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row) {
     const std::size_t code_bytes = layout.halves ? 2 * alignment : alignment;  // rows in a cache line
-    for (std::size_t i = 0; i < group * layout.number_size; i += alignment) {
-      hwy::Prefetch(active.numbers + row * layout.number_size + i);
+    const std::size_t size = whole_number_size(*layout.format);
+    for (std::size_t i = 0; i < group * size; i += alignment) {
+      hwy::Prefetch(active.numbers + row * size + i);
     }
     if (row % code_bytes != 0) return;
     for (std::size_t k = 0; k < active.count; ++k) hwy::Prefetch(active.codes[k] + row * alignment / code_bytes);
@@ -99,9 +100,7 @@ class ColumnProduct {
   static HWY_INLINE VI widen(const std::uint8_t* codes) { return hn::PromoteTo(DI(), hn::LoadU(D8(), codes)); }
 
   static HWY_INLINE VF numbers(const ColumnLayout& layout, const std::byte* all, std::size_t at) {
-    if (layout.format->has_super) return hn::LoadU(DF(), reinterpret_cast<const float*>(all) + at);
-    return promote_f16(DF(),
-                       hn::LoadU(hn::Rebind<std::uint16_t, DF>(), reinterpret_cast<const std::uint16_t*>(all) + at));
+    return load_numbers(DF(), layout.format->has_super, all, at);
   }
 };
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// f16 to f32, included once per target.
+// f16 to f32, and numbers that are either. Included once per target.
 #if defined(PLE_SIMD_F16_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_F16_INL_H_
 #undef PLE_SIMD_F16_INL_H_
 #else
 #define PLE_SIMD_F16_INL_H_
 #endif
+
+#include <cstddef>
+#include <cstdint>
 
 #include "ple/simd/highway-inl.h"
 
@@ -33,6 +36,13 @@ HWY_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
   const auto is_special = hn::RebindMask(d, hn::Gt(hn::BitCast(di, magnitude), hn::Set(di, 0x7bff)));
   return hn::Or(hn::IfThenElse(is_special, special, value), hn::BitCast(d, sign));
 #endif
+}
+
+/// As many numbers as d has lanes, from the at-th of `all` on: f32, or f16.
+template <class D>
+HWY_INLINE hn::Vec<D> load_numbers(D d, bool are_f32, const std::byte* all, std::size_t at) {
+  if (are_f32) return hn::LoadU(d, reinterpret_cast<const float*>(all) + at);
+  return promote_f16(d, hn::LoadU(hn::Rebind<std::uint16_t, D>(), reinterpret_cast<const std::uint16_t*>(all) + at));
 }
 
 }  // namespace HWY_NAMESPACE

@@ -318,9 +318,7 @@ struct Integers {
   }
 
   static HWY_INLINE VF loose_numbers(const LooseLayout& layout, const std::byte* tile, std::size_t at) {
-    if (layout.format->has_super) return hn::LoadU(DF(), reinterpret_cast<const float*>(tile) + at);
-    return promote_f16(DF(),
-                       hn::LoadU(hn::Rebind<std::uint16_t, DF>(), reinterpret_cast<const std::uint16_t*>(tile) + at));
+    return load_numbers(DF(), layout.format->has_super, tile, at);
   }
 
   /// One token, from the cache of the core that made it: all lines at once, not each when its turn comes.

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "ple/dtype/interleaved.h"
 #include "ple/simd/active_columns.h"
@@ -95,13 +94,7 @@ struct ScalarIntegers {
     std::fill_n(y, rows, 0.0f);
     ActiveColumns active;
     for (std::size_t s = active.find(w, x, t, 0); s > 0; s = active.find(w, x, t, s)) {
-      const auto number = [&](std::size_t at) {
-        const std::byte* p = active.numbers + at * layout.number_size;
-        f16 half;
-        float whole;
-        if (layout.format->has_super) return std::memcpy(&whole, p, sizeof whole), whole;
-        return std::memcpy(&half, p, sizeof half), to_f32(half);
-      };
+      const auto number = [&](std::size_t at) { return load_number(*layout.format, active.numbers, at); };
       for (std::size_t r = 0; r < rows; ++r) {
         const std::size_t row = first + r, in_group = row % ColumnLayout::group;
         const std::size_t byte = (row - in_group) / 2 + in_group % 16, shift = in_group / 16 * 4;

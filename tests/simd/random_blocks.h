@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Random weights of block types, and loops over these types and over backends, for the tests of their products.
+#pragma once
+
+#include "ple/dispatch.h"
+
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace ple::testing {
+
+/// Blocks of random bits with finite scales, [rows, cols].
+template <class T>
+std::vector<T> random_blocks(std::size_t rows, std::size_t cols, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal(0, 1);
+  std::vector<T> blocks(rows * cols / DtypeTraits<T>::values_per_block);
+  for (T& block : blocks) {
+    auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
+    for (std::size_t i = 0; i < sizeof block; ++i) bytes[i] = static_cast<std::uint8_t>(generator());
+    const auto small = [&] { return to_f16(0.01f * normal(generator)); };
+    block.scale = small();
+    if constexpr (requires { block.min_scale; }) block.min_scale = small();
+    if constexpr (requires { block.minimum; }) block.minimum = small();
+  }
+  return blocks;
+}
+
+template <class F>
+void for_each_integer_type(F&& f) {
+  for (const Dtype dtype : all_dtypes) {
+    with_dtype(dtype, [&]<class T>() {
+      if constexpr (IntegerType<T>) f.template operator()<T>();
+    });
+  }
+}
+
+template <class F>
+void for_scalar_and_each_backend(F&& f) {
+  f.template operator()<Scalar>();
+  for_each_backend([&]<Backend B>() {
+    const std::string backend = B::name();
+    CAPTURE(backend);
+    f.template operator()<B>();
+  });
+}
+
+}  // namespace ple::testing
