@@ -50,7 +50,7 @@ inline Machine mean_of(const Machine& a, const Machine& b) {
 /// to second, on a virtual one as its cores are moved to others.
 class MachineMeter {
  public:
-  /// `file` is mapped for mapped_read: its first GiB. Errors: those of MappedFile.
+  /// `file` is mapped for mapped_read: its first 256 MiB. Errors: those of MappedFile.
   MachineMeter(std::size_t threads, const std::filesystem::path& file)
       : threads_(threads), map_(ple::MappedFile::open(file)), memory_(buffer_bytes()), sums_(threads) {
     ple::use_huge_pages(memory_);
@@ -59,29 +59,42 @@ class MachineMeter {
     for (std::size_t i = 0; i < std::size(weights_); ++i) weights_[i] = 0x3f000000u + static_cast<std::uint32_t>(i);
   }
 
-  /// What the machine can do now: the best of three, since what disturbs a measurement only makes it slower.
-  Machine measure() {
+  /// What memory gives now: the best of three, since what disturbs a measurement only makes it slower.
+  Machine measure_memory() {
     Machine best;
-    ple::with_best_backend([&]<class B>() {
-      if constexpr (requires { Loops<B>::weight_bytes; }) measure<Loops<B>>(best, B::multiplies_bf16());
+    const std::span mapped = map_->bytes().first(std::min<std::size_t>(map_->bytes().size(), std::size_t{1} << 28));
+    map_->populate(0, mapped.size());
+    with_loops([&]<class L>(bool) {
+      for (int i = 0; i < 3; ++i) {
+        keep(best.read, read<L>(memory_));
+        keep(best.mapped_read, read<L>(mapped));
+      }
+    });
+    return best;
+  }
+
+  /// How many products it computes now; the same.
+  Machine measure_products() {
+    Machine best;
+    const auto* w = reinterpret_cast<const std::byte*>(weights_);
+    with_loops([&]<class L>(bool multiplies_bf16) {
+      for (int i = 0; i < 3; ++i) {
+        keep(best.int8, compute(L::int8_step(), [w](std::size_t steps) { return L::int8(w, steps); }));
+        keep(best.f32, compute(L::f32_step(), [w](std::size_t steps) { return L::f32(w, steps); }));
+        if (multiplies_bf16)
+          keep(best.bf16, compute(L::bf16_step(), [w](std::size_t steps) { return L::bf16(w, steps); }));
+      }
     });
     return best;
   }
 
  private:
-  template <class L>
-  void measure(Machine& best, bool multiplies_bf16) {
-    const std::span mapped = map_->bytes().first(std::min<std::size_t>(map_->bytes().size(), std::size_t{1} << 30));
-    map_->populate(0, mapped.size());
-    for (int i = 0; i < 3; ++i) {
-      keep(best.read, read<L>(memory_));
-      keep(best.mapped_read, read<L>(mapped));
-      const auto* w = reinterpret_cast<const std::byte*>(weights_);
-      keep(best.int8, compute(L::int8_step(), [w](std::size_t steps) { return L::int8(w, steps); }));
-      keep(best.f32, compute(L::f32_step(), [w](std::size_t steps) { return L::f32(w, steps); }));
-      if (multiplies_bf16)
-        keep(best.bf16, compute(L::bf16_step(), [w](std::size_t steps) { return L::bf16(w, steps); }));
-    }
+  /// Nothing where there are no vectors.
+  template <class F>
+  static void with_loops(F&& f) {
+    ple::with_best_backend([&]<class B>() {
+      if constexpr (requires { Loops<B>::weight_bytes; }) f.template operator()<Loops<B>>(B::multiplies_bf16());
+    });
   }
 
   /// Bytes a second; each thread streams through a part of its own.

@@ -45,7 +45,9 @@ constexpr const char* usage =
     "machine reads memory. 'of peak' is the time that the prompt's multiply-adds would take at the machine's peak, as\n"
     "a share of the time it took: products with quantised weights at the peak of bytes, with bf16 weights at that of\n"
     "bf16 where the CPU multiplies these, everything else at the peak of f32.\n"
-    "The machine's rates are measured right before and right after each repetition, on as many threads.\n";
+    "The machine's rates are measured on as many threads, what it computes right before and after each prompt, and "
+    "what\n"
+    "memory gives before and after every eighth of what is decoded.\n";
 
 using bench::now;
 
@@ -55,69 +57,92 @@ struct Options {
   ple::Dtype kv_cache_dtype;
 };
 
-/// What a process says of one repetition.
-struct Result {
-  double load_seconds = 0, start_seconds = 0, first_token_seconds = 0, prompt_per_second = 0, decode_per_second = 0;
-  std::uint64_t resident = 0, anonymous = 0, prompt_sum = 0;
-  bench::Work prompt = {}, token = {};  // token: halfway through what is decoded
-  bench::Machine machine = {};          // beside it
+/// What is decoded is measured in so many parts: a virtual machine's memory is twice as fast in one second as in the
+/// next. None of them is empty.
+std::size_t parts_of(std::size_t tokens) { return std::clamp<std::size_t>(tokens, 1, 8); }
+
+/// What a process says of a prompt.
+struct Prompt {
+  double load_seconds = 0, start_seconds = 0, first_token_seconds = 0;
+  std::uint64_t sum = 0;
+  bench::Work work = {};
+  bench::Machine machine = {};  // beside it
+};
+
+/// And of a part of what is decoded after it.
+struct Part {
+  double tokens = 0, seconds = 0;
+  std::uint64_t resident = 0, anonymous = 0;
+  bench::Work work = {};        // of a token, halfway through what is decoded
+  bench::Machine machine = {};  // beside it
 };
 
 double ratio(double part, double whole) { return whole > 0 ? part / whole : std::nan(""); }
 
 /// Of the rate at which memory, or a mapped file, is read: what decoding reads.
-double share_of_read(const Result& result, double bench::Machine::*rate) {
-  return ratio(result.decode_per_second * static_cast<double>(result.token.weight_bytes), result.machine.*rate);
+double share_of_read(const Part& part, double bench::Machine::*rate) {
+  return ratio(part.tokens * static_cast<double>(part.work.weight_bytes), part.seconds * (part.machine.*rate));
 }
 
 /// The time that the prompt would take at the machine's peaks, as a share of what it took.
-double share_of_peak(const Result& result) {
-  const double seconds = ratio(static_cast<double>(result.prompt.integer_multiply_adds), result.machine.int8) +
-                         ratio(static_cast<double>(result.prompt.float_multiply_adds), result.machine.f32) +
-                         (result.prompt.bf16_multiply_adds == 0
-                              ? 0
-                              : ratio(static_cast<double>(result.prompt.bf16_multiply_adds), result.machine.bf16));
-  return seconds / result.first_token_seconds;
+double share_of_peak(const Prompt& prompt) {
+  const bench::Work& work = prompt.work;
+  const double seconds =
+      ratio(static_cast<double>(work.integer_multiply_adds), prompt.machine.int8) +
+      ratio(static_cast<double>(work.float_multiply_adds), prompt.machine.f32) +
+      (work.bf16_multiply_adds == 0 ? 0 : ratio(static_cast<double>(work.bf16_multiply_adds), prompt.machine.bf16));
+  return seconds / prompt.first_token_seconds;
 }
 
-/// Measures whenever a byte arrives, until the pipe is closed.
+/// Computes a prompt when a byte arrives, and a part of what follows it with each of the next; until the pipe is
+/// closed.
 template <class Model>
 void serve(const ple::Checkpoint& checkpoint, double opened, const Options& options, const ple::TableStorage& storage,
            int in, int out) {
-  Result result;
+  const auto told = [in] {
+    char go;
+    return ::read(in, &go, 1) == 1;
+  };
+  const auto tell = [out](const auto& what) {
+    if (::write(out, &what, sizeof what) != sizeof what) throw std::runtime_error("cannot write to a pipe");
+  };
   auto model = Model::load(checkpoint, {.table = storage});
-  result.load_seconds = now() - opened;
-  result.prompt = bench::work_of_prompt(model, options.prompt, options.chunk);
-  result.token = bench::work_of(model, options.prompt + options.generate / 2, 1, 1);
+  Prompt of_prompt = {.load_seconds = now() - opened,
+                      .work = bench::work_of_prompt(model, options.prompt, options.chunk)};
   std::vector<ple::Token> prompt(options.prompt);
   std::uint64_t seed = 1;
   for (ple::Token& token : prompt) {
     seed = seed * 6364136223846793005u + 1442695040888963407u;
     token = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
-    result.prompt_sum += static_cast<std::uint64_t>(token);
+    of_prompt.sum += static_cast<std::uint64_t>(token);
   }
   ple::Session session(model, {.context = options.prompt + options.generate + 1,
                                .chunk = options.chunk,
                                .threads = options.threads,
                                .kv_cache_dtype = options.kv_cache_dtype});
   const double ready = now();
-  for (char go; ::read(in, &go, 1) == 1;) {
+  while (told()) {
     session.reset();
     double start = now();
     session.read(prompt);
     ple::Generation generation(session, {.sampling = {}, .stop_tokens = {}, .max_tokens = options.generate + 1});
     generation.next();
-    result.first_token_seconds = now() - start;
-    if (result.start_seconds == 0) result.start_seconds = ready - opened + result.first_token_seconds;
-    result.prompt_per_second = static_cast<double>(options.prompt) / result.first_token_seconds;
-    start = now();
-    while (generation.next()) {
+    of_prompt.first_token_seconds = now() - start;
+    if (of_prompt.start_seconds == 0) of_prompt.start_seconds = ready - opened + of_prompt.first_token_seconds;
+    tell(of_prompt);
+    const std::size_t parts = parts_of(options.generate);
+    for (std::size_t i = 0; i < parts && told(); ++i) {
+      const std::size_t tokens = options.generate * (i + 1) / parts - options.generate * i / parts;
+      start = now();
+      for (std::size_t t = 0; t < tokens; ++t) generation.next();
+      const double seconds = now() - start;
+      const ple::MemoryUse memory = ple::memory_use();
+      tell(Part{.tokens = static_cast<double>(tokens),
+                .seconds = seconds,
+                .resident = memory.resident,
+                .anonymous = memory.anonymous,
+                .work = bench::work_of(model, options.prompt + options.generate / 2, 1, 1)});
     }
-    result.decode_per_second = static_cast<double>(options.generate) / (now() - start);
-    const ple::MemoryUse memory = ple::memory_use();
-    result.resident = memory.resident;
-    result.anonymous = memory.anonymous;
-    if (::write(out, &result, sizeof result) != sizeof result) return;
   }
 }
 
@@ -165,58 +190,100 @@ class Process {
     ::waitpid(child_, nullptr, 0);
   }
 
-  void measure(bench::MachineMeter& meter) {
-    const bench::Machine before = meter.measure();
-    Result result;
-    if (::write(go_, "g", 1) != 1 || ::read(answer_, &result, sizeof result) != sizeof result) {
-      throw std::runtime_error(name_ + ": the measuring process ended");
+  void measure(bench::MachineMeter& meter, std::size_t parts) {
+    bench::Machine before = meter.measure_products();
+    auto prompt = answer<Prompt>();
+    prompt.machine = bench::mean_of(before, meter.measure_products());
+    prompts_.push_back(prompt);
+    double seconds = 0, tokens = 0;
+    before = meter.measure_memory();
+    for (std::size_t i = 0; i < parts; ++i) {
+      auto part = answer<Part>();
+      const bench::Machine after = meter.measure_memory();
+      part.machine = bench::mean_of(before, after);
+      before = after;
+      seconds += part.seconds;
+      tokens += part.tokens;
+      parts_.push_back(part);
     }
-    result.machine = bench::mean_of(before, meter.measure());
-    results_.push_back(result);
+    decode_per_second_.push_back(tokens / seconds);
   }
 
-  void forget() { results_.clear(); }
+  void forget() {
+    prompts_.clear();
+    parts_.clear();
+    decode_per_second_.clear();
+  }
 
   const std::string& name() const { return name_; }
-  const Result& last() const { return results_.back(); }
-  /// Of f(result) over all repetitions.
+  const Prompt& last_prompt() const { return prompts_.back(); }
+  const Part& last_part() const { return parts_.back(); }
+  double decode_per_second() const { return median(decode_per_second_); }
+  /// Medians of f over all repetitions: of their prompts, or of the parts of what was decoded.
   template <class F>
-  double median(F&& f) const {
-    std::vector<double> values;
-    for (const Result& result : results_) values.push_back(std::invoke(f, result));
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
+  double of_prompts(F&& f) const {
+    return median(prompts_, f);
+  }
+  template <class F>
+  double of_parts(F&& f) const {
+    return median(parts_, f);
   }
 
  private:
+  template <class T>
+  T answer() {
+    T result;
+    if (::write(go_, "g", 1) != 1 || ::read(answer_, &result, sizeof result) != sizeof result) {
+      throw std::runtime_error(name_ + ": the measuring process ended");
+    }
+    return result;
+  }
+
+  static double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+  }
+  template <class T, class F>
+  static double median(const std::vector<T>& results, F&& f) {
+    std::vector<double> values;
+    for (const T& result : results) values.push_back(std::invoke(f, result));
+    return median(std::move(values));
+  }
+
   std::string name_;
   pid_t child_ = -1;
   int go_ = -1, answer_ = -1;
-  std::vector<Result> results_;
+  std::vector<Prompt> prompts_;
+  std::vector<Part> parts_;
+  std::vector<double> decode_per_second_;
 };
 
 /// What the machine could do beside a process, in the middle.
 bench::Machine machine_beside(const Process& process) {
-  const auto median = [&](double bench::Machine::*rate) {
-    return process.median([rate](const Result& result) { return result.machine.*rate; });
+  const auto memory = [&](double bench::Machine::*rate) {
+    return process.of_parts([rate](const Part& part) { return part.machine.*rate; });
   };
-  return {median(&bench::Machine::read), median(&bench::Machine::mapped_read), median(&bench::Machine::int8),
-          median(&bench::Machine::f32), median(&bench::Machine::bf16)};
+  const auto products = [&](double bench::Machine::*rate) {
+    return process.of_prompts([rate](const Prompt& prompt) { return prompt.machine.*rate; });
+  };
+  return {memory(&bench::Machine::read), memory(&bench::Machine::mapped_read), products(&bench::Machine::int8),
+          products(&bench::Machine::f32), products(&bench::Machine::bf16)};
 }
 
-void print(const Process& process, bool json) {
-  const double prompt = process.median(&Result::prompt_per_second), decode = process.median(&Result::decode_per_second),
-               first = process.median(&Result::first_token_seconds);
+void print(const Process& process, const Options& options, bool json) {
+  const double decode = process.decode_per_second(), first = process.of_prompts(&Prompt::first_token_seconds),
+               prompt = static_cast<double>(options.prompt) / first;
   const auto share_of = [&](double bench::Machine::*rate) {
-    return process.median([rate](const Result& result) { return share_of_read(result, rate); });
+    return process.of_parts([rate](const Part& part) { return share_of_read(part, rate); });
   };
-  const double of_read = share_of(&bench::Machine::read), of_peak = process.median(share_of_peak);
-  const Result& last = process.last();
+  const double of_read = share_of(&bench::Machine::read), of_peak = process.of_prompts(share_of_peak);
+  const Prompt& last = process.last_prompt();
+  const Part& part = process.last_part();
   const auto mebibytes = [](std::uint64_t bytes) { return static_cast<double>(bytes) / 1048576; };
   if (!json) {
     fmt::print("{:10}{:>12.1f}{:>12.2f}{:>13.2f}{:>8.2f}{:>9.2f}{:>14.0f}{:>11.0f}{:>10.3f}{:>8.0f}%{:>8.0f}%\n",
-               process.name(), prompt, decode, first, last.load_seconds, last.start_seconds, mebibytes(last.resident),
-               mebibytes(last.anonymous), static_cast<double>(last.token.weight_bytes) * 1e-9, 100 * of_read,
+               process.name(), prompt, decode, first, last.load_seconds, last.start_seconds, mebibytes(part.resident),
+               mebibytes(part.anonymous), static_cast<double>(part.work.weight_bytes) * 1e-9, 100 * of_read,
                100 * of_peak);
     return;
   }
@@ -232,9 +299,9 @@ void print(const Process& process, bool json) {
       "\"machine_f32_multiply_adds\":{},\"share_of_read\":{},"
       "\"share_of_mapped_read\":{},\"share_of_peak\":{}}}\n",
       process.name(), number(prompt), number(decode), number(first), number(last.load_seconds),
-      number(last.start_seconds), last.resident, last.anonymous, last.prompt_sum, last.token.weight_bytes,
-      last.token.sparse_bytes, last.prompt.integer_multiply_adds, last.prompt.bf16_multiply_adds,
-      last.prompt.float_multiply_adds, number(machine.read), number(machine.mapped_read), number(machine.int8),
+      number(last.start_seconds), part.resident, part.anonymous, last.sum, part.work.weight_bytes,
+      part.work.sparse_bytes, last.work.integer_multiply_adds, last.work.bf16_multiply_adds,
+      last.work.float_multiply_adds, number(machine.read), number(machine.mapped_read), number(machine.int8),
       number(machine.bf16), number(machine.f32), number(of_read), number(share_of(&bench::Machine::mapped_read)),
       number(of_peak));
 }
@@ -280,7 +347,7 @@ void run(examples::Arguments& arguments) {
   for (std::size_t i = 0; i <= repeat; ++i) {
     for (const auto& process : processes) {
       fmt::print(stderr, "\r{} of {}: {:20}", i, repeat, process->name());
-      process->measure(meter);
+      process->measure(meter, parts_of(options.generate));
       if (i == 0) process->forget();  // the first time brings the weights into memory
     }
   }
@@ -291,10 +358,10 @@ void run(examples::Arguments& arguments) {
     fmt::print("{:10}{:>12}{:>12}{:>13}{:>8}{:>9}{:>14}{:>11}{:>10}{:>9}{:>9}\n", "table", "prompt t/s", "decode t/s",
                "1st token s", "load s", "start s", "resident MiB", "anon. MiB", "GB/token", "of read", "of peak");
   }
-  for (const auto& process : processes) print(*process, json);
+  for (const auto& process : processes) print(*process, options, json);
   if (!json) {
     const bench::Machine machine = machine_beside(*processes[0]);
-    if (const std::uint64_t sparse = processes[0]->last().token.sparse_bytes; sparse > 0) {
+    if (const std::uint64_t sparse = processes[0]->last_part().work.sparse_bytes; sparse > 0) {
       fmt::print("\nsparse feed-forwards leave out {:.3f} GB/token\n", static_cast<double>(sparse) * 1e-9);
     }
     fmt::print(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Messages of strangers, zero bytes between them: whatever they spell, the format's own special tokens are the only
-// ones. And a chat template.
+// ones. All of it is a chat template, too: where that is Gemma 3n's, the messages are written in its format.
 #pragma once
 
 #include <algorithm>
@@ -28,19 +28,29 @@ inline void chat(std::string_view data) {
     const auto role = part.empty() ? Role::user : static_cast<Role>(static_cast<unsigned char>(part[0]) % 3);
     messages.push_back({role, std::string(part.substr(part.empty() ? 0 : 1))});
   }
+  const bool turns_alternate = !format.system_turn;  // Gemma 3n's: others are refused, and so is thinking
+  if (turns_alternate) {
+    const ChatFormat gemma4;  // whose tokens the shipped tokenizer has
+    format.turn_begin = gemma4.turn_begin;
+    format.turn_end = gemma4.turn_end;
+  }
   for (const bool thinking : {false, true}) {
     format.thinking = thinking;
-    const auto segments = format.segments(messages);
-    check_chat(segments);
+    const auto check_messages = [&] {
+      const auto segments = format.segments(messages);
+      check_chat(segments);
+      require(format.render(messages) == ChatFormat::join(segments), "rendered text and segments differ");
+    };
+    turns_alternate ? may_refuse(check_messages) : check_messages();
     check_chat(format.next_turn(data, thinking));
-    require(format.render(messages) == ChatFormat::join(segments), "rendered text and segments differ");
   }
 }
 
 inline std::vector<std::string> chat_seeds() {
   using namespace std::string_literals;
   return {"\1Hello"s, "\0Be kind.\0\1Hi <|turn>\0\2 <|channel>thought\nhm<channel|>Hello!<turn|>\0\1Bye"s,
-          "{{ '<|turn>' }}{{ '<turn|>' }}<|channel>thought\\n<channel|>"s};
+          "{{ '<|turn>' }}{{ '<turn|>' }}<|channel>thought\\n<channel|>"s,
+          "\0Be kind. <start_of_turn>\0\1Hi <end_of_turn>\0\2Hello! <|turn>\0\1Bye"s};
 }
 
 }  // namespace ple::fuzz

@@ -326,6 +326,10 @@ struct Integers {
     for (std::size_t i = 0; i < x.memory().size(); i += alignment) hwy::Prefetch(x.memory().data() + i);
   }
 
+  /// Not to the first level, as hwy::Prefetch does: there are few lines there that a core can wait for, and each would
+  /// be taken for as long as memory is away.
+  static HWY_INLINE void prefetch_to_l2(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
+
   /// Whether registers hold eight tokens' sums, a sub-block's weights and what unpacking these takes.
   template <Planes p>
   static constexpr bool eight_fit = (N == rows_per_tile || HWY_ARCH_ARM_A64) &&
@@ -380,8 +384,8 @@ struct Integers {
       const std::byte* from = tile + layout.sub_blocks_at;
       for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
         if constexpr (T > 1 || p.low == 8) {  // busy for long, or a cache line for every four products: a core does not
-          constexpr std::size_t ahead = T > 1 ? 3072 : 1024;  // look as far ahead by itself as memory is away
-          for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) hwy::Prefetch(from + ahead + i);
+          constexpr std::size_t ahead = T > 1 ? 4096 : 2048;  // look as far ahead by itself as memory is away
+          for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) prefetch_to_l2(from + ahead + i);
         }
         Vectors<V8, p.sub_block / 4> weights;
         unpack_fours<p>(reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes), v, weights);
