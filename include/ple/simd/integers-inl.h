@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of integer weights and 8-bit activations: included by kernels-inl.h, once per target.
+// Products of tiles of integer weights and 8-bit activations: included by kernels-inl.h, once per target.
 #if defined(PLE_SIMD_INTEGERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_INTEGERS_INL_H_
 #undef PLE_SIMD_INTEGERS_INL_H_
@@ -13,12 +13,11 @@
 #include <cstring>
 
 #include "ple/dtype/interleaved.h"
+#include "ple/simd/codes-inl.h"
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/highway-inl.h"
 #include "ple/simd/quantized_rows.h"
-#include "ple/simd/row_activations.h"
-#include "ple/simd/scalar_integers.h"
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 HWY_BEFORE_NAMESPACE();
@@ -29,180 +28,29 @@ namespace hn = hwy::HWY_NAMESPACE;
 /// A row stands in each lane. A sum runs from sub-block to sub-block, for one token as for many, on every target: so a
 /// text gives the same bits read whole and token by token.
 template <class Dot>
-struct Integers {
-  using DF = hn::CappedTag<float, rows_per_tile>;
-  using DI = hn::Rebind<std::int32_t, DF>;
-  using D8 = hn::Repartition<std::uint8_t, DI>;
-  using VF = hn::Vec<DF>;
-  using VI = hn::Vec<DI>;
-  using V8 = hn::Vec<D8>;
-  static constexpr std::size_t N = hn::MaxLanes(DI());  // rows in a vector
-
+class Integers {
+ public:
   /// Memory that a product of many tokens needs for a tile of weights.
   static std::size_t tile_bytes(std::size_t cols) {
     return rows_per_tile * (cols + cols / 16 * 2 * sizeof(float)) + alignment;
   }
 
-  /// Token t of x, [cols] f32, as integers.
-  static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
-    if (out.sub_block() == 32) {
-      quantize_blocks<32>(x, weights, t, out);
-    } else {
-      quantize_blocks<16>(x, weights, t, out);
-    }
-  }
-
   /// y[t, r] = sum_c w[r, c] * x[t, c]. `memory`: tile_bytes(cols), aligned to a cache line, for more than one token.
   static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                      std::byte* memory) {
-    with_planes(*w.layout.format, [&](auto planes) { multiply<planes.value>(w, x, y, y_stride, memory); });
-  }
-
-  /// y[i] = sum_c w[rows[i], c] * x[c] for `count` rows
-  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
-                            float* y) {
-    with_planes(*w.layout.format, [&](auto planes) { multiply_loose<planes.value>(w, rows, count, x, y); });
+    C::with_planes(*w.layout.format, [&](auto planes) { multiply<planes.value>(w, x, y, y_stride, memory); });
   }
 
  private:
-  /// How codes lie in a tile: InterleavedLayout says what this means.
-  struct Planes {
-    int low, high;
-    std::size_t sub_block;
-    bool table = false;
-  };
-
-  /// Calls f with the planes of a format, a constant.
-  template <class F>
-  static HWY_INLINE void with_planes(const IntegerFormat& format, const F& f) {
-    switch (format.bits) {
-      case 8: return f(Constant<Planes{8, 0, 32}>());
-      case 6: return f(Constant<Planes{4, 2, 16}>());
-      case 5: return f(Constant<Planes{4, 1, 32}>());
-      case 3: return f(Constant<Planes{2, 1, 16}>());
-      case 2: return f(Constant<Planes{2, 0, 16}>());
-      default: break;
-    }
-    if (format.has_table) {
-      f(Constant<Planes{4, 0, 32, true}>());
-    } else {
-      f(Constant<Planes{4, 0, 32}>());
-    }
-  }
-  template <Planes p>
-  struct Constant {
-    static constexpr Planes value = p;
-  };
-
-  /// Where bytes are to be signed and integers use all 8 bits, their zero point goes.
-  static bool flips(const IntegerFormat& format) { return Dot::is_signed && format.zero_point == 128; }
-
-  template <std::size_t size>
-  static HWY_INLINE void quantize_blocks(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
-    const DF d;
-    const hn::Rebind<std::int8_t, DI> d8;
-    const IntegerFormat& format = integer_format(weights);
-    const int zero_point = flips(format) ? 0 : format.zero_point;
-    const std::size_t step = out.tile();  // from a token's sub-block to its next one
-    std::int8_t* values = out.values(t, 0);
-    float *scales = &out.scale(t, 0), *sums = &out.sum(t, 0);
-    std::int32_t* offsets = &out.offset(t, 0);
-    VF bad = hn::Zero(d);
-    for (const float *block = x, *end = x + out.cols(); block != end; block += 32) {
-      VF most = hn::Zero(d);
-      for (std::size_t i = 0; i < 32; i += N) {
-        const VF v = hn::LoadU(d, block + i);
-        most = hn::Max(most, hn::Abs(v));
-        bad = hn::MulAdd(v, hn::Zero(d), bad);
-      }
-      const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
-      const bool any = largest > ScalarIntegers::least_magnitude;
-      const float scale = any ? largest / 127.0f : 0.0f;
-      const VF inverse = hn::Set(d, any ? 127.0f / largest : 0.0f);
-      for (std::size_t at = 0; at < 32; at += size) {
-        VI total = hn::Zero(DI());
-        for (std::size_t i = 0; i < size; i += N) {
-          const VI nearest = hn::NearestInt(hn::Mul(hn::LoadU(d, block + at + i), inverse));
-          const VI v = hn::Min(hn::Max(nearest, hn::Set(DI(), -127)), hn::Set(DI(), 127));  // what is no number, too
-          hn::StoreU(hn::DemoteTo(d8, v), d8, values + i);
-          total = hn::Add(total, v);
-        }
-        const std::int32_t sum = hn::GetLane(hn::SumOfLanes(DI(), total));
-        *scales = scale;
-        *sums = scale * static_cast<float>(sum);
-        *offsets = -zero_point * sum;
-        values += step * size;
-        scales += step;
-        sums += step;
-        offsets += step;
-      }
-    }
-    // What is no number makes every sum none, since all of them have the first sub-block in it.
-    const float not_a_number = hn::GetLane(hn::SumOfLanes(d, bad));
-    out.scale(t, 0) += not_a_number;
-    out.sum(t, 0) += not_a_number;
-  }
-
-  // --- codes to integers, in vectors
-
-  static HWY_INLINE V8 masked(V8 v, int bits) { return hn::And(v, hn::Set(D8(), static_cast<std::uint8_t>(bits))); }
-
-  /// Bits [from, from + bits) of every byte, moved to bit `to`.
-  template <int from, int bits, int to>
-  static HWY_INLINE V8 moved(V8 v) {
-    const hn::Repartition<std::uint16_t, D8> d16;  // what crosses from one byte to its neighbour is masked away
-    constexpr int mask = ((1 << bits) - 1) << to;
-    if constexpr (from == to) return masked(v, mask);
-    if constexpr (from > to) return masked(hn::BitCast(D8(), hn::ShiftRight<from - to>(hn::BitCast(d16, v))), mask);
-    if constexpr (from < to) return masked(hn::BitCast(D8(), hn::ShiftLeft<to - from>(hn::BitCast(d16, v))), mask);
-  }
-
-  /// Four q of rows v N to v N + N - 1, as integers [row, 4].
-  template <Planes p, std::size_t q>
-  static HWY_INLINE V8 integers(const std::uint8_t* codes, std::size_t v) {
-    const V8 low = plane<0, p.low, p.sub_block, q, 0>(codes, v);
-    if constexpr (p.low == 8) return Dot::is_signed ? hn::Xor(low, hn::Set(D8(), 128)) : low;
-    if constexpr (p.table) {
-      alignas(16) std::uint8_t table[16];
-      for (std::size_t i = 0; i < 16; ++i)
-        table[i] = static_cast<std::uint8_t>(iq4_values[i] + (Dot::is_signed ? 0 : 128));
-      return hn::TableLookupBytes(hn::LoadDup128(D8(), table), low);
-    }
-    if constexpr (p.high == 0) {
-      return low;
-    } else {
-      constexpr std::size_t low_bytes = rows_per_tile * p.sub_block * static_cast<std::size_t>(p.low) / 8;
-      return hn::Or(low, plane<0, p.high, p.sub_block, q, p.low>(codes + low_bytes, v));
-    }
-  }
-
-  template <int from, int bits, std::size_t sub_block, std::size_t q, int to>
-  static HWY_INLINE V8 plane(const std::uint8_t* lines, std::size_t v) {
-    constexpr std::size_t count = sub_block / 4 * static_cast<std::size_t>(bits) / 8;
-    if constexpr (bits == 8) {
-      return hn::LoadU(D8(), lines + 64 * q + 4 * N * v);
-    } else if constexpr (count > 0) {
-      constexpr int at = static_cast<int>(q / count) * bits;
-      return moved<at, bits, to>(hn::LoadU(D8(), lines + 64 * (q % count) + 4 * N * v));
-    } else if constexpr (N == rows_per_tile) {  // half a line: rows 8 to 15 have the upper bits
-      const hn::Half<D8> half;
-      const auto both = hn::LoadU(half, lines);
-      const hn::Repartition<std::uint16_t, decltype(half)> d16;
-      const auto upper = hn::BitCast(half, hn::ShiftRight<4>(hn::BitCast(d16, both)));
-      return moved<static_cast<int>(q), bits, to>(hn::Combine(D8(), upper, both));
-    } else {
-      const V8 line = hn::LoadU(D8(), lines + 4 * N * v % 32);
-      if (4 * N * v < 32) return moved<static_cast<int>(q), bits, to>(line);
-      return moved<static_cast<int>(q) + 4, bits, to>(line);
-    }
-  }
-
-  /// f(integers, q) for every four of a sub-block.
-  template <Planes p, std::size_t q = 0, class F>
-  static HWY_INLINE void each_four(const std::uint8_t* codes, std::size_t v, F&& f) {
-    f(integers<p, q>(codes, v), q);
-    if constexpr (4 * q + 4 < p.sub_block) each_four<p, q + 1>(codes, v, f);
-  }
+  using C = Codes<Dot>;
+  using Planes = typename C::Planes;
+  using DF = typename C::DF;
+  using DI = typename C::DI;
+  using D8 = typename C::D8;
+  using VF = typename C::VF;
+  using VI = typename C::VI;
+  using V8 = typename C::V8;
+  static constexpr std::size_t N = C::N;  // rows in a vector
 
   // --- numbers
 
@@ -264,7 +112,7 @@ struct Integers {
           few_tokens<p, 8>(w.layout, tile, x, t, rows, y + t * y_stride + r, y_stride);
         }
       } else {
-        constexpr bool small = Dot::is_signed && is_small<p>;  // where it makes a difference
+        constexpr bool small = Dot::is_signed && C::template is_small<p>;  // where it makes a difference
         const Unpacked unpacked = unpack<p>(w.layout, tile, memory);
         for (std::size_t t = 0; t < x.tokens(); t += tokens_per_tile) {
           for (std::size_t v = 0; v * N < rows; ++v) {
@@ -273,52 +121,6 @@ struct Integers {
         }
       }
     }
-  }
-
-  /// Loose rows: sixteen sub-blocks side by side, each times its own activations.
-  template <Planes p>
-  static HWY_NOINLINE void multiply_loose(const IntegerRows& w, const std::size_t* rows, std::size_t count,
-                                          const RowActivations& x, float* y) {
-    const DF df;
-    const DI di;
-    constexpr std::size_t ahead = 4;  // rows that are asked for before their turn: they lie here and there
-    const LooseLayout& layout = w.layout;
-    const auto ask_for = [&](std::size_t i) HWY_ATTR {
-      for (std::size_t at = 0; at < layout.row_bytes; at += alignment) hwy::Prefetch(w.row(rows[i]) + at);
-    };
-    for (std::size_t i = 0; i < std::min(ahead, count); ++i) ask_for(i);
-    for (std::size_t i = 0; i < count; ++i) {
-      if (i + ahead < count) ask_for(i + ahead);
-      VF sum = hn::Zero(df);
-      const std::byte* tile = w.row(rows[i]);
-      for (std::size_t s = 0; s < layout.tiles * sub_blocks_per_tile; s += sub_blocks_per_tile) {
-        const auto* codes = reinterpret_cast<const std::uint8_t*>(tile + layout.number_bytes);
-        for (std::size_t v = 0; v < sub_blocks_per_tile / N; ++v) {
-          const std::int8_t* values = x.values + s * p.sub_block + 4 * N * v;
-          VI dots = hn::LoadU(di, x.offsets + s + N * v);
-          each_four<p>(codes, v, [&](V8 four, std::size_t q) HWY_ATTR {
-            const auto fours = hn::LoadU(hn::Repartition<std::int8_t, DI>(), values + 4 * sub_blocks_per_tile * q);
-            if constexpr (is_small<p> && requires { Dot::small_quads(dots, four, fours); }) {
-              dots = Dot::small_quads(dots, four, fours);
-            } else {
-              dots = Dot::quads(dots, four, fours);
-            }
-          });
-          const VF product = hn::Mul(hn::ConvertTo(df, dots), hn::LoadU(df, x.scales + s + N * v));
-          sum = hn::MulAdd(product, loose_numbers(layout, tile, N * v), sum);
-          if (layout.format->has_minimum) {
-            const VF minimum = loose_numbers(layout, tile, sub_blocks_per_tile + N * v);
-            sum = hn::NegMulAdd(minimum, hn::LoadU(df, x.sums + s + N * v), sum);
-          }
-        }
-        tile += layout.tile_bytes;
-      }
-      y[i] = hn::GetLane(hn::SumOfLanes(df, sum));
-    }
-  }
-
-  static HWY_INLINE VF loose_numbers(const LooseLayout& layout, const std::byte* tile, std::size_t at) {
-    return load_numbers(DF(), layout.format->has_super, tile, at);
   }
 
   /// One token, from the cache of the core that made it: all lines at once, not each when its turn comes.
@@ -334,10 +136,6 @@ struct Integers {
   template <Planes p>
   static constexpr bool eight_fit = (N == rows_per_tile || HWY_ARCH_ARM_A64) &&
                                     (p.sub_block == 16 || (p.high == 0 && !p.table));
-
-  /// Whether integers are from 0 to 63.
-  template <Planes p>
-  static constexpr bool is_small = p.low != 8 && !p.table;
 
   static HWY_INLINE void store(VF sums, std::size_t rows, float* y) {
     if (rows >= N) return hn::StoreU(sums, DF(), y);
@@ -355,11 +153,7 @@ struct Integers {
       std::int32_t bytes;
       std::memcpy(&bytes, values, sizeof bytes);
       const auto x = hn::BitCast(hn::Repartition<std::int8_t, DI>(), hn::Set(DI(), bytes));
-      if constexpr (small && requires { Dot::small_quads(dots, weights, x); }) {
-        return Dot::small_quads(dots, weights, x);
-      } else {
-        return Dot::quads(dots, weights, x);
-      }
+      return C::template multiply_add<small>(dots, weights, x);
     }
   }
 
@@ -394,7 +188,7 @@ struct Integers {
           VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, for they wait for themselves
           each(weights, [&](V8& four, std::size_t q) HWY_ATTR {
             VI& dot = q % 2 ? others : dots;
-            dot = multiply_four<is_small<p>>(dot, four, values + t * p.sub_block + 4 * q);
+            dot = multiply_four<C::template is_small<p>>(dot, four, values + t * p.sub_block + 4 * q);
           });
           sum = hn::MulAdd(hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[t])), scale, sum);
         });
@@ -416,7 +210,7 @@ struct Integers {
 
   template <Planes p, std::size_t q = 0, std::size_t n>
   static HWY_INLINE void unpack_fours(const std::uint8_t* codes, std::size_t v, Vectors<V8, n>& all) {
-    all.first = integers<p, q>(codes, v);
+    all.first = C::template integers<p, q>(codes, v);
     if constexpr (n > 1) unpack_fours<p, q + 1>(codes, v, all.rest);
   }
 
@@ -439,8 +233,8 @@ struct Integers {
         const std::size_t r = v * N, at = s * rows_per_tile + r;
         hn::StoreU(numbers(layout, tile, from, s, 0, r), DF(), all.scales + at);
         if (all.minimums) hn::StoreU(numbers(layout, tile, from, s, 1, r), DF(), all.minimums + at);
-        each_four<p>(codes, v,
-                     [&](V8 four, std::size_t q) HWY_ATTR { hn::StoreU(four, D8(), to + 64 * q + 4 * N * v); });
+        C::template each_four<p>(
+            codes, v, [&](V8 four, std::size_t q) HWY_ATTR { hn::StoreU(four, D8(), to + 64 * q + 4 * N * v); });
       }
     }
     return all;

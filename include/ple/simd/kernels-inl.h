@@ -23,6 +23,8 @@
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/integers-inl.h"
+#include "ple/simd/loose_rows-inl.h"
+#include "ple/simd/quantize-inl.h"
 #include "ple/simd/scalar.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -71,17 +73,21 @@ struct Simd {
   }
 
 #if HWY_TARGET == HWY_SCALAR
+  using Quantizer = ScalarIntegers;
   using Integers = ScalarIntegers;
+  using LooseRows = ScalarIntegers;
   using Columns = ScalarIntegers;
   static constexpr bool has_integers() { return true; }
 #else
+  using Quantizer = ActivationQuantizer<BestDot>;
   using Integers = HWY_NAMESPACE::Integers<BestDot>;
+  using LooseRows = LooseProduct<BestDot>;
   using Columns = ColumnProduct;
   static bool has_integers() { return BestDot::runs_here(); }
 #endif
   static std::size_t tile_bytes(std::size_t cols) { return Integers::tile_bytes(cols); }
   static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
-    has_integers() ? Integers::quantize(x, weights, t, out) : Scalar::quantize(x, weights, t, out);
+    has_integers() ? Quantizer::quantize(x, weights, t, out) : Scalar::quantize(x, weights, t, out);
   }
   static HWY_NOINLINE void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                   std::byte* memory) {
@@ -89,7 +95,7 @@ struct Simd {
   }
   static HWY_NOINLINE void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count,
                                          const RowActivations& x, float* y) {
-    has_integers() ? Integers::multiply_rows(w, rows, count, x, y) : Scalar::multiply_rows(w, rows, count, x, y);
+    has_integers() ? LooseRows::multiply_rows(w, rows, count, x, y) : Scalar::multiply_rows(w, rows, count, x, y);
   }
   static HWY_NOINLINE void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows,
                                             const QuantizedRows& x, std::size_t t, float* y) {

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the codes of integer weights become vectors, and how these are multiplied: included once per target.
+#if defined(PLE_SIMD_CODES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_CODES_INL_H_
+#undef PLE_SIMD_CODES_INL_H_
+#else
+#define PLE_SIMD_CODES_INL_H_
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ple/dtype/interleaved.h"
+#include "ple/dtype/quants.h"
+#include "ple/simd/dot-inl.h"
+#include "ple/simd/highway-inl.h"
+
+#if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
+HWY_BEFORE_NAMESPACE();
+namespace ple {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Of a tile, as InterleavedLayout and LooseLayout have it: rows_per_tile sub-blocks side by side, one in each lane.
+template <class Dot>
+struct Codes {
+  using DF = hn::CappedTag<float, rows_per_tile>;
+  using DI = hn::Rebind<std::int32_t, DF>;
+  using D8 = hn::Repartition<std::uint8_t, DI>;
+  using VF = hn::Vec<DF>;
+  using VI = hn::Vec<DI>;
+  using V8 = hn::Vec<D8>;
+  static constexpr std::size_t N = hn::MaxLanes(DI());  // sub-blocks in a vector
+
+  /// How codes lie in a tile: InterleavedLayout says what this means. Codes have low + high bits, or `table` says what
+  /// integers they stand for.
+  struct Planes {
+    int low, high;
+    std::size_t sub_block;
+    bool table = false;
+  };
+
+  /// Calls f with the planes of a format, a constant.
+  template <class F>
+  static HWY_INLINE void with_planes(const IntegerFormat& format, const F& f) {
+    switch (format.bits) {
+      case 8: return f(Constant<Planes{8, 0, 32}>());
+      case 6: return f(Constant<Planes{4, 2, 16}>());
+      case 5: return f(Constant<Planes{4, 1, 32}>());
+      case 3: return f(Constant<Planes{2, 1, 16}>());
+      case 2: return f(Constant<Planes{2, 0, 16}>());
+      default: break;
+    }
+    if (format.has_table) {
+      f(Constant<Planes{4, 0, 32, true}>());
+    } else {
+      f(Constant<Planes{4, 0, 32}>());
+    }
+  }
+  template <Planes p>
+  struct Constant {
+    static constexpr Planes value = p;
+  };
+
+  /// Whether integers are from 0 to 63.
+  template <Planes p>
+  static constexpr bool is_small = p.low != 8 && !p.table;
+
+  /// Where bytes are to be signed and integers use all 8 bits, their zero point goes.
+  static bool flips(const IntegerFormat& format) { return Dot::is_signed && format.zero_point == 128; }
+
+  /// Four q of rows v N to v N + N - 1, as integers [row, 4].
+  template <Planes p, std::size_t q>
+  static HWY_INLINE V8 integers(const std::uint8_t* codes, std::size_t v) {
+    const V8 low = plane<p.low, p.sub_block, q, 0>(codes, v);
+    if constexpr (p.low == 8) return Dot::is_signed ? hn::Xor(low, hn::Set(D8(), 128)) : low;
+    if constexpr (p.table) {
+      alignas(16) std::uint8_t table[16];
+      for (std::size_t i = 0; i < 16; ++i)
+        table[i] = static_cast<std::uint8_t>(iq4_values[i] + (Dot::is_signed ? 0 : 128));
+      return hn::TableLookupBytes(hn::LoadDup128(D8(), table), low);
+    }
+    if constexpr (p.high == 0) {
+      return low;
+    } else {
+      constexpr std::size_t low_bytes = rows_per_tile * p.sub_block * static_cast<std::size_t>(p.low) / 8;
+      return hn::Or(low, plane<p.high, p.sub_block, q, p.low>(codes + low_bytes, v));
+    }
+  }
+
+  /// f(integers, q) for every four of a sub-block.
+  template <Planes p, std::size_t q = 0, class F>
+  static HWY_INLINE void each_four(const std::uint8_t* codes, std::size_t v, F&& f) {
+    f(integers<p, q>(codes, v), q);
+    if constexpr (4 * q + 4 < p.sub_block) each_four<p, q + 1>(codes, v, f);
+  }
+
+  /// dots plus four weights times four values in each lane; `small`: the weights are from 0 to 63.
+  template <bool small>
+  static HWY_INLINE VI multiply_add(VI dots, V8 weights, hn::Vec<hn::Repartition<std::int8_t, DI>> values) {
+    if constexpr (small && requires { Dot::small_quads(dots, weights, values); }) {
+      return Dot::small_quads(dots, weights, values);
+    } else {
+      return Dot::quads(dots, weights, values);
+    }
+  }
+
+ private:
+  static HWY_INLINE V8 masked(V8 v, int bits) { return hn::And(v, hn::Set(D8(), static_cast<std::uint8_t>(bits))); }
+
+  /// Bits [from, from + bits) of every byte, moved to bit `to`.
+  template <int from, int bits, int to>
+  static HWY_INLINE V8 moved(V8 v) {
+    const hn::Repartition<std::uint16_t, D8> d16;  // what crosses from one byte to its neighbour is masked away
+    constexpr int mask = ((1 << bits) - 1) << to;
+    if constexpr (from == to) return masked(v, mask);
+    if constexpr (from > to) return masked(hn::BitCast(D8(), hn::ShiftRight<from - to>(hn::BitCast(d16, v))), mask);
+    if constexpr (from < to) return masked(hn::BitCast(D8(), hn::ShiftLeft<to - from>(hn::BitCast(d16, v))), mask);
+  }
+
+  template <int bits, std::size_t sub_block, std::size_t q, int to>
+  static HWY_INLINE V8 plane(const std::uint8_t* lines, std::size_t v) {
+    constexpr std::size_t count = sub_block / 4 * static_cast<std::size_t>(bits) / 8;
+    if constexpr (bits == 8) {
+      return hn::LoadU(D8(), lines + 64 * q + 4 * N * v);
+    } else if constexpr (count > 0) {
+      constexpr int at = static_cast<int>(q / count) * bits;
+      return moved<at, bits, to>(hn::LoadU(D8(), lines + 64 * (q % count) + 4 * N * v));
+    } else if constexpr (N == rows_per_tile) {  // half a line: rows 8 to 15 have the upper bits
+      const hn::Half<D8> half;
+      const auto both = hn::LoadU(half, lines);
+      const hn::Repartition<std::uint16_t, decltype(half)> d16;
+      const auto upper = hn::BitCast(half, hn::ShiftRight<4>(hn::BitCast(d16, both)));
+      return moved<static_cast<int>(q), bits, to>(hn::Combine(D8(), upper, both));
+    } else {
+      const V8 line = hn::LoadU(D8(), lines + 4 * N * v % 32);
+      if (4 * N * v < 32) return moved<static_cast<int>(q), bits, to>(line);
+      return moved<static_cast<int>(q) + 4, bits, to>(line);
+    }
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace ple
+HWY_AFTER_NAMESPACE();
+#endif
+#endif  // PLE_SIMD_CODES_INL_H_
