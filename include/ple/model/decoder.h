@@ -4,24 +4,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <memory>
-#include <optional>
 #include <span>
-#include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
-#include "ple/core/arena.h"
 #include "ple/core/error.h"
+#include "ple/model/chunk_inputs.h"
+#include "ple/model/decoder_block.h"
 #include "ple/model/decoder_state.h"
+#include "ple/model/decoder_weights.h"
 #include "ple/model/identity.h"
 #include "ple/model/language_model.h"
 #include "ple/model/parameter.h"
-#include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
 #include "ple/nn/per_layer.h"
 #include "ple/nn/places.h"
@@ -31,59 +28,15 @@
 
 namespace ple {
 
-/// One layer of a decoder. Its Config describes the whole model; its Workspace is the room it computes in, and holds
-/// what all layers share for one chunk (the angles of its positions, say).
-template <class Block>
-concept DecoderBlock = std::constructible_from<Block, const typename Block::Config&, std::size_t> &&
-    std::constructible_from<typename Block::Workspace, const typename Block::Config&, const StateOptions&> &&
-    requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
-             Executor& executor, const Places& places, std::span<const std::size_t> positions, Rows rows,
-             const StateOptions& options, std::size_t n, Arena& arena) {
-  { Block::make_cache(config, n, options, arena) } -> std::same_as<KvCache>;
-  requires std::constructible_from<typename Block::Streams, const typename Block::Config&>;
-  { Block::cache_bytes(config, n, options) } -> std::same_as<std::uint64_t>;
-  { Block::positions_seen(config, n) } -> std::same_as<std::size_t>;
-  workspace.start(n, n);
-  workspace.start(positions);
-  block.forward(
-      executor, workspace, n, rows, [] { return Rows{}; }, places);
-};
-
-/// Where weights of integer types live.
-enum class WeightStorage {
-  interleaved,  ///< in memory, laid out as products want them: as many bytes as in the file, which is read once
-  mapped        ///< in the file: they load at once and may leave memory again, but a token takes several times as long
-};
-
-/// Choices made when a model is opened.
-struct LoadOptions {
-  TableStorage table = Mapped{};  ///< where the PLE table's rows live
-  WeightStorage weights = WeightStorage::interleaved;
-  std::size_t threads = 0;  ///< that lay weights out; 0: one for every hardware thread
-};
-
-/// What the layers of most families work on: the embedding itself. Others make several streams of it, which lie side by
-/// side: `expand` gets the embedding in the first, and `mean` leaves there what the head sees.
-struct OneStream {
-  OneStream() = default;
-  template <class Config>
-  explicit OneStream(const Config&) {}
-  static constexpr std::size_t streams() { return 1; }
-  void expand(Executor&, Rows) const {}
-  template <class Workspace>
-  void mean(Executor&, const Workspace&, Rows) const {}
-  template <class F>
-  void parameters(F&&) {}
-};
-
 /// Nobody watches.
 struct NoObserver {
   void operator()(const char*, std::size_t, Rows) const {}
 };
 
-template <DecoderBlock Block, class Table = PleTable<typename Block::Dtype, typename Block::Simd>>
+template <DecoderBlock Block, class TableType = PleTable<typename Block::Dtype, typename Block::Simd>>
 class Decoder final : public LanguageModel {
  public:
+  using Table = TableType;
   using T = typename Block::Dtype;
   using B = typename Block::Simd;
   using Config = typename Block::Config;
@@ -154,60 +107,18 @@ class Decoder final : public LanguageModel {
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
     Decoder model(checkpoint.template config<Config>());
-    std::optional<TableSource> source;
-    if constexpr (requires { checkpoint.ple_table(); }) source = checkpoint.ple_table();
-    const auto tensor_of = [&](Parameter parameter, std::size_t layer) {
-      Tensor tensor = checkpoint.tensor(parameter, layer);
-      model.watch(tensor.map);
-      return tensor;
-    };
-    const bool interleaved = options.weights == WeightStorage::interleaved;
-    ThreadPool pool(interleaved ? options.threads : 1);
-    Arena arena(weights_block_bytes);
-    const auto drop = [](const Tensor& tensor) {
-      if (tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
-    };
-    Tensor embedding_tensor;
-    model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
-      if constexpr (std::same_as<V, std::vector<float>>) {
-        load_vector(tensor_of(parameter, layer), values);
-      } else if constexpr (std::same_as<V, Table>) {
-        if (source) {
-          values.load(*source, options.table);
-        } else if (!std::holds_alternative<Pruned>(options.table)) {
-          values.load(tensor_of(parameter, layer), options.table);
-        }
-      } else if (parameter == Parameter::token_embedding && source && source->token_embedding) {
-        embedding_tensor = *source->token_embedding;
-        model.watch(embedding_tensor.map);
-        values = V(source->vocabulary->rows(), values.cols());
-        values.load(embedding_tensor);
-      } else {
-        const Tensor tensor = tensor_of(parameter, layer);
-        values.load(tensor);
-        if (parameter == Parameter::token_embedding) {
-          embedding_tensor = tensor;
-        } else if (interleaved && model.lay_out(parameter, layer, values, pool, arena)) {
-          drop(tensor);
-        }
-      }
-    });
-    model.tie();
-    if (interleaved && model.config.tie_word_embeddings) {
-      model.head.interleave(pool, arena);
-      if (model.head.interleaved()) drop(embedding_tensor);
-    }
+    load_weights(model, checkpoint, options);
     return model;
   }
 
   /// Lays weights of integer types out as LoadOptions::weights says, for a model whose parameters did not come from
   /// `load`; `tie` was called.
-  void interleave(Executor& executor) {
-    Arena arena(weights_block_bytes);
-    parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
-      if constexpr (std::same_as<V, Matrix<T>>) lay_out(parameter, layer, values, executor, arena);
-    });
-    head.interleave(executor, arena);
+  void interleave(Executor& executor) { interleave_weights(*this, executor); }
+
+  /// For whoever fills in weights that lie in a mapped file: before its pages are touched, it is asked whether it is
+  /// still whole.
+  void watch(const std::shared_ptr<const MappedFile>& file) {
+    if (file && std::find(files_.begin(), files_.end(), file) == files_.end()) files_.push_back(file);
   }
 
   bool has_ple() const { return config.hidden_size_per_layer_input > 0; }
@@ -323,33 +234,6 @@ class Decoder final : public LanguageModel {
 
  private:
   using State = DecoderState<Decoder>;
-  static constexpr std::size_t weights_block_bytes = std::size_t{8} << 20;  // the first; an arena's blocks grow
-
-  /// Lays a matrix that is only multiplied with out for that: not embeddings, which are read row by row, nor those
-  /// whose products begin at other rows than multiples of a tile's. Returns whether it did.
-  bool lay_out(Parameter parameter, std::size_t layer, Matrix<T>& values, Executor& executor, Arena& arena) {
-    if (parameter == Parameter::token_embedding) return false;
-    if (parameter == Parameter::ple_context_projection && config.hidden_size_per_layer_input % rows_per_tile != 0) {
-      return false;
-    }
-    if constexpr (requires { blocks[layer].lay_out(parameter, executor, arena); }) {
-      if (is_of_layer(parameter) && blocks[layer].lay_out(parameter, executor, arena)) return true;
-    }
-    values.interleave(executor, arena);
-    return values.interleaved();
-  }
-
-  static void load_vector(const Tensor& tensor, std::vector<float>& values) {
-    Matrix<Any> row(1, values.size());
-    Tensor as_row = tensor;
-    if (as_row.shape.size() == 1) as_row.shape.insert(as_row.shape.begin(), 1);
-    if (as_row.shape != std::vector<std::uint64_t>{1, values.size()}) {
-      fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape), ", expected ",
-           shape_text({values.size()}));
-    }
-    row.load(as_row);
-    ple::decode<B>(row.dtype(), row.data(), values.size(), values.data());
-  }
 
   State& own(ModelState& model_state) const {
     auto* own = dynamic_cast<State*>(&model_state);
@@ -420,11 +304,6 @@ class Decoder final : public LanguageModel {
     write_logits(state, executor, output, logits);
   }
 
-  /// Remembers to ask, before its pages are touched, whether a mapped file is still whole.
-  void watch(const std::shared_ptr<const MappedFile>& file) {
-    if (file && std::find(files_.begin(), files_.end(), file) == files_.end()) files_.push_back(file);
-  }
-
   /// h0 = embedding[token] * sqrt(d), the factor rounded to the embedding's dtype as the reference has it; a soft
   /// token's is given.
   void embed(Executor& executor, std::span<const Token> tokens, Rows soft, Rows h0) const {
@@ -445,17 +324,6 @@ class Decoder final : public LanguageModel {
     }
   }
 
-  /// Calls f(first, count) for every run of layers in [begin, end) that have a PLE step.
-  template <class F>
-  void for_each_run(std::size_t begin, std::size_t end, F&& f) const {
-    for (std::size_t l = begin; l < end;) {
-      std::size_t stop = l;
-      while (stop < end && table.has(stop)) ++stop;
-      if (stop > l) f(l, stop - l);
-      l = std::max(stop, l + 1);
-    }
-  }
-
   /// Layers [begin, end) for `tokens`, which are the chunk's from its row `row` on. h0 and h may be the same rows.
   template <class PlacesOf, class Observer>
   void run_layers(State& state, Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens,
@@ -464,7 +332,8 @@ class Decoder final : public LanguageModel {
     const std::size_t p = config.hidden_size_per_layer_input;
     const Rows e = state.per_layer.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
     const Rows context = state.context.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
-    project(executor, begin, end, tokens, h0, context);
+    const ChunkInputs<Table, PerLayerInput<T, B>> inputs{table, per_layer_input, p};
+    inputs.project(executor, begin, end, tokens, h0, context);
     bool gathered = false;
     for (std::size_t l = begin; l < end; ++l) {
       // The rows are fetched when the first layer asks for them: until then they had time to arrive.
@@ -472,7 +341,7 @@ class Decoder final : public LanguageModel {
         if (!table.has(l)) return {};
         if (!std::exchange(gathered, true)) {
           table.gather(executor, state.rows, row, begin, end - begin, e);
-          combine(executor, begin, end, tokens, context, e);
+          inputs.combine(executor, begin, end, tokens, context, e);
         }
         const Rows layer_e = e.columns((l - begin) * p, p);
         observe("per_layer_input", l, layer_e);
@@ -480,44 +349,6 @@ class Decoder final : public LanguageModel {
       };
       blocks[l].forward(executor, state.workspace, row, h, per_layer_rows, places(*config.kv_layer(l), row));
       observe("layer", l, h);
-    }
-  }
-
-  /// The context part of the per-layer inputs of layers [begin, end). A folded table has it in its rows, but for the
-  /// positions without a row.
-  void project(Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens, Rows h0,
-               Rows context) const {
-    const std::size_t p = config.hidden_size_per_layer_input;
-    for_each_run(begin, end, [&](std::size_t first, std::size_t count) {
-      const Rows columns = context.columns((first - begin) * p, count * p);
-      for_each_computed(tokens, [&](std::size_t t, std::size_t n) {
-        per_layer_input.project(executor, first * p, h0.slice(t, n), columns.slice(t, n));
-      });
-    });
-  }
-
-  void combine(Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens, Rows context,
-               Rows e) const {
-    const std::size_t p = config.hidden_size_per_layer_input;
-    for_each_computed(tokens, [&](std::size_t t, std::size_t n) {
-      if (table.folded()) {  // the identity of a position without a row
-        for (std::size_t i = t; i < t + n; ++i) {
-          std::copy_n(table.pad_identity().data() + begin * p, (end - begin) * p, e.row(i));
-        }
-      }
-      per_layer_input.combine(executor, context.slice(t, n), e.slice(t, n));
-    });
-  }
-
-  /// Calls f(t, count) for the runs of positions whose per-layer input is computed: all, or those without a row.
-  template <class F>
-  void for_each_computed(std::span<const Token> tokens, F&& f) const {
-    if (!table.folded()) return f(std::size_t{0}, tokens.size());
-    for (std::size_t t = 0; t < tokens.size();) {
-      std::size_t stop = t;
-      while (stop < tokens.size() && !table.has_row(tokens[stop])) ++stop;
-      if (stop > t) f(t, stop - t);
-      t = std::max(stop, t + 1);
     }
   }
 

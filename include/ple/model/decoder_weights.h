@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a decoder gets its weights from a file, and how they are laid out in memory.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ple/core/arena.h"
+#include "ple/core/error.h"
+#include "ple/core/executor.h"
+#include "ple/model/parameter.h"
+#include "ple/simd/backend.h"
+#include "ple/simd/decode.h"
+#include "ple/table/ple_table.h"
+#include "ple/tensor/matrix.h"
+
+namespace ple {
+
+/// Where weights of integer types live.
+enum class WeightStorage {
+  interleaved,  ///< in memory, laid out as products want them: as many bytes as in the file, which is read once
+  mapped        ///< in the file: they load at once and may leave memory again, but a token takes several times as long
+};
+
+/// Choices made when a model is opened.
+struct LoadOptions {
+  TableStorage table = Mapped{};  ///< where the PLE table's rows live
+  WeightStorage weights = WeightStorage::interleaved;
+  std::size_t threads = 0;  ///< that lay weights out; 0: one for every hardware thread
+};
+
+namespace detail {
+
+inline constexpr std::size_t weights_block_bytes = std::size_t{8} << 20;  // the first; an arena's blocks grow
+
+/// Lays a matrix that is only multiplied with out for that: not embeddings, which are read row by row, nor those
+/// whose products begin at other rows than multiples of a tile's. Returns whether it did.
+template <class Model>
+bool lay_out(Model& model, Parameter parameter, std::size_t layer, Matrix<typename Model::T>& values,
+             Executor& executor, Arena& arena) {
+  if (parameter == Parameter::token_embedding) return false;
+  if (parameter == Parameter::ple_context_projection && model.config.hidden_size_per_layer_input % rows_per_tile != 0) {
+    return false;
+  }
+  if constexpr (requires { model.blocks[layer].lay_out(parameter, executor, arena); }) {
+    if (is_of_layer(parameter) && model.blocks[layer].lay_out(parameter, executor, arena)) return true;
+  }
+  values.interleave(executor, arena);
+  return values.interleaved();
+}
+
+template <Backend B>
+void load_vector(const Tensor& tensor, std::vector<float>& values) {
+  Matrix<Any> row(1, values.size());
+  Tensor as_row = tensor;
+  if (as_row.shape.size() == 1) as_row.shape.insert(as_row.shape.begin(), 1);
+  if (as_row.shape != std::vector<std::uint64_t>{1, values.size()}) {
+    fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape), ", expected ",
+         shape_text({values.size()}));
+  }
+  row.load(as_row);
+  ple::decode<B>(row.dtype(), row.data(), values.size(), values.data());
+}
+
+}  // namespace detail
+
+/// Fills a decoder that has its shapes: see Decoder::load.
+template <class Model, class Checkpoint>
+void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions& options) {
+  std::optional<TableSource> source;
+  if constexpr (requires { checkpoint.ple_table(); }) source = checkpoint.ple_table();
+  const auto tensor_of = [&](Parameter parameter, std::size_t layer) {
+    Tensor tensor = checkpoint.tensor(parameter, layer);
+    model.watch(tensor.map);
+    return tensor;
+  };
+  const bool interleaved = options.weights == WeightStorage::interleaved;
+  ThreadPool pool(interleaved ? options.threads : 1);
+  Arena arena(detail::weights_block_bytes);
+  const auto drop = [](const Tensor& tensor) {
+    if (tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
+  };
+  Tensor embedding_tensor;
+  model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
+    if constexpr (std::same_as<V, std::vector<float>>) {
+      detail::load_vector<typename Model::B>(tensor_of(parameter, layer), values);
+    } else if constexpr (std::same_as<V, typename Model::Table>) {
+      if (source) {
+        values.load(*source, options.table);
+      } else if (!std::holds_alternative<Pruned>(options.table)) {
+        values.load(tensor_of(parameter, layer), options.table);
+      }
+    } else if (parameter == Parameter::token_embedding && source && source->token_embedding) {
+      embedding_tensor = *source->token_embedding;
+      model.watch(embedding_tensor.map);
+      values = V(source->vocabulary->rows(), values.cols());
+      values.load(embedding_tensor);
+    } else {
+      const Tensor tensor = tensor_of(parameter, layer);
+      values.load(tensor);
+      if (parameter == Parameter::token_embedding) {
+        embedding_tensor = tensor;
+      } else if (interleaved && detail::lay_out(model, parameter, layer, values, pool, arena)) {
+        drop(tensor);
+      }
+    }
+  });
+  model.tie();
+  if (interleaved && model.config.tie_word_embeddings) {
+    model.head.interleave(pool, arena);
+    if (model.head.interleaved()) drop(embedding_tensor);
+  }
+}
+
+/// Lays out the weights of a decoder that has them all.
+template <class Model>
+void interleave_weights(Model& model, Executor& executor) {
+  Arena arena(detail::weights_block_bytes);
+  model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
+    if constexpr (std::same_as<V, Matrix<typename Model::T>>) {
+      detail::lay_out(model, parameter, layer, values, executor, arena);
+    }
+  });
+  model.head.interleave(executor, arena);
+}
+
+}  // namespace ple
