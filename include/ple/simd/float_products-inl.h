@@ -40,12 +40,13 @@ struct FloatProducts : FloatVectors {
     for (std::size_t r = 0; r < whole; r += tile_rows) {
       for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
         tile<Step, tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
-                                     y_stride);
+                                     y_stride, t == 0);
       });
     }
     for (std::size_t r = whole; r < rows; ++r) {
       for (std::size_t t = 0; t < tokens; ++t) {
-        tile<Step, 1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride);
+        tile<Step, 1, 1>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r, y_stride,
+                         false);
       }
     }
   }
@@ -155,7 +156,7 @@ struct FloatProducts : FloatVectors {
 
   template <class Step, std::size_t R, std::size_t T, class W, class X>
   static HWY_INLINE void tile(const W* w, std::size_t w_stride, std::size_t cols, const X* x, std::size_t x_stride,
-                              float* y, std::size_t y_stride) {
+                              float* y, std::size_t y_stride, bool asks_for_next) {
     const std::size_t step = Step::values * hn::Lanes(D());
     Sums<R, T> sums;
     Vectors<T> xs;
@@ -163,7 +164,9 @@ struct FloatProducts : FloatVectors {
     const std::size_t rest = cols % step, whole = cols - rest;
     for (const W* const end = w + whole; w != end; w += step, x += step) {
       load_tokens<Step>(x, x_stride, xs);
-      if constexpr (R > 1 && T > 1) prefetch<R>(w + 2 * R * w_stride, w_stride);
+      if constexpr (R > 1 && T > 1) {
+        if (asks_for_next) prefetch<R>(w + 2 * R * w_stride, w_stride);
+      }
       multiply_add<Step>(w, w_stride, xs, sums);
     }
     store_sums(sums, y, y_stride);
@@ -171,11 +174,12 @@ struct FloatProducts : FloatVectors {
   }
 
   /// Asks for what several tokens will be multiplied with after the rows that they are multiplied with now: those keep
-  /// a core busy, so that it does not look that far by itself. Nothing is read where no memory is.
+  /// a core busy, so that it does not look that far by itself. Only to the second cache level: the first has room for
+  /// the rows and tokens of now. Nothing is read where no memory is.
   template <std::size_t R, class W>
   static HWY_INLINE void prefetch(const W* w, std::size_t stride) {
     if constexpr (HWY_MAX_BYTES >= 32) {  // smaller vectors would ask for each cache line several times
-      hwy::Prefetch(w);
+      __builtin_prefetch(w, 0, 2);
       if constexpr (R > 1) prefetch<R - 1>(w + stride, stride);
     }
   }
