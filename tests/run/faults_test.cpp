@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What happens when the machine refuses: memory, threads, room on a disk, a file that is cut off.
 #include <doctest/doctest.h>
-#include <sys/resource.h>
+#include <sys/time.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -12,10 +13,12 @@
 #include <vector>
 
 #include "../allocations.h"
+#include "../file_size_limit.h"
 #include "../io/folder.h"
 #include "../temporary.h"
 #include "../threads.h"
 #include "ple/io/checkpoint.h"
+#include "ple/io/gguf_export.h"
 #include "ple/io/pack_table.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
@@ -77,24 +80,28 @@ std::size_t fail_each_allocation(F&& f) {
   return n;
 }
 
-/// Files of this process end at `bytes`, as on a disk that is full.
-class FullDisk {
+/// While it lives, a signal comes every 50 microseconds, to whichever thread, and interrupts what it is in.
+class SignalStorm {
  public:
-  explicit FullDisk(std::size_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    const rlimit limit{bytes, old_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
+  SignalStorm() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { ++count_; };  // without SA_RESTART
+    ::sigaction(SIGALRM, &action, &before_);
+    const itimerval every{{0, 50}, {0, 50}};
+    ::setitimer(ITIMER_REAL, &every, nullptr);
   }
-  FullDisk(const FullDisk&) = delete;
-  FullDisk& operator=(const FullDisk&) = delete;
-  ~FullDisk() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
+  SignalStorm(const SignalStorm&) = delete;
+  SignalStorm& operator=(const SignalStorm&) = delete;
+  ~SignalStorm() {
+    const itimerval never{};
+    ::setitimer(ITIMER_REAL, &never, nullptr);
+    ::sigaction(SIGALRM, &before_, nullptr);
   }
+  static int count() { return count_; }
 
  private:
-  rlimit old_ = {};
-  void (*old_handler_)(int);
+  static inline std::atomic<int> count_ = 0;
+  struct sigaction before_ = {};
 };
 
 }  // namespace
@@ -112,6 +119,23 @@ TEST_CASE("every allocation failing in turn while a model is opened and used") {
     CHECK(count > 500);
     CHECK(same);
   }
+}
+
+TEST_CASE("every allocation failing in turn while a GGUF file is opened and used") {
+  Folder folder;
+  folder.write();
+  const auto checkpoint = Checkpoint::open(folder.path());
+  const std::filesystem::path path = folder.path() / "model.gguf";
+  InlineExecutor executor;
+  write_gguf(checkpoint, {}, plan_gguf(checkpoint), path, executor);
+  const std::vector<float> expected = logits_of(Model::load(Checkpoint::open(path)));
+  bool same = true;
+  const std::size_t count = fail_each_allocation([&] {
+    const std::vector<float> logits = logits_of(Model::load(Checkpoint::open(path)));
+    same = same && logits == expected;
+  });
+  CHECK(same);
+  CHECK(count > 500);
 }
 
 TEST_CASE("every allocation failing in turn while a tokenizer is opened and used") {
@@ -144,6 +168,39 @@ TEST_CASE("a session whose memory fails in turn goes on with the same logits") {
     SavedSession::load(session, temporary / "session");
   });
   CHECK(std::equal(expected.begin(), expected.end(), session.logits().begin()));
+}
+
+TEST_CASE("signals in the middle of everything change nothing") {
+  Folder folder;
+  folder.write();
+  const std::vector<float> expected = logits_of(Model::load(Checkpoint::open(folder.path())));
+  const TemporaryFolder temporary;
+  for (const ReadEngine engine : {ReadEngine::threads, ReadEngine::io_uring}) {
+    try {
+      Model::load(Checkpoint::open(folder.path()), {.table = Streamed{.engine = engine}});
+    } catch (const Error& error) {
+      REQUIRE(error.code() == ErrorCode::not_supported);  // a container may forbid io_uring
+      continue;
+    }
+    const int before = SignalStorm::count();
+    int wrong = 0;
+    {
+      const SignalStorm storm;
+      ThreadPool pool(3);
+      for (int round = 0; round < 150 || SignalStorm::count() < before + 100; ++round) {
+        const Model model =
+            Model::load(Checkpoint::open(folder.path()), {.table = Streamed{.budget = 200, .engine = engine}});
+        Session session(model, {.context = 16, .chunk = 4, .executor = &pool});
+        session.read(std::span(tokens).first(3));
+        SavedSession::save(session, temporary / "session");
+        session.reset();
+        SavedSession::load(session, temporary / "session");
+        session.read(std::span(tokens).subspan(3));
+        wrong += !std::equal(expected.begin(), expected.end(), session.logits().begin());
+      }
+    }
+    CHECK(wrong == 0);
+  }
 }
 
 TEST_CASE("threads that cannot be started") {
@@ -196,7 +253,7 @@ TEST_CASE("a disk that is full while a table or a session is written: the old fi
       CAPTURE(room);
       ErrorCode code{};
       {
-        const FullDisk full(room);
+        const testing::FileSizeLimit full(room);
         try {
           write(temporary / name);
         } catch (const Error& error) {
