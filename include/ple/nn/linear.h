@@ -69,8 +69,12 @@ struct IntegerScratch {
   }
 };
 
-/// And for activations of that size in bf16.
-constexpr std::size_t rounded_bytes(std::size_t tokens, std::size_t cols) { return tokens * cols * sizeof(bf16); }
+/// And for activations of that size in bf16. Between their rows lies a cache line: rows of whole pages, as many widths
+/// make them, would compete for the same few places of the first cache level.
+constexpr std::size_t rounded_stride(std::size_t cols) { return cols + alignment / sizeof(bf16); }
+constexpr std::size_t rounded_bytes(std::size_t tokens, std::size_t cols) {
+  return tokens * rounded_stride(cols) * sizeof(bf16);
+}
 
 /// Some rows of a matrix and where their products go: y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols outputs.
 /// Where weights are interleaved, `first` is a multiple of rows_per_tile.
@@ -154,13 +158,14 @@ void multiply_floats(Executor& executor, Rows x, std::span<const Product<T>> pro
                       });
   const ScratchMemory scratch(executor, rounds ? rounded_bytes(x.rows, x.cols) : 0);
   auto* rounded = reinterpret_cast<bf16*>(scratch.all().data());
+  const std::size_t stride = rounded_stride(x.cols);
   if (rounds) {
-    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::round(x.row(t), x.cols, rounded + t * x.cols); });
+    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::round(x.row(t), x.cols, rounded + t * stride); });
   }
   const auto multiply = [&]<class W>(const MatrixView<W>& w, const Product<T>& p, std::size_t begin, std::size_t end) {
     if constexpr (std::same_as<W, bf16>) {
       if (rounds) {
-        return B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), rounded, x.cols, x.rows,
+        return B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), rounded, stride, x.rows,
                          p.y.data + begin, p.y.stride);
       }
     }
