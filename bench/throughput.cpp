@@ -40,11 +40,12 @@ constexpr const char* usage =
     "The prompt is random, and the same each time. Before what is measured comes one prompt that brings the weights\n"
     "into memory; 'start' is the time from opening the file to that prompt's first token.\n"
     "\n"
-    "'GB/token' are the weights that a token needs: every matrix, but for what a sparse feed-forward leaves out, and\n"
-    "its row of the table. 'of read' is the rate at which decoding reads them, as a share of the rate at which this\n"
-    "machine reads memory. 'of peak' is the time that the prompt's multiply-adds would take at the machine's peak, as\n"
-    "a share of the time it took: products with quantised weights at the peak of bytes, with bf16 weights at that of\n"
-    "bf16 where the CPU multiplies these, everything else at the peak of f32.\n"
+    "'GB/token' is what a token needs: every matrix, but for what a sparse feed-forward leaves out, its row of the\n"
+    "table, and the K and V it attends over, halfway through what is written. 'of read' is the rate at which decoding\n"
+    "reads them, as a share of the rate at which this machine reads memory. 'of peak' is the time that the prompt's\n"
+    "multiply-adds would take at the machine's peak, as a share of the time it took: products with quantised weights\n"
+    "at the peak of bytes, with bf16 weights at that of bf16 where the CPU multiplies these, everything else at the\n"
+    "peak of f32.\n"
     "The machine's rates are measured on as many threads, what it computes right before and after each prompt, and "
     "what\n"
     "memory gives before and after every eighth of what is decoded.\n";
@@ -73,15 +74,15 @@ struct Prompt {
 struct Part {
   double tokens = 0, seconds = 0;
   std::uint64_t resident = 0, anonymous = 0;
-  bench::Work work = {};        // of a token, halfway through what is decoded
-  bench::Machine machine = {};  // beside it
+  std::uint64_t bytes = 0, sparse_bytes = 0;  // of a token, halfway through what is decoded: read, and left out
+  bench::Machine machine = {};                // beside it
 };
 
 double ratio(double part, double whole) { return whole > 0 ? part / whole : std::nan(""); }
 
 /// Of the rate at which memory, or a mapped file, is read: what decoding reads.
 double share_of_read(const Part& part, double bench::Machine::*rate) {
-  return ratio(part.tokens * static_cast<double>(part.work.weight_bytes), part.seconds * (part.machine.*rate));
+  return ratio(part.tokens * static_cast<double>(part.bytes), part.seconds * (part.machine.*rate));
 }
 
 /// The time that the prompt would take at the machine's peaks, as a share of what it took.
@@ -109,12 +110,13 @@ void serve(const ple::Checkpoint& checkpoint, double opened, const Options& opti
   auto model = Model::load(checkpoint, {.table = storage});
   Prompt of_prompt = {.load_seconds = now() - opened,
                       .work = bench::work_of_prompt(model, options.prompt, options.chunk)};
+  const bench::Work token = bench::work_of(model, options.prompt + options.generate / 2, 1, 1);
   std::vector<ple::Token> prompt(options.prompt);
   std::uint64_t seed = 1;
-  for (ple::Token& token : prompt) {
+  for (ple::Token& next : prompt) {
     seed = seed * 6364136223846793005u + 1442695040888963407u;
-    token = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
-    of_prompt.sum += static_cast<std::uint64_t>(token);
+    next = static_cast<ple::Token>((seed >> 33) % model.vocab_size());
+    of_prompt.sum += static_cast<std::uint64_t>(next);
   }
   ple::Session session(model, {.context = options.prompt + options.generate + 1,
                                .chunk = options.chunk,
@@ -141,7 +143,8 @@ void serve(const ple::Checkpoint& checkpoint, double opened, const Options& opti
                 .seconds = seconds,
                 .resident = memory.resident,
                 .anonymous = memory.anonymous,
-                .work = bench::work_of(model, options.prompt + options.generate / 2, 1, 1)});
+                .bytes = token.weight_bytes + ple::bytes_of(options.kv_cache_dtype, token.cached_values),
+                .sparse_bytes = token.sparse_bytes});
     }
   }
 }
@@ -283,8 +286,7 @@ void print(const Process& process, const Options& options, bool json) {
   if (!json) {
     fmt::print("{:10}{:>12.1f}{:>12.2f}{:>13.2f}{:>8.2f}{:>9.2f}{:>14.0f}{:>11.0f}{:>10.3f}{:>8.0f}%{:>8.0f}%\n",
                process.name(), prompt, decode, first, last.load_seconds, last.start_seconds, mebibytes(part.resident),
-               mebibytes(part.anonymous), static_cast<double>(part.work.weight_bytes) * 1e-9, 100 * of_read,
-               100 * of_peak);
+               mebibytes(part.anonymous), static_cast<double>(part.bytes) * 1e-9, 100 * of_read, 100 * of_peak);
     return;
   }
   const bench::Machine machine = machine_beside(process);
@@ -299,11 +301,10 @@ void print(const Process& process, const Options& options, bool json) {
       "\"machine_f32_multiply_adds\":{},\"share_of_read\":{},"
       "\"share_of_mapped_read\":{},\"share_of_peak\":{}}}\n",
       process.name(), number(prompt), number(decode), number(first), number(last.load_seconds),
-      number(last.start_seconds), part.resident, part.anonymous, last.sum, part.work.weight_bytes,
-      part.work.sparse_bytes, last.work.integer_multiply_adds, last.work.bf16_multiply_adds,
-      last.work.float_multiply_adds, number(machine.read), number(machine.mapped_read), number(machine.int8),
-      number(machine.bf16), number(machine.f32), number(of_read), number(share_of(&bench::Machine::mapped_read)),
-      number(of_peak));
+      number(last.start_seconds), part.resident, part.anonymous, last.sum, part.bytes, part.sparse_bytes,
+      last.work.integer_multiply_adds, last.work.bf16_multiply_adds, last.work.float_multiply_adds,
+      number(machine.read), number(machine.mapped_read), number(machine.int8), number(machine.bf16),
+      number(machine.f32), number(of_read), number(share_of(&bench::Machine::mapped_read)), number(of_peak));
 }
 
 /// The file that most of the weights are in.
@@ -361,7 +362,7 @@ void run(examples::Arguments& arguments) {
   for (const auto& process : processes) print(*process, options, json);
   if (!json) {
     const bench::Machine machine = machine_beside(*processes[0]);
-    if (const std::uint64_t sparse = processes[0]->last_part().work.sparse_bytes; sparse > 0) {
+    if (const std::uint64_t sparse = processes[0]->last_part().sparse_bytes; sparse > 0) {
       fmt::print("\nsparse feed-forwards leave out {:.3f} GB/token\n", static_cast<double>(sparse) * 1e-9);
     }
     fmt::print(

@@ -17,6 +17,7 @@ namespace bench {
 struct Work {
   std::uint64_t weight_bytes = 0;           ///< read, if each matrix is read once, but for what follows
   std::uint64_t sparse_bytes = 0;           ///< left out by sparse feed-forwards
+  std::uint64_t cached_values = 0;          ///< of K and V, read once by each layer that attends over them
   std::uint64_t integer_multiply_adds = 0;  ///< with weights whose products are computed in integers
   std::uint64_t bf16_multiply_adds = 0;     ///< with weights and activations in bf16, where the CPU multiplies these
   std::uint64_t float_multiply_adds = 0;    ///< with other weights, and of attention
@@ -24,6 +25,7 @@ struct Work {
   Work& operator+=(const Work& other) {
     weight_bytes += other.weight_bytes;
     sparse_bytes += other.sparse_bytes;
+    cached_values += other.cached_values;
     integer_multiply_adds += other.integer_multiply_adds;
     bf16_multiply_adds += other.bf16_multiply_adds;
     float_multiply_adds += other.float_multiply_adds;
@@ -128,6 +130,10 @@ Work work_of(Model& model, std::size_t first, std::size_t tokens, std::size_t wa
   if (model.has_ple()) work.weight_bytes += tokens * model.table.layout().row_bytes();
   for (std::size_t l = 0; l < model.blocks.size(); ++l) {
     const auto& attention = model.blocks[l].attention;
+    if (const std::size_t count = positions_of(l); count > 0) {
+      const std::uint64_t end = first + tokens, seen = std::min<std::uint64_t>(end, attention.window + count - 1);
+      work.cached_values += 2 * attention.kv_heads * attention.head_dim * seen;
+    }
     for (std::size_t t = tokens - positions_of(l); t < tokens; ++t) {
       const std::uint64_t end = first + t + 1, seen = std::min(end, attention.window);
       const std::uint64_t pieces = (end - 1) / ple::attention_piece + 1 - (end - seen) / ple::attention_piece;
