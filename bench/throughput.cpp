@@ -46,9 +46,8 @@ constexpr const char* usage =
     "multiply-adds would take at the machine's peak, as a share of the time it took: products with quantised weights\n"
     "at the peak of bytes, with bf16 weights at that of bf16 where the CPU multiplies these, everything else at the\n"
     "peak of f32.\n"
-    "The machine's rates are measured on as many threads, what it computes right before and after each prompt, and "
-    "what\n"
-    "memory gives before and after every eighth of what is decoded.\n";
+    "The machine's rates are measured on as many threads: what it computes before and after each prompt, what memory\n"
+    "gives before and after every eighth of what is decoded.\n";
 
 using bench::now;
 
