@@ -20,6 +20,15 @@ inline void check_chat(std::span<const ChatSegment> segments) {
   require(found == expected, "a message has become a special token");
 }
 
+/// What Gemma 3n's format takes: user and model by turns, perhaps after a system text.
+inline bool alternate(std::span<const Message> messages) {
+  const std::size_t first = messages[0].role == Role::system ? 1 : 0;
+  for (std::size_t i = first; i < messages.size(); ++i) {
+    if (messages[i].role != ((i - first) % 2 == 0 ? Role::user : Role::model)) return false;
+  }
+  return true;
+}
+
 inline void chat(std::string_view data) {
   ChatFormat format;
   may_refuse([&] { format = ChatFormat::from_template(data); });
@@ -28,8 +37,8 @@ inline void chat(std::string_view data) {
     const auto role = part.empty() ? Role::user : static_cast<Role>(static_cast<unsigned char>(part[0]) % 3);
     messages.push_back({role, std::string(part.substr(part.empty() ? 0 : 1))});
   }
-  const bool turns_alternate = !format.system_turn;  // Gemma 3n's: others are refused, and so is thinking
-  if (turns_alternate) {
+  const bool is_gemma3n = !format.system_turn;
+  if (is_gemma3n) {
     const ChatFormat gemma4;  // whose tokens the shipped tokenizer has
     format.turn_begin = gemma4.turn_begin;
     format.turn_end = gemma4.turn_end;
@@ -41,16 +50,17 @@ inline void chat(std::string_view data) {
       check_chat(segments);
       require(format.render(messages) == ChatFormat::join(segments), "rendered text and segments differ");
     };
-    turns_alternate ? may_refuse(check_messages) : check_messages();
+    // Gemma 3n's format refuses turns that do not alternate, and thinking; nothing else is refused.
+    is_gemma3n && (thinking || !alternate(messages)) ? may_refuse(check_messages) : check_messages();
     check_chat(format.next_turn(data, thinking));
   }
 }
 
 inline std::vector<std::string> chat_seeds() {
   using namespace std::string_literals;
-  return {"\1Hello"s, "\0Be kind.\0\1Hi <|turn>\0\2 <|channel>thought\nhm<channel|>Hello!<turn|>\0\1Bye"s,
+  return {"\1Hello"s, "\3Be kind.\0\1Hi <|turn>\0\2 <|channel>thought\nhm<channel|>Hello!<turn|>\0\1Bye"s,
           "{{ '<|turn>' }}{{ '<turn|>' }}<|channel>thought\\n<channel|>"s,
-          "\0Be kind. <start_of_turn>\0\1Hi <end_of_turn>\0\2Hello! <|turn>\0\1Bye"s};
+          "\3Be kind. <start_of_turn>\0\1Hi <end_of_turn>\0\2Hello! <|turn>\0\1Bye"s};
 }
 
 }  // namespace ple::fuzz
