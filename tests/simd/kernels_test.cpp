@@ -170,26 +170,50 @@ TEST_CASE("matmul of bf16 with bf16 equals Scalar's within the rounding of a sum
   });
 }
 
+// What B::matmul gives for all rows and tokens has the bits that it gives for each by itself.
+template <Backend B, class W, class X>
+bool same_one_by_one(std::size_t rows, std::size_t n, std::size_t tokens, const std::vector<W>& w,
+                     const std::vector<X>& x) {
+  std::vector<float> all(tokens * rows);
+  B::matmul(w.data(), n, rows, n, x.data(), n, tokens, all.data(), rows);
+  bool same = true;
+  for (std::size_t t = 0; t < tokens; ++t) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      float one = 0;
+      B::matmul(w.data() + r * n, n, 1, n, x.data() + t * n, n, 1, &one, 1);
+      same &= same_bits(one, all[t * rows + r]);
+    }
+  }
+  return same;
+}
+
 TEST_CASE("matmul gives a row the same bits however many rows and tokens are in the call") {
-  for_each_checked_backend([]<Backend B>() {
-    for_each_dtype([]<class T>() {
+  for_each_checked_backend([&]<Backend B>() {
+    for_each_dtype([&]<class T>() {
       for (const std::size_t n : {7u, 100u, 257u}) {
-        const std::size_t rows = 11, tokens = 17;
-        const std::vector<T> w = stored<T>(rows * n, 3);
-        const std::vector<float> x = random_values(tokens * n, 4);
-        std::vector<float> all(tokens * rows), one(1);
-        B::matmul(w.data(), n, rows, n, x.data(), n, tokens, all.data(), rows);
-        bool same = true;
-        for (std::size_t t = 0; t < tokens; ++t) {
-          for (std::size_t r = 0; r < rows; ++r) {
-            B::matmul(w.data() + r * n, n, 1, n, x.data() + t * n, n, 1, one.data(), 1);
-            same &= same_bits(one[0], all[t * rows + r]);
-          }
-        }
         CAPTURE(n);
-        CHECK(same);
+        CHECK(same_one_by_one<B>(11, n, 17, stored<T>(11 * n, 3), random_values(17 * n, 4)));
       }
     });
+  });
+}
+
+TEST_CASE("so it does where the rows fill more than the cache, and where a row does") {
+  struct Shape {
+    std::size_t rows, n, tokens;
+  };
+  for_each_checked_backend([&]<Backend B>() {
+    for (const Shape shape : {Shape{70, 1025, 8}, Shape{70, 1025, 1}, Shape{7, 9001, 1}, Shape{5, 33000, 3}}) {
+      CAPTURE(shape.n);
+      CAPTURE(shape.tokens);
+      const std::vector<float> x = random_values(shape.tokens * shape.n, 4);
+      for_each_dtype([&]<class T>() {
+        CHECK(same_one_by_one<B>(shape.rows, shape.n, shape.tokens, stored<T>(shape.rows * shape.n, 3), x));
+      });
+      std::vector<bf16> rounded(x.size());
+      B::round(x.data(), x.size(), rounded.data());
+      CHECK(same_one_by_one<B>(shape.rows, shape.n, shape.tokens, stored<bf16>(shape.rows * shape.n, 3), rounded));
+    }
   });
 }
 

@@ -37,10 +37,16 @@ struct FloatProducts : FloatVectors {
                                   const X* x, std::size_t x_stride, std::size_t tokens, float* y,
                                   std::size_t y_stride) {
     const std::size_t whole = one_by_one ? 0 : rows - rows % tile_rows;
-    for (std::size_t r = 0; r < whole; r += tile_rows) {
+    // A block of rows stays in the second cache level while tokens go by, a tile of which stays in the first.
+    const std::size_t block =
+        std::max<std::size_t>(1, block_bytes / (tile_rows * sizeof(W) * std::max<std::size_t>(1, cols))) * tile_rows;
+    for (std::size_t begin = 0; begin < whole; begin += block) {
+      const std::size_t end = std::min(whole, begin + block);
       for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
-        tile<Step, tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride, y + t * y_stride + r,
-                                     y_stride, t == 0);
+        for (std::size_t r = begin; r < end; r += tile_rows) {
+          tile<Step, tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride,
+                                       y + t * y_stride + r, y_stride, t == 0);
+        }
       });
     }
     for (std::size_t r = whole; r < rows; ++r) {
@@ -81,6 +87,7 @@ struct FloatProducts : FloatVectors {
   // A tile's sums stay in registers: 4 x 6 of AVX-512's and NEON's 32, 4 x 2 of the others' 16.
   static constexpr std::size_t tile_rows = 4;
   static constexpr std::size_t tile_tokens = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64 ? 6 : 2;
+  static constexpr std::size_t block_bytes = std::size_t{128} << 10;
 
   /// Calls f(t, count) for tiles of `count` tokens, a constant, from token t on.
   template <class F>
@@ -144,14 +151,19 @@ struct FloatProducts : FloatVectors {
   }
 
   template <std::size_t T>
-  static HWY_INLINE void store_sums(const Vectors<T>& sums, float* y, std::size_t stride) {
-    *y = sum_of(sums.first);
-    if constexpr (T > 1) store_sums(sums.rest, y + stride, stride);
+  static HWY_INLINE void store_tile(const Sums<1, T>& sums, float* y, std::size_t) {
+    static_assert(T == 1);
+    *y = sum_of(sums.first.first);
   }
-  template <std::size_t R, std::size_t T>
-  static HWY_INLINE void store_sums(const Sums<R, T>& sums, float* y, std::size_t stride) {
-    store_sums(sums.first, y, stride);
-    if constexpr (R > 1) store_sums(sums.rest, y + 1, stride);
+  template <std::size_t T>
+  static HWY_INLINE void store_tile(const Sums<4, T>& sums, float* y, std::size_t stride) {
+    store_rows(sums.first, sums.rest.first, sums.rest.rest.first, sums.rest.rest.rest.first, y, stride);
+  }
+  template <std::size_t T>
+  static HWY_INLINE void store_rows(const Vectors<T>& a, const Vectors<T>& b, const Vectors<T>& c, const Vectors<T>& d,
+                                    float* y, std::size_t stride) {
+    FloatVectors::store_sums(a.first, b.first, c.first, d.first, y);
+    if constexpr (T > 1) store_rows(a.rest, b.rest, c.rest, d.rest, y + stride, stride);
   }
 
   template <class Step, std::size_t R, std::size_t T, class W, class X>
@@ -169,7 +181,7 @@ struct FloatProducts : FloatVectors {
       }
       multiply_add<Step>(w, w_stride, xs, sums);
     }
-    store_sums(sums, y, y_stride);
+    store_tile(sums, y, y_stride);
     if (rest > 0) add_rest(w, w_stride, R, rest, x, x_stride, T, y, y_stride);
   }
 

@@ -23,7 +23,40 @@ struct FloatVectors {
   using D = hn::ScalableTag<float>;
   using V = hn::Vec<D>;
 
+#if HWY_MAX_BYTES == 64
+  static HWY_INLINE float sum_of(V v) {
+    const hn::Half<D> d8;
+    const hn::Half<decltype(d8)> d4;
+    const auto eight = hn::Add(hn::LowerHalf(d8, v), hn::UpperHalf(d8, v));
+    return hn::GetLane(sum_of_block(hn::Add(hn::LowerHalf(d4, eight), hn::UpperHalf(d4, eight))));
+  }
+  /// y[0], ..., y[3] = sum_of(a), ..., sum_of(d): the same additions for all four at once, in half of the time.
+  static HWY_INLINE void store_sums(V a, V b, V c, V d, float* y) {
+    const V ac = hn::Add(hn::ConcatLowerLower(D(), c, a), hn::ConcatUpperUpper(D(), c, a));
+    const V bd = hn::Add(hn::ConcatLowerLower(D(), d, b), hn::ConcatUpperUpper(D(), d, b));
+    // What is left is a block of 128 bits of each.
+    const V abcd = hn::Add(hn::OddEvenBlocks(bd, ac), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(ac, bd)));
+    alignas(64) static constexpr std::int32_t first_of_blocks[16] = {0, 4, 8, 12};
+    const V sums = hn::TableLookupLanes(sum_of_block(abcd), hn::SetTableIndices(D(), first_of_blocks));
+    const hn::Half<D> d8;
+    const hn::Half<decltype(d8)> d4;
+    hn::StoreU(hn::LowerHalf(d4, hn::LowerHalf(d8, sums)), d4, y);
+  }
+  /// Of each block, in all of its lanes.
+  template <class Blocks>
+  static HWY_INLINE Blocks sum_of_block(Blocks v) {
+    const Blocks pairs = hn::Add(v, hn::Shuffle1032(v));
+    return hn::Add(pairs, hn::Shuffle2301(pairs));
+  }
+#else
   static HWY_INLINE float sum_of(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+  static HWY_INLINE void store_sums(V a, V b, V c, V d, float* y) {
+    y[0] = sum_of(a);
+    y[1] = sum_of(b);
+    y[2] = sum_of(c);
+    y[3] = sum_of(d);
+  }
+#endif
 
   static HWY_INLINE V load(const float* p) { return hn::LoadU(D(), p); }
   static HWY_INLINE V load(const bf16* p) {

@@ -68,7 +68,9 @@ struct Simd : private FloatProducts {
                                   const bf16* x, std::size_t x_stride, std::size_t tokens, float* y,
                                   std::size_t y_stride) {
     if (!PairsOfBf16::runs_here()) return Scalar::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
-    FloatProducts::multiply<PairsOfBf16>(tokens == 1, w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
+    // One token: read fastest one row after another, unless each takes so long that x leaves the first cache level.
+    const bool one_by_one = tokens == 1 && cols * sizeof(bf16) < 16384;
+    FloatProducts::multiply<PairsOfBf16>(one_by_one, w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
   }
 
 #if HWY_TARGET == HWY_SCALAR
