@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Integer weights times 8-bit activations: every backend, every type.
-#include "ple/dispatch.h"
-
-#include <doctest/doctest.h>
+#include "kernel_cases.h"
 
 #include <cmath>
 #include <cstring>
-#include <random>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,21 +14,13 @@ namespace ple::integers_test {
 
 namespace {
 
-using testing::for_each_integer_type, testing::for_scalar_and_each_backend;
+using testing::for_each_integer_type, testing::for_scalar_and_each_backend, testing::random_values;
 
 template <class T>
 std::vector<std::byte> random_weights(std::size_t rows, std::size_t cols, unsigned seed) {
   const auto blocks = testing::random_blocks<T>(rows, cols, seed);
   const auto bytes = std::as_bytes(std::span(blocks));
   return {bytes.begin(), bytes.end()};
-}
-
-std::vector<float> random_values(std::size_t n, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0, 1);
-  std::vector<float> values(n);
-  for (float& value : values) value = normal(generator);
-  return values;
 }
 
 std::vector<std::byte> interleaved(Dtype dtype, const std::vector<std::byte>& w, std::size_t rows, std::size_t cols) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every other kernel of every backend this machine runs, for every dtype, against Scalar.
+// Every kernel but products, of every backend this machine runs, for every dtype, against Scalar.
 #include "kernel_cases.h"
 
 #include <cmath>
