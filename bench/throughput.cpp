@@ -338,8 +338,8 @@ void run(examples::Arguments& arguments) {
   for (std::size_t begin = 0; begin <= tables.size();) {
     const std::size_t end = std::min(tables.find(',', begin), tables.size());
     const std::string name = tables.substr(begin, end - begin);
-    ple::TableStorage storage = examples::storage_of_name(name);
-    if (auto* streamed = std::get_if<ple::Streamed>(&storage)) streamed->budget = budget;
+    const ple::TableStorage storage =
+        examples::storage_of_name(name, name == "streamed" ? std::optional(budget) : std::nullopt);
     processes.push_back(std::make_unique<Process>(name, options, storage));
     begin = end + 1;
   }

@@ -4,7 +4,7 @@
 
 #include <ple/io/inspect.h>
 #include <ple/model/kv_cache_size.h>
-#include <ple/table/ple_table.h>
+#include <ple/table/streamed.h>
 
 #include <fmt/format.h>
 

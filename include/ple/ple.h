@@ -23,14 +23,9 @@
 #include "ple/run/session.h"
 #include "ple/simd/backend.h"
 #include "ple/table/ple_table.h"
+#include "ple/table/streamed.h"
 #include "ple/tensor/matrix.h"
 #include "ple/text/chat.h"
 #include "ple/text/stream_decoder.h"
 #include "ple/text/tokenizer.h"
 #include "ple/version.h"
-
-// clang has no note that is not a warning, and this must not break a build with -Werror.
-#if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && \
-    defined(__OPTIMIZE__) && !defined(__clang__)
-#pragma message("ple::Simd is one lane wide here: compile with -march=native, or use BestSimd of <ple/dispatch.h>")
-#endif

@@ -20,6 +20,7 @@
 #include "ple/model/gemma3n.h"
 #include "ple/model/parameter_groups.h"
 #include "ple/run/session.h"
+#include "ple/table/streamed.h"
 
 namespace ple::slice_test {
 

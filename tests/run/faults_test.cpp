@@ -22,6 +22,7 @@
 #include "ple/io/pack_table.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
+#include "ple/table/streamed.h"
 #include "ple/text/tokenizer.h"
 
 namespace ple::faults_test {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ple/run/saved_session.h"
+#include "ple/table/streamed.h"
 
 #include <doctest/doctest.h>
 

@@ -13,6 +13,7 @@
 
 #include "../temporary.h"
 #include "ple/table/encode_row.h"
+#include "ple/table/streamed.h"
 
 namespace ple::ple_table_test {
 

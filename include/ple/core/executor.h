@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "ple/core/error.h"
+#include "ple/core/function_ref.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -22,19 +23,10 @@
 
 namespace ple {
 
-/// A borrowed callable: two pointers, no allocation.
-class TaskRef {
- public:
-  template <class F>
-  requires(!std::is_same_v<std::remove_cvref_t<F>, TaskRef>)
-      TaskRef(F& f)  // NOLINT(google-explicit-constructor): converts as std::function does
-      : object_(&f), call_([](void* object, std::size_t i) { (*static_cast<F*>(object))(i); }) {}
-  void operator()(std::size_t i) const { call_(object_, i); }
+using TaskRef = FunctionRef<void(std::size_t i)>;
 
- private:
-  void* object_;
-  void (*call_)(void*, std::size_t);
-};
+/// A range [begin, end) of something, and which of the ranges it is.
+using RangeRef = FunctionRef<void(std::size_t begin, std::size_t end, std::size_t part)>;
 
 /// Runs tasks 0..count-1 in any order, perhaps at once, and returns when all are done. Tasks must not throw.
 class Executor {
@@ -196,11 +188,10 @@ inline std::size_t few_parts(const Executor& executor) {
 /// Splits [0, n) into at most `most` contiguous ranges, whose size is a multiple of `grain` (but for the last), and
 /// calls f(begin, end, part) for each, with part < most. What f computes for one index must not depend on the range it
 /// is in.
-template <class F>
-void parallel_for(Executor& executor, std::size_t n, std::size_t grain, std::size_t most, F&& f) {
+inline void parallel_for(Executor& executor, std::size_t n, std::size_t grain, std::size_t most, RangeRef f) {
   const std::size_t grains = (n + grain - 1) / grain, ranges = std::min(most, grains);
   if (ranges <= 1) {
-    if (n > 0) f(std::size_t{0}, n, std::size_t{0});
+    if (n > 0) f(0, n, 0);
     return;
   }
   // Later ranges are smaller, 15, 13, ... 3, 1 of 64: whoever takes the last one is not waited for long.
@@ -214,8 +205,7 @@ void parallel_for(Executor& executor, std::size_t n, std::size_t grain, std::siz
   executor.run(ranges, task);
 }
 
-template <class F>
-void parallel_for(Executor& executor, std::size_t n, std::size_t grain, F&& f) {
+inline void parallel_for(Executor& executor, std::size_t n, std::size_t grain, RangeRef f) {
   parallel_for(executor, n, grain, parts(executor), f);
 }
 

@@ -22,7 +22,21 @@ struct TypeList {};
 using StoredTypes =
     TypeList<f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs>;
 
+/// One stored type out of several: which one is known when a tensor is loaded.
+template <StoredType... Ts>
+struct OneOf {};
+
+/// The types of plain numbers.
+using Floats = OneOf<f32, bf16, f16>;
+
 namespace detail {
+
+template <class List>
+struct OneOfList;
+template <StoredType... Ts>
+struct OneOfList<TypeList<Ts...>> {
+  using type = OneOf<Ts...>;
+};
 
 template <class... Ts>
 constexpr auto ids_of(TypeList<Ts...> /*types*/) {
@@ -39,6 +53,9 @@ decltype(auto) with_dtype(Dtype type, F& f, TypeList<T, Rest...> /*types*/) {
 
 }  // namespace detail
 
+/// Every type this version reads.
+using Any = detail::OneOfList<StoredTypes>::type;
+
 inline constexpr auto all_dtypes = detail::ids_of(StoredTypes());
 
 /// Calls f.template operator()<T>() with the type that `type` stands for.
@@ -54,22 +71,14 @@ struct DtypeInfo {
   std::size_t values_per_block, bytes_per_block;
   std::size_t alignment;  ///< where a block may begin in memory
   bool is_encodable;      ///< whether values can be written in the type, not only read
-  void (*decode)(const std::byte* blocks, std::size_t count, float* values);
 };
 
 namespace detail {
 
-template <class T>
-void decode_blocks(const std::byte* blocks, std::size_t count, float* values) {
-  const T* block = reinterpret_cast<const T*>(blocks);
-  for (std::size_t b = 0; b < count; ++b)
-    DtypeTraits<T>::decode(block[b], values + b * DtypeTraits<T>::values_per_block);
-}
-
 template <class... Ts>
 constexpr auto infos_of(TypeList<Ts...> /*types*/) {
   return std::array{DtypeInfo{DtypeTraits<Ts>::name, DtypeTraits<Ts>::values_per_block, sizeof(Ts), alignof(Ts),
-                              EncodableType<Ts>, &decode_blocks<Ts>}...};
+                              EncodableType<Ts>}...};
 }
 
 inline constexpr auto dtype_infos = infos_of(StoredTypes());

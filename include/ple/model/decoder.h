@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ple/core/error.h"
+#include "ple/core/function_ref.h"
 #include "ple/model/chunk_inputs.h"
 #include "ple/model/decoder_block.h"
 #include "ple/model/decoder_state.h"
@@ -93,8 +94,8 @@ class Decoder final : public LanguageModel {
     }
     widest_integer_row_ = widest_bf16_row_ = 0;
     parameters([&](Parameter, std::size_t, const auto& values) {
-      if constexpr (requires { values.dtype(), values.cols(); }) {
-        if (is_integer_type(values.dtype())) widest_integer_row_ = std::max(widest_integer_row_, values.cols());
+      if constexpr (requires { values.holds_integers(); }) {
+        if (values.holds_integers()) widest_integer_row_ = std::max(widest_integer_row_, values.cols());
         if (values.dtype() == Dtype::bf16) widest_bf16_row_ = std::max(widest_bf16_row_, values.cols());
       }
     });
@@ -234,6 +235,8 @@ class Decoder final : public LanguageModel {
 
  private:
   using State = DecoderState<Decoder>;
+  /// Where the rows of a pass from `row` on stand, in a layer.
+  using PlacesOf = FunctionRef<Places(std::size_t layer, std::size_t row)>;
 
   State& own(ModelState& model_state) const {
     auto* own = dynamic_cast<State*>(&model_state);
@@ -277,11 +280,10 @@ class Decoder final : public LanguageModel {
     }
   }
 
-  /// A pass over tokens whose rows were selected, and for whose positions the workspace was started; places(layer, row)
-  /// says where those from `row` on stand, with the caches of a layer.
-  template <class PlacesOf, class Observer>
-  void compute(State& state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft,
-               PlacesOf&& places, const Observer& observe) const {
+  /// A pass over tokens whose rows were selected, and for whose positions the workspace was started.
+  template <class Observer>
+  void compute(State& state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft, PlacesOf places,
+               const Observer& observe) const {
     ExecutorWithScratch executor(threads, state.scratch);
     for (const auto& file : files_) file->check_size();
     const std::size_t first_shared = config.first_shared_layer(), wanted = logits.rows, T0 = tokens.size() - wanted;
@@ -312,10 +314,12 @@ class Decoder final : public LanguageModel {
     for_each_row(executor, tokens.size(), h0.cols, [&](std::size_t t) {
       if (tokens[t] == soft_token) return;
       const std::size_t row = table.row_of(tokens[t]);
-      if (config.tie_word_embeddings && head.interleaved()) {  // it is in memory: no page of the file is touched
-        head.decode_interleaved_row(row, h0.row(t));
-      } else {
-        ple::decode<B>(embedding.dtype(), embedding.data() + row * row_bytes, h0.cols, h0.row(t));
+      const bool interleaved = config.tie_word_embeddings && head.interleaved();
+      if constexpr (Matrix<T>::may_be_integers) {
+        if (interleaved) head.decode_interleaved_row(row, h0.row(t));  // it is in memory: no page is touched
+      }
+      if (!interleaved) {
+        ple::decode<B, T>(embedding.dtype(), embedding.data() + row * row_bytes, h0.cols, h0.row(t));
       }
       B::scale(scale, h0.cols, h0.row(t));
     });
@@ -325,9 +329,9 @@ class Decoder final : public LanguageModel {
   }
 
   /// Layers [begin, end) for `tokens`, which are the chunk's from its row `row` on. h0 and h may be the same rows.
-  template <class PlacesOf, class Observer>
+  template <class Observer>
   void run_layers(State& state, Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens,
-                  std::size_t row, Rows h0, Rows h, PlacesOf&& places, const Observer& observe) const {
+                  std::size_t row, Rows h0, Rows h, PlacesOf places, const Observer& observe) const {
     if (begin == end) return;
     const std::size_t p = config.hidden_size_per_layer_input;
     const Rows e = state.per_layer.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);

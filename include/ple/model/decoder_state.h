@@ -69,8 +69,10 @@ struct DecoderState final : ModelState {
     memory = allocate_rows(all);
     using B = typename Model::B;
     std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, widest_bf16_row) : 0;
-    if (widest_integer_row > 0) {
-      scratch_bytes = std::max(scratch_bytes, IntegerScratch<B>(o.chunk, widest_integer_row).bytes(o.parts));
+    if constexpr (Matrix<typename Model::T>::may_be_integers) {
+      if (widest_integer_row > 0) {
+        scratch_bytes = std::max(scratch_bytes, IntegerScratch<B>(o.chunk, widest_integer_row).bytes(o.parts));
+      }
     }
     scratch.resize(scratch_bytes);
     ahead = std::max<std::size_t>(o.chunk, 1024);

@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "ple/core/arena.h"
@@ -50,13 +50,15 @@ bool lay_out(Model& model, Parameter parameter, std::size_t layer, Matrix<typena
   if constexpr (requires { model.blocks[layer].lay_out(parameter, executor, arena); }) {
     if (is_of_layer(parameter) && model.blocks[layer].lay_out(parameter, executor, arena)) return true;
   }
-  values.interleave(executor, arena);
+  if constexpr (Matrix<typename Model::T>::may_be_integers) values.interleave(executor, arena);
   return values.interleaved();
 }
 
-template <Backend B>
+/// In any type that the weights may have; next to those of one type, in plain numbers.
+template <class T, Backend B>
 void load_vector(const Tensor& tensor, std::vector<float>& values) {
-  Matrix<Any> row(1, values.size());
+  using Types = std::conditional_t<StoredType<T>, Floats, T>;
+  Matrix<Types> row(1, values.size());
   Tensor as_row = tensor;
   if (as_row.shape.size() == 1) as_row.shape.insert(as_row.shape.begin(), 1);
   if (as_row.shape != std::vector<std::uint64_t>{1, values.size()}) {
@@ -64,7 +66,7 @@ void load_vector(const Tensor& tensor, std::vector<float>& values) {
          shape_text({values.size()}));
   }
   row.load(as_row);
-  ple::decode<B>(row.dtype(), row.data(), values.size(), values.data());
+  ple::decode<B, Types>(row.dtype(), row.data(), values.size(), values.data());
 }
 
 }  // namespace detail
@@ -88,11 +90,11 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
   Tensor embedding_tensor;
   model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
     if constexpr (std::same_as<V, std::vector<float>>) {
-      detail::load_vector<typename Model::B>(tensor_of(parameter, layer), values);
+      detail::load_vector<typename Model::T, typename Model::B>(tensor_of(parameter, layer), values);
     } else if constexpr (std::same_as<V, typename Model::Table>) {
       if (source) {
         values.load(*source, options.table);
-      } else if (!std::holds_alternative<Pruned>(options.table)) {
+      } else if (!options.table.prunes()) {
         values.load(tensor_of(parameter, layer), options.table);
       }
     } else if (parameter == Parameter::token_embedding && source && source->token_embedding) {
@@ -111,8 +113,8 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
     }
   });
   model.tie();
-  if (interleaved && model.config.tie_word_embeddings) {
-    model.head.interleave(pool, arena);
+  if constexpr (Matrix<typename Model::T>::may_be_integers) {
+    if (interleaved && model.config.tie_word_embeddings) model.head.interleave(pool, arena);
     if (model.head.interleaved()) drop(embedding_tensor);
   }
 }
@@ -126,7 +128,7 @@ void interleave_weights(Model& model, Executor& executor) {
       detail::lay_out(model, parameter, layer, values, executor, arena);
     }
   });
-  model.head.interleave(executor, arena);
+  if constexpr (Matrix<typename Model::T>::may_be_integers) model.head.interleave(executor, arena);
 }
 
 }  // namespace ple

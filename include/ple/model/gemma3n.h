@@ -97,8 +97,7 @@ struct Gemma3nBlock {
 
   /// h: [T, n * d], the streams H[0], H[1], ... of the chunk's rows from row `row` on, becomes the layer's output. For
   /// the rest see Gemma4Block::forward. The active stream is a; P, u and y are [T, d] but for P's other streams.
-  template <class PerLayerRows>
-  void forward(Executor& executor, const Gemma3nWorkspace& w, std::size_t row, Rows h, PerLayerRows&& per_layer_rows,
+  void forward(Executor& executor, const Gemma3nWorkspace& w, std::size_t row, Rows h, PerLayerRows per_layer_rows,
                const Places& places) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows), low = w.laurel_low.slice(0, h.rows);
     const Rows p = w.predicted.slice(0, h.rows), active = altup.stream(p, altup.active);

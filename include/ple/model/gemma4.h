@@ -67,10 +67,8 @@ struct Gemma4Block {
 
   Gemma4Block(const Gemma4Config& config, std::size_t l);
 
-  /// h: [T, d], the chunk's rows from row `row` on, becomes the layer's output. per_layer_rows() gives its slice of the
-  /// PLE rows, [T, p], or none if it was pruned; it is called when they are needed, for they may come from a disk.
-  template <class PerLayerRows>
-  void forward(Executor& executor, const Gemma4Workspace& w, std::size_t row, Rows h, PerLayerRows&& per_layer_rows,
+  /// h: [T, d], the chunk's rows from row `row` on, becomes the layer's output.
+  void forward(Executor& executor, const Gemma4Workspace& w, std::size_t row, Rows h, PerLayerRows per_layer_rows,
                const Places& places) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows);
 

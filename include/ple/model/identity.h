@@ -51,9 +51,8 @@ void add_table(Checksum& sum, const Table& table) {
 /// The same for two models whose configuration, number types and samples are the same: norms and scalars whole, five
 /// rows of the PLE table, 5 x 64 bytes of every other matrix. So it tells apart sizes, quantisations, models that were
 /// trained further, and tables packed in another way; not models that differ in a few weights between the samples, or
-/// in rows set with PleTable::set_row. Where the table
-/// lives makes no difference; how weights are laid out (LoadOptions::weights) does.
-/// Errors: ErrorCode::file; not_supported for a configuration without for_each_field.
+/// in rows set with PleTable::set_row. Where the table lives makes no difference; how weights are laid out
+/// (LoadOptions::weights) does. Errors: ErrorCode::file; not_supported for a configuration without for_each_field.
 template <class Decoder>
 std::uint64_t model_identity(const Decoder& decoder) {
   Checksum sum;
@@ -62,8 +61,8 @@ std::uint64_t model_identity(const Decoder& decoder) {
   } else {
     fail(ErrorCode::not_supported, "a model whose configuration has no for_each_field has no identity");
   }
-  Decoder copy = decoder;  // shares the values
-  copy.parameters([&]<class V>(Parameter parameter, std::size_t layer, const V& values) {
+  // Nothing is changed: parameters() is not const because others fill values in.
+  const_cast<Decoder&>(decoder).parameters([&]<class V>(Parameter parameter, std::size_t layer, const V& values) {
     sum.add(parameter);
     sum.add(layer);
     if constexpr (requires { values.store(); }) {

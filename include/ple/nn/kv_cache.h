@@ -112,7 +112,7 @@ class KvCache {
       case Dtype::f16: return f(reinterpret_cast<const f16*>(rows));
       default: break;
     }
-    decode<B>(dtype_, rows, count * head_dim_, room);
+    decode<B, q8_0>(dtype_, rows, count * head_dim_, room);
     f(static_cast<const float*>(room));
   }
 

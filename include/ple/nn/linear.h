@@ -7,6 +7,7 @@
 #include <span>
 
 #include "ple/core/executor.h"
+#include "ple/core/function_ref.h"
 #include "ple/core/memory.h"
 #include "ple/simd/backend.h"
 #include "ple/tensor/matrix.h"
@@ -21,8 +22,7 @@ inline constexpr std::size_t parallel_threshold = 32768;
 inline constexpr std::size_t parallel_bytes = std::size_t{256} << 10, many_parts_bytes = std::size_t{4} << 20;
 
 /// Calls f(row) for every row; in parallel where `cost`, the operations per row, makes it worth while.
-template <class F>
-void for_each_row(Executor& executor, std::size_t rows, std::size_t cost, F&& f) {
+inline void for_each_row(Executor& executor, std::size_t rows, std::size_t cost, TaskRef f) {
   const auto some = [&](std::size_t begin, std::size_t end, std::size_t) {
     for (std::size_t r = begin; r < end; ++r) f(r);
   };
@@ -85,18 +85,18 @@ struct Product {
   std::size_t first = 0;
 };
 
+/// What is to be done with outputs [begin, end) of a product, by the thread that computed them; or nothing.
+using Then = FunctionRef<void(std::size_t begin, std::size_t end)>;
+
 namespace detail {
 
-/// Nothing is to be done with outputs.
-struct NoThen {};
-
 /// Calls f(product, begin, end, part) for ranges of outputs that begin at multiples of rows_per_tile, in parallel:
-/// those of all products in one go, since waiting for the last thread costs time. With then(begin, end), the products
-/// have as many outputs each, and a range's come side by side, before it is called.
-template <class T, class Then, class F>
-void for_each_part(Executor& executor, std::span<const Product<T>> products, std::size_t tokens, const Then& then,
-                   F&& f) {
-  constexpr bool side_by_side = !std::same_as<Then, NoThen>;
+/// those of all products in one go, since waiting for the last thread costs time. With `then`, the products have as
+/// many outputs each, and a range's come side by side, before it is called.
+template <class T>
+void for_each_part(Executor& executor, std::span<const Product<T>> products, std::size_t tokens, Then then,
+                   FunctionRef<void(const Product<T>&, std::size_t, std::size_t, std::size_t)> f) {
+  const bool side_by_side = static_cast<bool>(then);
   const auto tiles_of = [](const Product<T>& product) { return (product.y.cols + rows_per_tile - 1) / rows_per_tile; };
   std::size_t tiles = 0, bytes = 0;
   for (const Product<T>& product : products) {
@@ -112,7 +112,7 @@ void for_each_part(Executor& executor, std::span<const Product<T>> products, std
       }
       if (!side_by_side) before += count;
     }
-    if constexpr (side_by_side) then(begin * rows_per_tile, std::min(end * rows_per_tile, products[0].y.cols));
+    if (side_by_side) then(begin * rows_per_tile, std::min(end * rows_per_tile, products[0].y.cols));
   };
   if (bytes * tokens < parallel_bytes) {
     some(0, tiles, 0);
@@ -123,8 +123,8 @@ void for_each_part(Executor& executor, std::span<const Product<T>> products, std
 
 /// Of one integer type. Activations become integers once; then each part of the rows is multiplied with them. Rows that
 /// are not interleaved become so on the way.
-template <Backend B, class T, class Then>
-void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> products, const Then& then) {
+template <Backend B, class T>
+void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> products, Then then) {
   const Dtype dtype = products[0].weight.dtype();
   const std::size_t cols = products[0].weight.cols();
   const IntegerScratch<B> sizes(x.rows, cols);
@@ -134,7 +134,7 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
   for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), dtype, t, quantized); });
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
   const InterleavedLayout layout(dtype, cols);
-  for_each_part(
+  for_each_part<T>(
       executor, products, x.rows, then, [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t part) {
         std::byte* tile = memory.data() + sizes.activations + part * (sizes.tile + sizes.weights);
         if (p.weight.interleaved()) {
@@ -151,8 +151,8 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
 }
 
 /// Of plain numbers. Where the CPU multiplies bf16, activations become that, once, for weights of this type.
-template <Backend B, class T, class Then>
-void multiply_floats(Executor& executor, Rows x, std::span<const Product<T>> products, const Then& then) {
+template <Backend B, class T>
+void multiply_floats(Executor& executor, Rows x, std::span<const Product<T>> products, Then then) {
   const bool rounds = B::multiplies_bf16() && std::any_of(products.begin(), products.end(), [](const Product<T>& p) {
                         return p.weight.dtype() == Dtype::bf16;
                       });
@@ -172,28 +172,30 @@ void multiply_floats(Executor& executor, Rows x, std::span<const Product<T>> pro
     B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, p.y.data + begin,
               p.y.stride);
   };
-  for_each_part(executor, products, x.rows, then,
-                [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
-                  visit_floats(p.weight, [&](const auto& w) { multiply(w, p, begin, end); });
-                });
+  for_each_part<T>(executor, products, x.rows, then,
+                   [&](const Product<T>& p, std::size_t begin, std::size_t end, std::size_t) {
+                     visit_floats(p.weight, [&](const auto& w) { multiply(w, p, begin, end); });
+                   });
 }
 
 }  // namespace detail
 
 /// Several products with the same x, [T, in]. With then(begin, end), they have as many outputs each, and it is called
 /// for ranges of outputs that all of them have, by the thread that computed them.
-template <Backend B, class T, class Then = detail::NoThen>
-void multiply(Executor& executor, Rows x, std::span<const Product<T>> products, const Then& then = {}) {
-  const Dtype dtype = products[0].weight.dtype();
-  const bool integers = is_integer_type(dtype);
-  for (const Product<T>& product : products) {
-    if (product.weight.dtype() != dtype && (integers || is_integer_type(product.weight.dtype()))) {
-      for (const Product<T>& one : products) multiply<B, T>(executor, x, std::span(&one, 1));
-      if constexpr (!std::same_as<Then, detail::NoThen>) then(0, products[0].y.cols);
-      return;
+template <Backend B, class T>
+void multiply(Executor& executor, Rows x, std::span<const Product<T>> products, Then then = {}) {
+  if constexpr (Matrix<T>::may_be_integers) {
+    const Dtype dtype = products[0].weight.dtype();
+    const bool integers = products[0].weight.holds_integers();
+    for (const Product<T>& product : products) {
+      if (product.weight.dtype() != dtype && (integers || product.weight.holds_integers())) {
+        for (const Product<T>& one : products) multiply<B, T>(executor, x, std::span(&one, 1));
+        if (then) then(0, products[0].y.cols);
+        return;
+      }
     }
+    if (integers) return detail::multiply_integers<B>(executor, x, products, then);
   }
-  if (integers) return detail::multiply_integers<B>(executor, x, products, then);
   detail::multiply_floats<B>(executor, x, products, then);
 }
 
@@ -205,9 +207,7 @@ struct Linear {
   Linear() = default;
   Linear(std::size_t out, std::size_t in) : weight(out, in) {}
 
-  /// then(begin, end), if given, is called for ranges of outputs by the thread that computed them.
-  template <class Then = detail::NoThen>
-  void operator()(Executor& executor, Rows x, Rows y, const Then& then = {}) const {
+  void operator()(Executor& executor, Rows x, Rows y, Then then = {}) const {
     const Product<T> product{weight, y};
     multiply<B, T>(executor, x, std::span(&product, 1), then);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 
 #include "ple/dtype/dtype.h"
@@ -8,18 +9,38 @@
 
 namespace ple {
 
-/// y = x, widened: n values, a whole number of blocks, of a type known at run time. Types that files rarely have are
-/// decoded in plain C++.
-template <Backend B>
-void decode(Dtype dtype, const std::byte* x, std::size_t n, float* y) {
-  switch (dtype) {
-    case Dtype::f32: return B::decode(reinterpret_cast<const f32*>(x), n, y);
-    case Dtype::bf16: return B::decode(reinterpret_cast<const bf16*>(x), n, y);
-    case Dtype::f16: return B::decode(reinterpret_cast<const f16*>(x), n, y);
-    case Dtype::q8_0: return B::decode(reinterpret_cast<const q8_0*>(x), n, y);
-    case Dtype::q4_0: return B::decode(reinterpret_cast<const q4_0*>(x), n, y);
-    default: return info(dtype).decode(x, n / info(dtype).values_per_block, y);
+namespace detail {
+
+/// Types that files rarely have are decoded in plain C++.
+template <Backend B, class T>
+void decode_blocks(const std::byte* x, std::size_t n, float* y) {
+  const T* blocks = reinterpret_cast<const T*>(x);
+  constexpr std::size_t per_block = DtypeTraits<T>::values_per_block;
+  if constexpr (per_block == 1 || std::same_as<T, q8_0> || std::same_as<T, q4_0>) {
+    B::decode(blocks, n, y);
+  } else {
+    for (std::size_t i = 0; i < n / per_block; ++i) DtypeTraits<T>::decode(blocks[i], y + i * per_block);
   }
+}
+
+/// T: a stored type, or OneOf several.
+template <Backend B, class T>
+struct Decode {
+  static void values(Dtype /*dtype*/, const std::byte* x, std::size_t n, float* y) { decode_blocks<B, T>(x, n, y); }
+};
+template <Backend B, class... Ts>
+struct Decode<B, OneOf<Ts...>> {
+  static void values(Dtype dtype, const std::byte* x, std::size_t n, float* y) {
+    static_cast<void>(((dtype == DtypeTraits<Ts>::id && (decode_blocks<B, Ts>(x, n, y), true)) || ...));
+  }
+};
+
+}  // namespace detail
+
+/// y = x, widened: n values, a whole number of blocks, of a type that is T or, known at run time, one of OneOf's.
+template <Backend B, class T = Any>
+void decode(Dtype dtype, const std::byte* x, std::size_t n, float* y) {
+  detail::Decode<B, T>::values(dtype, x, n, y);
 }
 
 }  // namespace ple

@@ -14,7 +14,6 @@
 #include <span>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "ple/core/token.h"
@@ -23,53 +22,10 @@
 #include "ple/table/row_keys.h"
 #include "ple/table/row_layout.h"
 #include "ple/table/row_store.h"
-#include "ple/table/streamed_rows.h"
+#include "ple/table/table_storage.h"
 #include "ple/tensor/matrix.h"
 
 namespace ple {
-
-/// The table stays in its file, mapped: the operating system keeps the pages that were touched as long as it likes.
-struct Mapped {
-  std::size_t budget = 0;  ///< bytes of them that the process keeps at most; 0: no limit
-};
-
-/// The table is read into memory of the process when it is opened.
-struct Resident {};
-
-/// Rows are read when they are needed, into a cache of a fixed size: see StreamedRows for its rules.
-struct Streamed {
-  std::size_t budget = std::size_t{64} << 20;  ///< bytes of rows kept for later
-  bool direct = false;                         ///< past the operating system's page cache
-  ReadEngine engine = ReadEngine::best;
-};
-
-/// The table is left away: every layer skips its PLE step. To measure what it costs and what it does.
-struct Pruned {};
-
-/// Where a table's rows live. The model never changes the choice.
-using TableStorage = std::variant<Mapped, Resident, Streamed, Pruned>;
-
-/// A table as a file has it.
-struct TableSource {
-  Tensor tensor = {};  ///< its bytes: rows of layout.row_bytes(), one after another
-  RowLayout layout = {};
-  std::uint64_t rows = 0;
-  float scale = 1;                       ///< values are multiplied by it when they are used
-  bool folded = false;                   ///< rows are whole per-layer inputs of text, not only their identity part
-  std::vector<float> pad_identity = {};  ///< folded: the identity part of positions without text
-  std::shared_ptr<const VocabularyMap> vocabulary = nullptr;  ///< where only some tokens have rows
-  std::optional<Tensor> token_embedding = {};                 ///< of those tokens
-};
-
-/// A checkpoint's table: rows of all layers in the tensor's type, which the reference multiplies by sqrt(p), rounded to
-/// that type. The tensor is a matrix of whole rows.
-inline TableSource stored_table(const Tensor& tensor, std::size_t layers) {
-  const std::size_t width = static_cast<std::size_t>(tensor.shape[1]) / layers;
-  return {.tensor = tensor,
-          .layout = RowLayout(layers, width, tensor.dtype),
-          .rows = tensor.shape[0],
-          .scale = rounded_to(tensor.dtype, std::sqrt(static_cast<float>(width)))};
-}
 
 /// Which rows a chunk of text needs, and room to find them in; made once per session.
 struct RowSelection {
@@ -260,29 +216,12 @@ class PleTable {
  private:
   static constexpr RowId no_row = ~RowId{0};
 
-  std::shared_ptr<RowStore> make_store(const TableSource& source, const TableStorage& storage) const {
+  static std::shared_ptr<RowStore> make_store(const TableSource& source, const TableStorage& storage) {
     const Tensor& tensor = source.tensor;
     const std::size_t row_bytes = source.layout.row_bytes();
-    if (std::holds_alternative<Pruned>(storage) || row_bytes == 0) return nullptr;
+    if (storage.prunes() || row_bytes == 0) return nullptr;
     if (!tensor.map) return std::make_shared<MemoryRows>(tensor.data, row_bytes, tensor.owner);
-    if (std::holds_alternative<Resident>(storage)) {
-      auto values = std::make_shared<AlignedVector<std::byte>>(tensor.bytes);
-      constexpr std::size_t piece = std::size_t{8} << 20;
-      for (std::size_t at = 0; at < tensor.bytes; at += piece) {
-        const std::span<std::byte> part(values->data() + at, std::min(piece, tensor.bytes - at));
-        tensor.map->file()->read_all(tensor.offset + at, part, tensor.name);
-      }
-      const std::byte* data = values->data();
-      return std::make_shared<MemoryRows>(data, row_bytes, std::move(values));
-    }
-    if (const auto* streamed = std::get_if<Streamed>(&storage)) {
-      const auto file = streamed->direct ? tensor.map->file()->direct() : tensor.map->file();
-      file->expect_random_reads();
-      return std::make_shared<StreamedRows>(RowFile{file->name(), tensor.offset, row_bytes, streamed->direct},
-                                            make_read_queue(file, streamed->engine), streamed->budget);
-    }
-    return std::make_shared<MappedRows>(tensor.map, tensor.offset, row_bytes, source.rows,
-                                        std::get<Mapped>(storage).budget);
+    return storage.open(source);
   }
 
   /// The different ids of those from `begin` on that the store has, ascending.
@@ -311,10 +250,10 @@ class PleTable {
           blocks = aligned;
         }
         if (keys_.per_token == 1) {
-          ple::decode<B>(*slice.dtype, blocks, count, out + i);
+          ple::decode<B, T>(*slice.dtype, blocks, count, out + i);
         } else {
           float piece[most];
-          ple::decode<B>(*slice.dtype, blocks, count, piece);
+          ple::decode<B, T>(*slice.dtype, blocks, count, piece);
           B::add(piece, count, out + i);
         }
       }

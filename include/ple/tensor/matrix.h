@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A matrix of weights in its stored type, and OneOf, a matrix whose type is known only when a file is opened.
+// A matrix of weights in its stored type, which for OneOf several is known only when a file is opened.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/dtype.h"
+#include "ple/dtype/integers.h"
 #include "ple/dtype/interleaved.h"
 #include "ple/tensor/rows.h"
 #include "ple/tensor/tensor.h"
@@ -36,24 +37,6 @@ class MatrixView {
   std::size_t rows_, cols_;
 };
 
-/// One stored type out of several: which one is known when a tensor is loaded.
-template <StoredType... Ts>
-struct OneOf {};
-
-namespace detail {
-
-template <class List>
-struct OneOfList;
-template <StoredType... Ts>
-struct OneOfList<TypeList<Ts...>> {
-  using type = OneOf<Ts...>;
-};
-
-}  // namespace detail
-
-/// Every type this version reads.
-using Any = detail::OneOfList<StoredTypes>::type;
-
 namespace detail {
 
 /// What all matrices have in common: a shape, values that somebody owns, and their type at run time.
@@ -61,9 +44,7 @@ class MatrixBase {
  public:
   std::size_t rows() const { return rows_; }
   std::size_t cols() const { return cols_; }
-  std::size_t bytes() const {
-    return interleaved_ ? InterleavedLayout(dtype_, cols_).bytes(rows_) : bytes_of(dtype_, rows_ * cols_);
-  }
+  std::size_t bytes() const { return interleaved() ? interleaved_bytes_ : bytes_of(dtype_, rows_ * cols_); }
   Dtype dtype() const { return dtype_; }
   bool loaded() const { return data_ != nullptr; }
   const std::byte* data() const { return static_cast<const std::byte*>(data_); }
@@ -71,7 +52,7 @@ class MatrixBase {
   /// Lays the rows of an integer type side by side in memory of our own, which products are fastest with; what else
   /// reads this matrix row by row no longer can. Copies of it made before keep their rows.
   void interleave(Executor& executor, Arena& arena) {
-    if (interleaved_ || !is_integer_type(dtype_)) return;
+    if (interleaved() || !is_integer_type(dtype_)) return;
     const InterleavedLayout layout(dtype_, cols_);
     std::shared_ptr<std::byte> tiles = arena.allocate(layout.bytes(rows_));
     parallel_for(executor, layout.tiles(rows_), 1, [&](std::size_t begin, std::size_t end, std::size_t) {
@@ -82,9 +63,9 @@ class MatrixBase {
     });
     data_ = tiles.get();
     owner_ = std::move(tiles);
-    interleaved_ = true;
+    interleaved_bytes_ = layout.bytes(rows_);
   }
-  bool interleaved() const { return interleaved_; }
+  bool interleaved() const { return interleaved_bytes_ > 0; }
 
   /// Row r of an interleaved matrix, decoded: [cols].
   void decode_interleaved_row(std::size_t r, float* out) const {
@@ -101,7 +82,7 @@ class MatrixBase {
 
   /// Moves the values into memory of our own, so that no file backs them.
   void make_resident() {
-    if (interleaved_) return;
+    if (interleaved()) return;
     const std::shared_ptr<const void> keep = owner_;
     const auto* old = static_cast<const std::byte*>(data_);
     std::copy_n(old, bytes(), allocate_bytes());
@@ -128,7 +109,7 @@ class MatrixBase {
     dtype_ = tensor.dtype;
     data_ = tensor.data;
     owner_ = tensor.owner;
-    interleaved_ = false;
+    interleaved_bytes_ = 0;
   }
 
   std::byte* allocate_bytes() {
@@ -136,7 +117,7 @@ class MatrixBase {
     std::byte* writable = values->data();
     data_ = writable;
     owner_ = std::move(values);
-    interleaved_ = false;
+    interleaved_bytes_ = 0;
     return writable;
   }
 
@@ -150,7 +131,7 @@ class MatrixBase {
   Dtype dtype_;
   const void* data_ = nullptr;
   std::shared_ptr<const void> owner_;
-  bool interleaved_ = false;
+  std::size_t interleaved_bytes_ = 0;  // 0: they are not
 };
 
 }  // namespace detail
@@ -164,8 +145,13 @@ class Matrix : public detail::MatrixBase {
   static_assert(StoredType<T>,
                 "Matrix<T>: T must be a stored type (ple::f32, bf16, f16, or one with DtypeTraits) or OneOf");
 
+  /// Where this is false, what only integer types need is not compiled.
+  static constexpr bool may_be_integers = IntegerType<T>;
+
   Matrix() : Matrix(0, 0) {}
   Matrix(std::size_t rows, std::size_t cols) : MatrixBase(rows, cols, DtypeTraits<T>::id) {}
+
+  bool holds_integers() const { return may_be_integers; }
 
   /// Errors: ErrorCode::shape, ErrorCode::dtype.
   void load(const Tensor& tensor) {
@@ -182,8 +168,15 @@ class Matrix : public detail::MatrixBase {
 template <StoredType... Ts>
 class Matrix<OneOf<Ts...>> : public detail::MatrixBase {
  public:
+  static constexpr bool may_be_integers = (IntegerType<Ts> || ...);
+
   Matrix() : Matrix(0, 0) {}
   Matrix(std::size_t rows, std::size_t cols) : MatrixBase(rows, cols, types[0]) {}
+
+  bool holds_integers() const {
+    if constexpr (may_be_integers) return is_integer_type(dtype());
+    return false;
+  }
 
   /// Takes the tensor's type if it is one of Ts. Errors: ErrorCode::shape, ErrorCode::dtype.
   void load(const Tensor& tensor) { MatrixBase::load(tensor, types); }

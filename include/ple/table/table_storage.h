@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a PLE table lives: each choice is a type that opens the rows of a table in a file, and only those that a
+// program names are compiled into it. Streamed has a header of its own.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "ple/core/memory.h"
+#include "ple/dtype/dtype.h"
+#include "ple/table/row_keys.h"
+#include "ple/table/row_layout.h"
+#include "ple/table/row_store.h"
+#include "ple/tensor/tensor.h"
+
+namespace ple {
+
+/// A table as a file has it.
+struct TableSource {
+  Tensor tensor = {};  ///< its bytes: rows of layout.row_bytes(), one after another
+  RowLayout layout = {};
+  std::uint64_t rows = 0;
+  float scale = 1;                       ///< values are multiplied by it when they are used
+  bool folded = false;                   ///< rows are whole per-layer inputs of text, not only their identity part
+  std::vector<float> pad_identity = {};  ///< folded: the identity part of positions without text
+  std::shared_ptr<const VocabularyMap> vocabulary = nullptr;  ///< where only some tokens have rows
+  std::optional<Tensor> token_embedding = {};                 ///< of those tokens
+};
+
+/// A checkpoint's table: rows of all layers in the tensor's type, which the reference multiplies by sqrt(p), rounded to
+/// that type. The tensor is a matrix of whole rows.
+inline TableSource stored_table(const Tensor& tensor, std::size_t layers) {
+  const std::size_t width = static_cast<std::size_t>(tensor.shape[1]) / layers;
+  return {.tensor = tensor,
+          .layout = RowLayout(layers, width, tensor.dtype),
+          .rows = tensor.shape[0],
+          .scale = rounded_to(tensor.dtype, std::sqrt(static_cast<float>(width)))};
+}
+
+/// The table stays in its file, mapped: the operating system keeps the pages that were touched as long as it likes.
+struct Mapped {
+  std::size_t budget = 0;  ///< bytes of them that the process keeps at most; 0: no limit
+
+  std::shared_ptr<RowStore> open(const TableSource& source) const {
+    const Tensor& tensor = source.tensor;
+    return std::make_shared<MappedRows>(tensor.map, tensor.offset, source.layout.row_bytes(), source.rows, budget);
+  }
+};
+
+/// The table is read into memory of the process when it is opened.
+struct Resident {
+  std::shared_ptr<RowStore> open(const TableSource& source) const {
+    const Tensor& tensor = source.tensor;
+    auto values = std::make_shared<AlignedVector<std::byte>>(tensor.bytes);
+    constexpr std::size_t piece = std::size_t{8} << 20;
+    for (std::size_t at = 0; at < tensor.bytes; at += piece) {
+      const std::span<std::byte> part(values->data() + at, std::min(piece, tensor.bytes - at));
+      tensor.map->file()->read_all(tensor.offset + at, part, tensor.name);
+    }
+    const std::byte* data = values->data();
+    return std::make_shared<MemoryRows>(data, source.layout.row_bytes(), std::move(values));
+  }
+};
+
+/// The table is left away: every layer skips its PLE step. To measure what it costs and what it does.
+struct Pruned {
+  std::shared_ptr<RowStore> open(const TableSource& /*source*/) const { return nullptr; }
+};
+
+/// A choice among these, Streamed (ple/table/streamed.h), or one of the caller's own: `open` makes the store of a table
+/// that lies in a file. The model never changes the choice.
+class TableStorage {
+ public:
+  template <class Storage>
+  requires requires(const Storage& storage, const TableSource& source) {
+    { storage.open(source) } -> std::convertible_to<std::shared_ptr<RowStore>>;
+  }
+  TableStorage(Storage storage)  // NOLINT(google-explicit-constructor): a choice is written as its type
+      : prunes_(std::same_as<Storage, Pruned>),
+        open_([storage](const TableSource& source) { return storage.open(source); }) {}
+
+  /// Whether the table is to be left away: it need not even be in the checkpoint.
+  bool prunes() const { return prunes_; }
+  /// Errors: those of the choice; ErrorCode::file, and not_supported for reads that the system does not have.
+  std::shared_ptr<RowStore> open(const TableSource& source) const { return open_(source); }
+
+ private:
+  bool prunes_;
+  std::function<std::shared_ptr<RowStore>(const TableSource&)> open_;
+};
+
+}  // namespace ple
