@@ -21,8 +21,11 @@ nlohmann::json converted(const Json& value) {
   if (value.is_number()) return value.number();
   if (value.is_string()) return value.text();
   nlohmann::json all = value.is_array() ? nlohmann::json::array() : nlohmann::json::object();
-  for (const Json& item : value.items()) all.push_back(converted(item));
-  for (const auto& [name, member] : value.members()) all[name] = converted(member);
+  if (value.is_array()) {
+    for (const Json& item : value.items()) all.push_back(converted(item));
+  } else {
+    for (const Json& member : value.members()) all[member.key()] = converted(member);
+  }
   return all;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -19,7 +20,7 @@
 
 namespace ple {
 
-/// A JSON value. Members of an object keep the file's order.
+/// A JSON value. Members of an object are values that have a key, in the file's order.
 class Json {
  public:
   enum class Type : std::uint8_t { null, boolean, integer, natural, real, string, array, object };
@@ -52,19 +53,26 @@ class Json {
   }
   const std::string& text() const { return text_; }
   const std::vector<Json>& items() const { return items_; }
-  const std::vector<std::pair<std::string, Json>>& members() const { return members_; }
+  const std::vector<Json>& members() const { return items_; }
+
+  /// What this is called in the object that it is a member of.
+  const std::string& key() const { return key_; }
 
   /// The member called `key`, or null.
   const Json* find(std::string_view key) const {
-    for (const auto& [name, value] : members_) {
-      if (name == key) return &value;
+    if (!is_object()) return nullptr;
+    for (const Json& member : items_) {
+      if (member.key_ == key) return &member;
     }
     return nullptr;
   }
 
   /// Appends and returns where the value lies now.
   Json& push_back(Json value) { return items_.emplace_back(std::move(value)); }
-  Json& add(std::string key, Json value) { return members_.emplace_back(std::move(key), std::move(value)).second; }
+  Json& add(std::string key, Json value) {
+    value.key_ = std::move(key);
+    return push_back(std::move(value));
+  }
 
   /// For messages: a scalar as JSON, cut short; what it is for the others.
   std::string brief() const {
@@ -95,9 +103,8 @@ class Json {
     std::int64_t integer_;
     double real_;
   };
-  std::string text_;
+  std::string key_, text_;
   std::vector<Json> items_;
-  std::vector<std::pair<std::string, Json>> members_;
 };
 
 /// Is told what stands in a JSON text, in order. Strings may be moved from.
@@ -129,16 +136,14 @@ class JsonReader {
       } else {
         value_expected = after_value();
       }
-    } while (!open_.empty() || value_expected);
+    } while (depth_ > 0 || value_expected);
     space();
     if (at_ != text_.size()) wrong("the end of the text");
   }
 
-  static constexpr std::size_t deepest = 64;
+  static constexpr std::size_t deepest = 64;  // levels, of which objects_ has a bit each
 
  private:
-  enum class State : std::uint8_t { array, object };
-
   [[noreturn, gnu::noinline, gnu::cold]] void wrong(const char* expected) const {
     const std::string_view found = at_ < text_.size() ? text_.substr(at_, 1) : "the end";
     fail(ErrorCode::malformed, source_, ": not valid JSON: at byte ", at_, " stands ", found, ", expected ", expected);
@@ -157,25 +162,27 @@ class JsonReader {
     if (!take(c)) wrong(name);
   }
 
-  void open(State state) {
-    if (open_.size() == deepest) fail(ErrorCode::malformed, source_, ": nested deeper than ", deepest, " levels");
-    open_.push_back(state);
+  void open(bool object) {
+    if (depth_ == deepest) fail(ErrorCode::malformed, source_, ": nested deeper than ", deepest, " levels");
+    objects_ = objects_ << 1 | std::uint64_t{object};
+    ++depth_;
     ++at_;
   }
+  bool in_object() const { return objects_ & 1; }
 
   /// One value, or the start of one; whether another value must follow at once.
   bool value() {
     if (at_ == text_.size()) wrong("a value");
     switch (text_[at_]) {
       case '{':
-        open(State::object);
+        open(true);
         handler_.start_object();
         space();
         if (take('}')) return close();
         member_name();
         return true;
       case '[':
-        open(State::array);
+        open(false);
         handler_.start_array();
         space();
         if (take(']')) return close();
@@ -193,7 +200,7 @@ class JsonReader {
 
   /// After a value inside something open: a comma and the next, or the end of what is open.
   bool after_value() {
-    const bool object = open_.back() == State::object;
+    const bool object = in_object();
     if (take(',')) {
       space();
       if (object) member_name();
@@ -204,8 +211,9 @@ class JsonReader {
   }
 
   bool close() {
-    const bool object = open_.back() == State::object;
-    open_.pop_back();
+    const bool object = in_object();
+    objects_ >>= 1;
+    --depth_;
     if (object) {
       handler_.end_object();
     } else {
@@ -327,7 +335,8 @@ class JsonReader {
   const std::string& source_;
   JsonHandler& handler_;
   std::size_t at_ = 0;
-  std::vector<State> open_;
+  std::size_t depth_ = 0;
+  std::uint64_t objects_ = 0;  // a bit for each level that is open, the innermost the lowest: object or array
   std::string buffer_;
 };
 
@@ -337,32 +346,39 @@ class JsonBuilder final : public JsonHandler {
   explicit JsonBuilder(const std::string& source) : source_(source) {}
   Json take() { return std::move(root_); }
 
-  void start_object() override { open_.push_back(&place(Json::object())); }
+  void start_object() override { open(Json::object()); }
   void key(std::string& name) override { key_.swap(name); }
   void end_object() override {
     std::vector<std::string_view> names;
-    for (const auto& [name, value] : open_.back()->members()) names.push_back(name);
+    for (const Json& member : innermost().members()) names.push_back(member.key());
     std::sort(names.begin(), names.end());
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice != names.end()) fail(ErrorCode::malformed, source_, ": '", *twice, "' stands twice in one object");
-    open_.pop_back();
+    --depth_;
   }
-  void start_array() override { open_.push_back(&place(Json::array())); }
-  void end_array() override { open_.pop_back(); }
+  void start_array() override { open(Json::array()); }
+  void end_array() override { --depth_; }
   void string(std::string& text) override { place(Json(std::move(text))); }
   void scalar(Json value) override { place(std::move(value)); }
 
  private:
+  Json& innermost() { return *open_[depth_ - 1]; }
+
   // Pointers into the tree stay valid: only the innermost open container grows.
   Json& place(Json value) {
-    if (open_.empty()) return root_ = std::move(value);
-    return open_.back()->is_array() ? open_.back()->push_back(std::move(value))
-                                    : open_.back()->add(std::move(key_), std::move(value));
+    if (depth_ == 0) return root_ = std::move(value);
+    return innermost().is_array() ? innermost().push_back(std::move(value))
+                                  : innermost().add(std::move(key_), std::move(value));
+  }
+  void open(Json container) {
+    Json& placed = place(std::move(container));
+    open_.at(depth_++) = &placed;
   }
 
   const std::string& source_;
   Json root_;
-  std::vector<Json*> open_;
+  std::array<Json*, JsonReader::deepest> open_ = {};
+  std::size_t depth_ = 0;
   std::string key_;
 };
 

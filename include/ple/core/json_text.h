@@ -47,18 +47,11 @@ inline void append_json(const Json& value, const std::string& line, std::string&
   text += array ? '[' : '{';
   const std::string inner = line + "  ";
   bool first = true;
-  const auto next = [&] {
+  for (const Json& item : value.items()) {
     text += first ? inner : "," + inner;
     first = false;
-  };
-  for (const Json& item : value.items()) {
-    next();
+    if (!array) text += json_string(item.key()) + ": ";
     append_json(item, inner, text);
-  }
-  for (const auto& [name, member] : value.members()) {
-    next();
-    text += json_string(name) + ": ";
-    append_json(member, inner, text);
   }
   if (!first) text += line;
   text += array ? ']' : '}';

@@ -80,14 +80,15 @@ inline void override_layers(const JsonFields& text, Gemma4Config& config) {
     }
     return;
   }
-  for (const auto& [key, value] : text.find("per_layer_config")->members()) {
+  for (const Json& member : text.find("per_layer_config")->members()) {
+    const std::string& key = member.key();
     std::size_t l = 0;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), l);
     if (error != std::errc() || end != key.data() + key.size() || l >= config.num_layers()) {
       fail(ErrorCode::config, text.source(), ": ", text.full_name("per_layer_config"), " has the key '", key,
            "', expected a layer from 0 to ", config.num_layers() - 1);
     }
-    const JsonFields fields(value, text.source(), text.full_name("per_layer_config.") + key + ".");
+    const JsonFields fields(member, text.source(), text.full_name("per_layer_config.") + key + ".");
     config.layers[l].head_dim = fields.count("head_dim", config.layers[l].head_dim);
     config.layers[l].num_key_value_heads = fields.count("num_key_value_heads", config.layers[l].num_key_value_heads);
   }
@@ -169,6 +170,14 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   detail::override_layers(text, config);
   validate(config, source);
   return config;
+}
+
+/// The same by the configuration's type: Gemma4Config, or with ple/io/hf_gemma3n_config.h Gemma3nConfig.
+template <class Config>
+Config hf_config(const Json& config_json, const std::string& source) = delete;
+template <>
+inline Gemma4Config hf_config(const Json& config_json, const std::string& source) {
+  return gemma4_config(config_json, source);
 }
 
 }  // namespace ple

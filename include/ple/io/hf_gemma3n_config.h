@@ -99,4 +99,9 @@ inline Gemma3nConfig gemma3n_config(const Json& config_json, const std::string& 
   return config;
 }
 
+template <>
+inline Gemma3nConfig hf_config(const Json& config_json, const std::string& source) {
+  return gemma3n_config(config_json, source);
+}
+
 }  // namespace ple

@@ -94,7 +94,8 @@ class SafetensorsFile {
                                 static_cast<std::size_t>(length));
     const Json header = parse_json(text, file_name_);
     if (!header.is_object()) malformed("", "the header is ", header.brief(), ", expected an object");
-    for (const auto& [name, value] : header.members()) {
+    for (const Json& value : header.members()) {
+      const std::string& name = value.key();
       if (name == "__metadata__") {
         read_metadata(value);
       } else {
@@ -176,9 +177,9 @@ class SafetensorsFile {
 
   void read_metadata(const Json& value) {
     if (!value.is_object()) malformed("__metadata__", "is ", value.brief(), ", expected an object");
-    for (const auto& [name, text] : value.members()) {
-      if (!text.is_string()) malformed("__metadata__", name, " is ", text.brief(), ", expected a string");
-      metadata_.emplace(name, text.text());
+    for (const Json& text : value.members()) {
+      if (!text.is_string()) malformed("__metadata__", text.key(), " is ", text.brief(), ", expected a string");
+      metadata_.emplace(text.key(), text.text());
     }
   }
 

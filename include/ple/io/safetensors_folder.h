@@ -26,7 +26,8 @@ inline TensorFiles open_shards(const std::filesystem::path& index_path) {
   if (!fields.object("weight_map")) wrong("weight_map is missing");
   TensorFiles tensors;
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
-  for (const auto& [name, value] : fields.find("weight_map")->members()) {
+  for (const Json& value : fields.find("weight_map")->members()) {
+    const std::string& name = value.key();
     const std::string shard = value.is_string() ? value.text() : "";
     // A plain file name: an index must not point outside its folder.
     if (shard.empty() || shard == "." || shard == ".." || std::filesystem::path(shard).filename() != shard) {

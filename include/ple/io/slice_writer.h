@@ -33,9 +33,9 @@ namespace detail {
 /// The object with other values in these fields; those that it has not come last.
 inline Json with_fields(const Json& object, std::map<std::string, Json> fields) {
   Json changed = Json::object();
-  for (const auto& [name, value] : object.members()) {
-    const auto field = fields.find(name);
-    changed.add(name, field == fields.end() ? value : field->second);
+  for (const Json& member : object.members()) {
+    const auto field = fields.find(member.key());
+    changed.add(member.key(), field == fields.end() ? member : field->second);
     if (field != fields.end()) fields.erase(field);
   }
   for (auto& [name, value] : fields) changed.add(name, std::move(value));

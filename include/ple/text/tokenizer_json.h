@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -146,7 +147,7 @@ class TokenizerJsonHandler final : public JsonHandler {
   }
   void end_object() override {
     part_ = Part::settings;
-    open_.pop_back();
+    --depth_;
     settings_.end_object();
   }
   void start_array() override {
@@ -163,7 +164,7 @@ class TokenizerJsonHandler final : public JsonHandler {
   void end_array() override {
     if (part_ != Part::merge_pair) {
       part_ = Part::settings;
-      open_.pop_back();
+      --depth_;
       return settings_.end_array();
     }
     if (sides_.size() != 2) {
@@ -183,13 +184,14 @@ class TokenizerJsonHandler final : public JsonHandler {
   };
 
   void open(bool is_array) {
-    const bool named = !open_.empty() && !open_.back().is_array;
-    open_.push_back({named ? key_ : std::string(), is_array});
+    if (depth_ < open_.size()) {
+      const bool named = depth_ > 0 && !open_[depth_ - 1].is_array;
+      open_[depth_] = {named ? key_ : std::string(), is_array};
+    }
+    ++depth_;
   }
   // Whether what was opened last is the member `name` of the file's "model".
-  bool is_open(std::string_view name) const {
-    return open_.size() == 3 && open_[1].name == "model" && open_[2].name == name;
-  }
+  bool is_open(std::string_view name) const { return depth_ == 3 && open_[1].name == "model" && open_[2].name == name; }
   [[noreturn]] void unexpected(const std::string& kind) const {
     if (part_ == Part::vocab) {
       fail(ErrorCode::malformed, source_, ": model.vocab['", key_, "'] is ", kind, ", expected an id");
@@ -211,7 +213,8 @@ class TokenizerJsonHandler final : public JsonHandler {
   JsonBuilder settings_;
   TokenizerJson result_;
   Part part_ = Part::settings;
-  std::vector<Container> open_;
+  std::size_t depth_ = 0;
+  std::array<Container, 3> open_;  // the outermost: the file, its model, and what that has
   std::string key_;
   std::vector<std::string> sides_;
 };
