@@ -310,7 +310,7 @@ void run(examples::Arguments& arguments) {
   const auto checkpoint = ple::Checkpoint::open(model_path);
   const auto model = Model::load(checkpoint);
   if (!model.has_ple()) throw std::runtime_error(fmt::format("{}: the model has no PLE table", model_path));
-  const auto tokenizer = ple::Tokenizer::open(checkpoint.tokenizer_file());
+  const auto tokenizer = ple::open_tokenizer(checkpoint);
   std::vector<ple::Token> tokens = tokenizer.encode(text);
   const std::size_t all_tokens = tokens.size();
   tokens.resize(std::min({tokens.size(), most_tokens, model.max_position_embeddings()}));

@@ -158,7 +158,7 @@ void run(examples::Arguments& arguments) {
       for (std::size_t i = 0; i < made_up; ++i)
         tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
       if (prompt) {
-        tokenizer = ple::Tokenizer::open(checkpoint.tokenizer_file());
+        tokenizer = ple::open_tokenizer(checkpoint);
         tokens = tokenizer->encode(*prompt, {.add_special = !resume});
       }
       ple::Session session(model, options.session);

@@ -35,7 +35,7 @@ class Names {
  public:
   explicit Names(const std::filesystem::path& tokenizer_json) {
     std::error_code error;
-    if (std::filesystem::exists(tokenizer_json, error)) tokenizer_ = ple::Tokenizer::open(tokenizer_json);
+    if (std::filesystem::exists(tokenizer_json, error)) tokenizer_ = ple::open_tokenizer(tokenizer_json);
   }
 
   std::string operator()(ple::Token token) const {

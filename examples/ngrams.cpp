@@ -93,7 +93,7 @@ void run(examples::Arguments& arguments) {
   if (rows < 2 || rows % 2 != 0) throw std::runtime_error("--rows: expected an even number, half for each n");
 
   const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
-  const auto tokenizer = ple::Tokenizer::open(checkpoint.tokenizer_file());
+  const auto tokenizer = ple::open_tokenizer(checkpoint);
   const std::size_t vocabulary = model.vocab_size();
   const ple::RowKeys keys = ple::hashed_ngrams(3, rows);
   std::vector<ple::Token> text = tokenizer.encode(prompt);

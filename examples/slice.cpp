@@ -32,7 +32,7 @@ void run(examples::Arguments& arguments) {
   if (options.empty()) throw std::runtime_error("which slice? --slice, --skip or --width say so");
   const ple::MatformerSlice slice = ple::write_slice(from, options, to, examples::Progress());
   fmt::print("{:8}{:>8}{:>8}{:>16}{:>16}{:>16}\n", "", "layers", "shared", "parameters", "of them PLE", "effective");
-  print("model", std::get<ple::Gemma3nConfig>(ple::HfFolder(from).config));
+  print("model", ple::HfFolder(from).config<ple::Gemma3nConfig>());
   print("slice", slice.config);
   fmt::print("parameters: of the text model; effective: {}\n", ple::ParameterGroups::documentation_definition);
 }

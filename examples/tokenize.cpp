@@ -45,7 +45,7 @@ void run(examples::Arguments& arguments) {
   if (text.starts_with("@")) text = read(text.substr(1));
 
   if (std::filesystem::is_directory(model)) model /= "tokenizer.json";
-  const auto tokenizer = ple::Tokenizer::open(model);
+  const auto tokenizer = ple::open_tokenizer(model);
   const auto texts = separator ? split(text, "\n" + *separator + "\n") : std::vector<std::string_view>{text};
   for (const std::string_view part : texts) {
     bool first = true;

@@ -8,6 +8,7 @@
 #include "harness.h"
 #include "models.h"
 #include "ple/io/gguf.h"
+#include "ple/text/open_tokenizer.h"
 #include "ple/text/tokenizer.h"
 
 namespace ple::fuzz {
@@ -26,7 +27,7 @@ inline void gguf(std::string_view data) {
   });
   may_refuse([&] { use(path); });
   may_refuse([&] {
-    const auto tokenizer = Tokenizer::open(path);
+    const auto tokenizer = open_tokenizer(path);
     tokenizer.decode(tokenizer.encode("a bab<bos> \xff\xc3\xa9"));
   });
 }

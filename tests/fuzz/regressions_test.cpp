@@ -38,7 +38,7 @@ TEST_CASE("the seeds are what they are meant to be: valid") {
   CHECK_NOTHROW(fuzz::use(fuzz::valid_folder().path()));
   const auto gguf = fuzz::gguf_seeds();
   for (std::size_t i = 0; i < 2; ++i) CHECK_NOTHROW(fuzz::use(fuzz::write_input(folder, "model.gguf", gguf[i])));
-  for (std::size_t i = 1; i < 3; ++i) CHECK_NOTHROW(Tokenizer::open(fuzz::write_input(folder, "model.gguf", gguf[i])));
+  for (std::size_t i = 1; i < 3; ++i) CHECK_NOTHROW(open_tokenizer(fuzz::write_input(folder, "model.gguf", gguf[i])));
   for (const std::string& seed : gguf) CHECK_NOTHROW(GgufFile::open(fuzz::write_input(folder, "model.gguf", seed)));
   for (const std::string& seed : fuzz::safetensors_seeds())
     CHECK_NOTHROW(SafetensorsFile::open(fuzz::write_input(folder, "model.safetensors", seed)));

@@ -66,7 +66,7 @@ bool says(const std::string& text, const std::string& part) { return text.find(p
 /// NaN wherever the slice does not look.
 void write_poisoned(const std::filesystem::path& from, const MatformerOptions& options,
                     const std::filesystem::path& to) {
-  const SlicedSource slice(std::make_shared<const HfFolder>(from), options, "");
+  const SlicedSource slice(std::make_shared<const HfCheckpoint>(from), options, "");
   const auto& config = std::get<Gemma3nConfig>(slice.config);
   const auto file = SafetensorsFile::open(from / "model.safetensors");
   struct Rewritten {

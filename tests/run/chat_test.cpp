@@ -14,6 +14,7 @@
 #include "../text/gguf_tokenizer_writer.h"
 #include "ple/io/checkpoint.h"
 #include "ple/model/gemma4.h"
+#include "ple/text/open_tokenizer.h"
 
 namespace ple::chat_test {
 

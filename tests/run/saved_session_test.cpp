@@ -13,6 +13,8 @@
 #include "../model/random_model.h"
 #include "../temporary.h"
 #include "ple/run/chat.h"
+#include "ple/table/streamed.h"
+#include "ple/text/open_tokenizer.h"
 
 namespace ple::saved_session_test {
 

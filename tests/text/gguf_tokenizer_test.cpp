@@ -18,6 +18,7 @@
 #include "../temporary.h"
 #include "gguf_tokenizer_writer.h"
 #include "ple/text/gguf_tokenizer_keys.h"
+#include "ple/text/open_tokenizer.h"
 #include "ple/text/tokenizer.h"
 
 namespace ple::gguf_tokenizer_test {
@@ -35,7 +36,7 @@ const std::string space = "\xE2\x96\x81";
 Tokenizer open(const GgufWriter& writer) {
   TemporaryFolder folder;
   writer.write(folder / "tokenizer.gguf");
-  return Tokenizer::open(folder / "tokenizer.gguf");
+  return open_tokenizer(folder / "tokenizer.gguf");
 }
 
 json read_json(const std::string& path) {
@@ -221,7 +222,7 @@ TEST_CASE(
     const std::size_t padded = expected.vocab_size() + 2;  // the model has more rows than the tokenizer tokens
     const TemporaryFolder folder;
     GgufFileWriter(folder / "tokenizer.gguf", gguf_tokenizer_keys(path, padded), {}).finish({});
-    const Tokenizer tokenizer = Tokenizer::open(folder / "tokenizer.gguf");
+    const Tokenizer tokenizer = open_tokenizer(folder / "tokenizer.gguf");
     CHECK(tokenizer.vocab_size() == padded);
     CHECK(tokenizer.piece(static_cast<Token>(padded - 1)) == "[PAD" + std::to_string(padded - 1) + "]");
     for (Token id = 0; static_cast<std::size_t>(id) < expected.vocab_size(); ++id) {

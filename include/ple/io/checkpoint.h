@@ -14,7 +14,7 @@
 #include "ple/core/token.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/gguf_checkpoint.h"
-#include "ple/io/hf_folder.h"
+#include "ple/io/hf_checkpoint.h"
 #include "ple/io/limits.h"
 #include "ple/io/packed_table.h"
 #include "ple/io/sliced_source.h"
@@ -87,7 +87,7 @@ class Checkpoint {
   /// The chat template's text, if there is one.
   std::optional<std::string> chat_template() const { return source_->chat_template(); }
 
-  /// For Tokenizer::open: tokenizer.json, or the GGUF file itself.
+  /// For open_tokenizer: tokenizer.json, or the GGUF file itself.
   std::filesystem::path tokenizer_file() const { return source_->tokenizer_file(); }
 
  private:
@@ -96,7 +96,7 @@ class Checkpoint {
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
       source_ = std::make_shared<const GgufCheckpoint>(path);
     } else {
-      source_ = std::make_shared<const HfFolder>(path);
+      source_ = std::make_shared<const HfCheckpoint>(path);
     }
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model's folder as Hugging Face lays it out: config.json, safetensors, and small files for text.
+// A model's folder as Hugging Face lays it out: config.json, safetensors, and small files for text. A program that
+// opens nothing else compiles faster with it than with Checkpoint, which opens everything.
 #pragma once
 
 #include <cstddef>
@@ -8,22 +9,25 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "ple/core/error.h"
 #include "ple/core/token.h"
-#include "ple/io/checkpoint_source.h"
 #include "ple/io/hf_config.h"
-#include "ple/io/hf_gemma3n_config.h"
 #include "ple/io/hf_names.h"
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
 #include "ple/io/safetensors_folder.h"
+#include "ple/model/parameter.h"
+#include "ple/model/sampling_options.h"
+#include "ple/tensor/tensor.h"
 
 namespace ple {
 
-class HfFolder final : public CheckpointSource {
+/// Files are mapped and their headers checked when it is opened; weights are read only when they are used.
+class HfFolder {
  public:
-  /// Errors: ErrorCode::file, missing, malformed, config, not_supported.
+  /// Errors: ErrorCode::file, missing, malformed, config.
   explicit HfFolder(const std::filesystem::path& folder) : folder_(folder) {
     std::error_code error;
     if (!std::filesystem::is_directory(folder, error)) {
@@ -31,14 +35,9 @@ class HfFolder final : public CheckpointSource {
            ": no such folder: expected a Hugging Face folder with config.json and safetensors, or a GGUF file");
     }
     if (!exists("config.json")) fail(ErrorCode::missing, folder.string(), ": config.json is missing");
-    const std::filesystem::path path = folder / "config.json";
-    const Json json = read_json_file(path);
-    if (hf_model_type(json, path.string()).starts_with("gemma3n")) {
-      config = gemma3n_config(json, path.string());
-    } else {
-      config = gemma4_config(json, path.string());
-    }
-    read_generation_config(json, path.string());
+    config_name_ = (folder / "config.json").string();
+    config_ = read_json_file(config_name_);
+    if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json");
     files_ = open_safetensors(folder);
     if (files_.empty()) {
       fail(ErrorCode::missing, folder.string(),
@@ -55,11 +54,24 @@ class HfFolder final : public CheckpointSource {
          hf_name(hf_prefixes[2], Parameter::token_embedding, 0), ")");
   }
 
-  bool has(Parameter parameter, std::size_t layer) const override {
+  const std::filesystem::path& folder() const { return folder_; }
+
+  /// Whether the text model is a Gemma 3n, or else a Gemma 4.
+  bool is_gemma3n() const { return hf_model_type(config_, config_name_).starts_with("gemma3n"); }
+
+  /// The configuration: Gemma4Config, or with ple/io/hf_gemma3n_config.h Gemma3nConfig. Errors: ErrorCode::config;
+  /// not_supported for a model of another family, and for what a later version may add.
+  template <class Config>
+  Config config() const {
+    return hf_config<Config>(config_, config_name_);
+  }
+
+  bool has(Parameter parameter, std::size_t layer = 0) const {
     return find(hf_name(prefix_, parameter, layer)) != nullptr;
   }
 
-  Tensor tensor(Parameter parameter, std::size_t layer) const override {
+  /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
+  Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
     const std::string name = hf_name(prefix_, parameter, layer);
     const SafetensorsFile* file = find(name);
     if (!file) fail(ErrorCode::missing, folder_.string(), ": ", name, ": no file of the folder has this tensor");
@@ -67,8 +79,31 @@ class HfFolder final : public CheckpointSource {
     return parameter == Parameter::ple_table ? file->unaligned_tensor(name) : file->tensor(name);
   }
 
+  /// The tokens that end a text: generation_config.json's, or else config.json's. Errors: ErrorCode::config.
+  std::vector<Token> stop_tokens() const {
+    const JsonFields top(config_, config_name_);
+    std::vector<Token> tokens;
+    if (const auto fields = generation()) tokens = stop_tokens(*fields);
+    if (tokens.empty()) tokens = stop_tokens(top.object("text_config").value_or(top));
+    if (tokens.empty()) tokens = stop_tokens(top);
+    return tokens;
+  }
+
+  /// What the files recommend; greedy where they do not ask for sampling. Errors: ErrorCode::config.
+  SamplingOptions recommended_sampling() const {
+    SamplingOptions sampling;
+    const auto fields = generation();
+    if (!fields || !fields->boolean("do_sample", false)) return sampling;
+    sampling.temperature = static_cast<float>(fields->number("temperature", 1.0));
+    sampling.top_k = fields->count("top_k", 50);  // transformers' default
+    sampling.top_p = static_cast<float>(fields->number("top_p", 1.0));
+    sampling.min_p = static_cast<float>(fields->number("min_p", 0.0));
+    sampling.repetition_penalty = static_cast<float>(fields->number("repetition_penalty", 1.0));
+    return sampling;
+  }
+
   /// chat_template.jinja, or else tokenizer_config.json's.
-  std::optional<std::string> chat_template() const override {
+  std::optional<std::string> chat_template() const {
     if (exists("chat_template.jinja")) return read_text_file(folder_ / "chat_template.jinja");
     if (!exists("tokenizer_config.json")) return std::nullopt;
     const std::filesystem::path path = folder_ / "tokenizer_config.json";
@@ -78,7 +113,7 @@ class HfFolder final : public CheckpointSource {
     return fields.text("chat_template");
   }
 
-  std::filesystem::path tokenizer_file() const override { return folder_ / "tokenizer.json"; }
+  std::filesystem::path tokenizer_json() const { return folder_ / "tokenizer.json"; }
 
   /// The tensors' files, and what stands before the text model's names in them.
   const TensorFiles& files() const { return files_; }
@@ -90,36 +125,32 @@ class HfFolder final : public CheckpointSource {
     return std::filesystem::exists(folder_ / name, error);
   }
 
-  void read_generation_config(const Json& config_json, const std::string& config_source) {
-    const JsonFields top(config_json, config_source);
-    read_stop_tokens(top.object("text_config").value_or(top));
-    if (stop_tokens.empty()) read_stop_tokens(top);
-    if (!exists("generation_config.json")) return;
-    const std::filesystem::path path = folder_ / "generation_config.json";
-    const Json generation = read_json_file(path);
-    const JsonFields fields(generation, path.string());
-    read_stop_tokens(fields);
-    if (!fields.boolean("do_sample", false)) return;
-    sampling.temperature = static_cast<float>(fields.number("temperature", 1.0));
-    sampling.top_k = fields.count("top_k", 50);  // transformers' default
-    sampling.top_p = static_cast<float>(fields.number("top_p", 1.0));
-    sampling.min_p = static_cast<float>(fields.number("min_p", 0.0));
-    sampling.repetition_penalty = static_cast<float>(fields.number("repetition_penalty", 1.0));
+  /// The fields of generation_config.json, if there is one.
+  std::optional<JsonFields> generation() const {
+    if (generation_.is_null()) return std::nullopt;
+    return JsonFields(generation_, (folder_ / "generation_config.json").string());
   }
 
-  /// eos_token_id: a number or a list of them. Keeps what was read before where there is none.
-  void read_stop_tokens(const JsonFields& fields) {
+  /// eos_token_id: a number or a list of them.
+  std::vector<Token> stop_tokens(const JsonFields& fields) const {
+    std::vector<Token> tokens;
     const Json* ids = fields.find("eos_token_id");
-    if (!ids) return;
-    stop_tokens.clear();
+    if (!ids) return tokens;
+    const JsonFields top(config_, config_name_);
+    const std::size_t vocab_size =  // the defaults are the reference's
+        top.object("text_config").value_or(top).count("vocab_size", is_gemma3n() ? 262400 : 262144);
     const auto add = [&](const Json& id) {
-      if (!id.is_natural() || id.natural() >= vocab_size()) {
-        fields.wrong("eos_token_id", id, "a token from 0 to ", vocab_size() - 1);
+      if (!id.is_natural() || id.natural() >= vocab_size) {
+        fields.wrong("eos_token_id", id, "a token from 0 to ", vocab_size - 1);
       }
-      stop_tokens.push_back(static_cast<Token>(id.natural()));
+      tokens.push_back(static_cast<Token>(id.natural()));
     };
-    if (!ids->is_array()) return add(*ids);
-    for (const Json& id : ids->items()) add(id);
+    if (ids->is_array()) {
+      for (const Json& id : ids->items()) add(id);
+    } else {
+      add(*ids);
+    }
+    return tokens;
   }
 
   const SafetensorsFile* find(const std::string& name) const {
@@ -128,6 +159,8 @@ class HfFolder final : public CheckpointSource {
   }
 
   std::filesystem::path folder_;
+  std::string config_name_;  // the file's, for messages
+  Json config_, generation_;
   std::string_view prefix_;
   TensorFiles files_;
 };

@@ -22,6 +22,7 @@
 #include "ple/core/json.h"
 #include "ple/core/json_text.h"
 #include "ple/core/memory.h"
+#include "ple/io/hf_checkpoint.h"
 #include "ple/io/hf_folder.h"
 #include "ple/io/safetensors_header.h"
 #include "ple/io/sliced_source.h"
@@ -183,7 +184,7 @@ inline void write_text_file(const std::filesystem::path& path, const std::string
 /// Errors: ErrorCode::argument, file, shape; those of opening `from`; cancelled if `progress` says so.
 inline MatformerSlice write_slice(const std::filesystem::path& from, const MatformerOptions& options,
                                   const std::filesystem::path& to, const WriteProgress& progress = {}) {
-  const auto folder = std::make_shared<const HfFolder>(from);
+  const auto folder = std::make_shared<const HfCheckpoint>(from);
   const SlicedSource slice(folder, options, from.string());
   std::error_code error;
   std::filesystem::create_directories(to, error);
@@ -193,10 +194,10 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
 
   std::map<std::filesystem::path, detail::SlicedFile> files;  // by name
   std::uint64_t total = 0, done = 0;
-  for (const auto& [name, file] : folder->files()) {
+  for (const auto& [name, file] : folder->folder().files()) {
     const std::filesystem::path path = std::filesystem::path(file->raw(name).file).filename();
     if (files.contains(path)) continue;
-    total += files.emplace(path, detail::SlicedFile(*file, *folder, slice)).first->second.bytes();
+    total += files.emplace(path, detail::SlicedFile(*file, folder->folder(), slice)).first->second.bytes();
   }
   Json shards = Json::object();
   for (const auto& [name, file] : files) {

@@ -14,11 +14,11 @@
 
 #include "ple/core/error.h"
 #include "ple/core/token.h"
-#include "ple/io/checkpoint.h"
 #include "ple/model/language_model.h"
 #include "ple/run/generation.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
+#include "ple/simd/backend.h"
 #include "ple/text/chat.h"
 #include "ple/text/stream_decoder.h"
 #include "ple/text/tokenizer.h"
@@ -40,12 +40,12 @@ class Chat {
   Chat(const Chat&) = delete;
   Chat& operator=(const Chat&) = delete;
 
-  /// Errors: those of Tokenizer::open and Session; ErrorCode::not_supported for a chat template of another family, and
-  /// for a model that shall think but does not know how.
+  /// `checkpoint`: an HfFolder, or a Checkpoint (with ple/text/open_tokenizer.h). Errors: those of Tokenizer::open and
+  /// Session; ErrorCode::not_supported for a chat template of another family, and for a model that shall think but does
+  /// not know how.
+  template <class Checkpoint>
   Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
-      : options_(std::move(options)),
-        tokenizer_(Tokenizer::open(checkpoint.tokenizer_file())),
-        session_(model, options_.session) {
+      : options_(std::move(options)), tokenizer_(open_tokenizer(checkpoint)), session_(model, options_.session) {
     if (const auto text = checkpoint.chat_template()) format_ = ChatFormat::from_template(*text);
     format_.thinking = options_.thinking;
     if (format_.thinking && !format_.thoughts)
@@ -165,3 +165,9 @@ class Chat {
 };
 
 }  // namespace ple
+
+// clang has no note that is not a warning, and this must not break a build with -Werror.
+#if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && \
+    !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && !defined(__clang__)
+#pragma message("ple::Simd is one lane wide here: compile with -march=native, or use BestSimd of <ple/dispatch.h>")
+#endif

@@ -15,10 +15,8 @@
 #include "ple/core/json.h"
 #include "ple/core/system.h"
 #include "ple/core/token.h"
-#include "ple/io/gguf.h"
 #include "ple/text/added_tokens.h"
 #include "ple/text/bpe.h"
-#include "ple/text/gguf_tokenizer.h"
 #include "ple/text/pipeline.h"
 #include "ple/text/tokenizer_json.h"
 #include "ple/text/tokenizer_parts.h"
@@ -36,16 +34,14 @@ struct EncodeOptions {
 /// Immutable once made: any number of threads may use one at the same time.
 class Tokenizer {
  public:
-  /// Reads a tokenizer.json, or the tokenizer of a GGUF file: Checkpoint::tokenizer_file() says which. Errors: file,
-  /// malformed, missing, not_supported; config for a GGUF key of the wrong type. Truncation and padding settings are
-  /// ignored, as transformers does.
+  /// Reads a tokenizer.json. open_tokenizer() reads the tokenizer of a GGUF file too. Errors: file, malformed, missing,
+  /// not_supported. Truncation and padding settings are ignored, as transformers does.
   static Tokenizer open(const std::filesystem::path& path) {
-    if (GgufFile::is_one(path)) return Tokenizer(make_tokenizer_parts(GgufFile::open(path).metadata()));
     const auto file = MappedFile::open(path);
     return parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, path.string());
   }
 
-  /// The same from a tokenizer.json's text; `name` stands for the file in errors.
+  /// The same from its text; `name` stands for the file in errors.
   static Tokenizer parse(std::string_view json, const std::string& name) {
     TokenizerJsonHandler handler(name);
     JsonReader(json, name, handler).read();
@@ -134,5 +130,10 @@ class Tokenizer {
 
   TokenizerParts parts_;
 };
+
+/// That of an HfFolder; ple/text/open_tokenizer.h has it for what may be a GGUF file. Errors: those of Tokenizer::open.
+template <class Folder>
+requires requires(const Folder& folder) { folder.tokenizer_json(); }
+Tokenizer open_tokenizer(const Folder& folder) { return Tokenizer::open(folder.tokenizer_json()); }
 
 }  // namespace ple

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+
+#include "ple/io/checkpoint.h"
+#include "ple/io/gguf.h"
+#include "ple/text/gguf_tokenizer.h"
+#include "ple/text/tokenizer.h"
+
+namespace ple {
+
+/// Reads a tokenizer.json, or the tokenizer of a GGUF file: Checkpoint::tokenizer_file() says which. Errors: those of
+/// Tokenizer::open; config for a GGUF key of the wrong type.
+inline Tokenizer open_tokenizer(const std::filesystem::path& path) {
+  if (GgufFile::is_one(path)) return Tokenizer(make_tokenizer_parts(GgufFile::open(path).metadata()));
+  return Tokenizer::open(path);
+}
+
+/// A checkpoint's. Errors: the same.
+inline Tokenizer open_tokenizer(const Checkpoint& checkpoint) { return open_tokenizer(checkpoint.tokenizer_file()); }
+
+}  // namespace ple
