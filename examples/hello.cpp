@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The README's first program: open a model, ask it something, print the answer as it comes.
-#include <ple/dispatch.h>  // first: BestSimd, the best vectors of the CPU it runs on
-#include <ple/ple.h>
+#include <ple/io/hf_folder.h>
+#include <ple/model/gemma4.h>
+#include <ple/run/chat.h>
 
 #include <iostream>
 int main(int argc, char** argv) {
-  const auto checkpoint = ple::Checkpoint::open(argc > 1 ? argv[1] : "examples/models/storyteller");
-  const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
-  ple::Chat chat(model, checkpoint);
+  const ple::HfFolder folder(argc > 1 ? argv[1] : "examples/models/storyteller");
+  const auto model = ple::Gemma4<ple::bf16>::load(folder);
+  ple::Chat chat(model, folder);
   for (std::string_view piece : chat.say("Tell me a story about a fox named Pip.")) std::cout << piece << std::flush;
   std::cout << "\n";
 }

@@ -16,7 +16,7 @@
 #include "ple/simd/active_columns.h"
 #include "ple/simd/f16-inl.h"
 
-HWY_BEFORE_NAMESPACE();
+PLE_BEFORE_KERNELS();
 namespace ple {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

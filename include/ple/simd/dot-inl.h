@@ -16,7 +16,7 @@
 
 #include "ple/dtype/floats.h"
 
-HWY_BEFORE_NAMESPACE();
+PLE_BEFORE_KERNELS();
 namespace ple {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

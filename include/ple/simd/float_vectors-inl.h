@@ -14,7 +14,7 @@
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/highway-inl.h"
 
-HWY_BEFORE_NAMESPACE();
+PLE_BEFORE_KERNELS();
 namespace ple {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

@@ -26,7 +26,7 @@
 #include "ple/simd/quantize-inl.h"
 #include "ple/simd/scalar.h"
 
-HWY_BEFORE_NAMESPACE();
+PLE_BEFORE_KERNELS();
 namespace ple {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;

@@ -18,7 +18,7 @@
 #include "ple/simd/row_activations.h"
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
-HWY_BEFORE_NAMESPACE();
+PLE_BEFORE_KERNELS();
 namespace ple {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
