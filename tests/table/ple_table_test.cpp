@@ -4,7 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <random>
 #include <string>
@@ -183,6 +185,30 @@ TEST_CASE("rows that do not lie aligned in their file are used all the same") {
       CHECK(same(gathered(table, tokens, 0, layers), gathered(aligned, tokens, 0, layers)));
     }
   }
+}
+
+TEST_CASE("a program's own storage is a type that opens the rows of a table in a file") {
+  struct Counting {
+    std::size_t* opened;
+    std::shared_ptr<RowStore> open(const TableSource& source) const {
+      ++*opened;
+      return Mapped{}.open(source);
+    }
+  };
+  testing::TemporaryFolder folder;
+  const TableSource source = source_in(folder, RowLayout(layers, p, Dtype::f16), 0);
+  const std::vector<Token> tokens = some_tokens(40, 2);
+  std::size_t opened = 0;
+  PleTable<Any, Scalar> mine(vocabulary, layers, p), resident(vocabulary, layers, p);
+  const TableStorage storage = Counting{&opened};
+  CHECK(!storage.prunes());
+  mine.load(source, storage);
+  resident.load(source, Resident{});
+  CHECK(opened == 1);
+  CHECK(same(gathered(mine, tokens, 0, layers), gathered(resident, tokens, 0, layers)));
+  PleTable<f16, Scalar> of_one_type(vocabulary, layers, p);
+  of_one_type.load(source, Streamed{});
+  CHECK(same(gathered(of_one_type, tokens, 0, layers), gathered(resident, tokens, 0, layers)));
 }
 
 TEST_CASE("a table of another shape or type is refused") {

@@ -6,8 +6,9 @@
 
 namespace ple {
 
-/// A borrowed callable: two pointers, no allocation. What takes one instead of a template parameter is compiled once,
-/// not once for every lambda. It may refer to a temporary of the same full expression.
+/// A borrowed callable object (of a function, its address): two pointers, no allocation. What takes one instead of a
+/// template parameter is compiled once, not once for every lambda. It may refer to a temporary of the same full
+/// expression.
 template <class Signature>
 class FunctionRef;
 
@@ -17,7 +18,8 @@ class FunctionRef<R(Args...)> {
   /// Refers to nothing, and must not be called.
   FunctionRef() = default;
   template <class F>
-  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_invocable_r_v<R, F&, Args...>)
+  requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_object_v<std::remove_reference_t<F>> &&
+           std::is_invocable_r_v<R, F&, Args...>)
       FunctionRef(F&& f)  // NOLINT(google-explicit-constructor): converts as std::function does
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
         call_([](void* object, Args... args) -> R {
