@@ -167,7 +167,7 @@ class Chat {
 }  // namespace ple
 
 // clang has no note that is not a warning, and this must not break a build with -Werror.
-#if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && \
-    !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && !defined(__clang__)
+#if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && \
+    !defined(__clang__)
 #pragma message("ple::Simd is one lane wide here: compile with -march=native, or use BestSimd of <ple/dispatch.h>")
 #endif

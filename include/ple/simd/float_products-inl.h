@@ -42,7 +42,7 @@ struct FloatProducts : FloatVectors {
         std::max<std::size_t>(1, block_bytes / (tile_rows * sizeof(W) * std::max<std::size_t>(1, cols))) * tile_rows;
     for (std::size_t begin = 0; begin < whole; begin += block) {
       const std::size_t end = std::min(whole, begin + block);
-      for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
+      for_each_tile(tokens, [&](std::size_t t, auto count) PLE_LAMBDA_ATTR {
         for (std::size_t r = begin; r < end; r += tile_rows) {
           tile<Step, tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride,
                                        y + t * y_stride + r, y_stride, t == 0);
@@ -65,7 +65,7 @@ struct FloatProducts : FloatVectors {
     const D d;
     const std::size_t lanes = hn::Lanes(d), width = tile_rows * lanes, whole = cols - cols % width;
     for (std::size_t c = 0; c < whole; c += width) {
-      for_each_tile(tokens, [&](std::size_t t, auto count) HWY_ATTR {
+      for_each_tile(tokens, [&](std::size_t t, auto count) PLE_LAMBDA_ATTR {
         add_tile<count>(rows + c, stride, n, weights + t * weights_stride, weights_stride, y + t * y_stride + c,
                         y_stride);
       });

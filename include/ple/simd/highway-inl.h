@@ -29,6 +29,13 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
+// Of a lambda in a kernel, as HWY_ATTR: compiled for the target, and inlined whatever the flags.
+#if defined(__GNUC__)
+#define PLE_LAMBDA_ATTR HWY_ATTR __attribute__((always_inline))
+#else
+#define PLE_LAMBDA_ATTR HWY_ATTR
+#endif
+
 #if HWY_TARGET & (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #error "include <ple/ple.h> before Highway: on ARM its kernels are for NEON, and Highway chose SVE"
 #endif

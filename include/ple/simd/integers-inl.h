@@ -58,7 +58,7 @@ class Integers {
   static HWY_INLINE VF numbers(const InterleavedLayout& layout, const std::byte* tile, const std::byte* p,
                                std::size_t s, std::size_t kind, std::size_t r) {
     const DF d;
-    const auto halves = [&](const std::byte* at) HWY_ATTR {
+    const auto halves = [&](const std::byte* at) PLE_LAMBDA_ATTR {
       return promote_f16(d, hn::LoadU(hn::Rebind<std::uint16_t, DF>(), reinterpret_cast<const std::uint16_t*>(at)));
     };
     const std::size_t at = kind * rows_per_tile + r;
@@ -167,11 +167,11 @@ class Integers {
     for (std::size_t v = 0; v * N < rows; ++v) {
       constexpr std::size_t half = (T + 1) / 2;  // eight vectors in one struct are not kept in registers
       Vectors<VF, half> sums, more;
-      const auto each_sum = [&](auto&& f) HWY_ATTR {
+      const auto each_sum = [&](auto&& f) PLE_LAMBDA_ATTR {
         each(sums, f);
-        if constexpr (T > 1) each(more, [&](VF& sum, std::size_t t) HWY_ATTR { f(sum, half + t); });
+        if constexpr (T > 1) each(more, [&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR { f(sum, half + t); });
       };
-      each_sum([&](VF& sum, std::size_t) HWY_ATTR { sum = hn::Zero(df); });
+      each_sum([&](VF& sum, std::size_t) PLE_LAMBDA_ATTR { sum = hn::Zero(df); });
       const std::int8_t* values = x.values(first, 0);
       const float *x_scales = &x.scale(first, 0), *x_sums = &x.sum(first, 0);
       const std::int32_t* offsets = &x.offset(first, 0);
@@ -184,9 +184,9 @@ class Integers {
         Vectors<V8, p.sub_block / 4> weights;
         unpack_fours<p>(reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes), v, weights);
         const VF scale = numbers(layout, tile, from, s, 0, v * N);
-        each_sum([&](VF& sum, std::size_t t) HWY_ATTR {
+        each_sum([&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR {
           VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, for they wait for themselves
-          each(weights, [&](V8& four, std::size_t q) HWY_ATTR {
+          each(weights, [&](V8& four, std::size_t q) PLE_LAMBDA_ATTR {
             VI& dot = q % 2 ? others : dots;
             dot = multiply_four<C::template is_small<p>>(dot, four, values + t * p.sub_block + 4 * q);
           });
@@ -194,7 +194,8 @@ class Integers {
         });
         if (has_minimum) {
           const VF minimum = numbers(layout, tile, from, s, 1, v * N);
-          each_sum([&](VF& sum, std::size_t t) HWY_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
+          each_sum([&](VF& sum, std::size_t t)
+                       PLE_LAMBDA_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
         }
         from += layout.sub_block_bytes;
         values += T * p.sub_block;
@@ -202,7 +203,7 @@ class Integers {
         x_sums += T;
         offsets += T;
       }
-      each_sum([&](VF& sum, std::size_t t) HWY_ATTR {
+      each_sum([&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR {
         if (first + t < x.tokens()) store(sum, rows - v * N, y + t * y_stride + v * N);
       });
     }
@@ -234,7 +235,7 @@ class Integers {
         hn::StoreU(numbers(layout, tile, from, s, 0, r), DF(), all.scales + at);
         if (all.minimums) hn::StoreU(numbers(layout, tile, from, s, 1, r), DF(), all.minimums + at);
         C::template each_four<p>(
-            codes, v, [&](V8 four, std::size_t q) HWY_ATTR { hn::StoreU(four, D8(), to + 64 * q + 4 * N * v); });
+            codes, v, [&](V8 four, std::size_t q) PLE_LAMBDA_ATTR { hn::StoreU(four, D8(), to + 64 * q + 4 * N * v); });
       }
     }
     return all;
@@ -253,22 +254,23 @@ class Integers {
     const float *x_scales = &x.scale(first, 0), *x_sums = &x.sum(first, 0);
     const std::int32_t* offsets = &x.offset(first, 0);
     Vectors<VF, T> sums;
-    each(sums, [&](VF& sum, std::size_t) HWY_ATTR { sum = hn::Zero(df); });
+    each(sums, [&](VF& sum, std::size_t) PLE_LAMBDA_ATTR { sum = hn::Zero(df); });
     for (std::size_t s = 0; s < x.sub_blocks(); ++s) {
       Vectors<VI, T> dots;
-      each(dots, [&](VI& dot, std::size_t t) HWY_ATTR { dot = hn::Set(di, offsets[t]); });
+      each(dots, [&](VI& dot, std::size_t t) PLE_LAMBDA_ATTR { dot = hn::Set(di, offsets[t]); });
       for (std::size_t k = 0; k < sub_block; k += 4, integers += 64) {
         const V8 four = hn::LoadU(D8(), integers);
         each(dots, [&](VI& dot, std::size_t t)
-                       HWY_ATTR { dot = multiply_four<small>(dot, four, values + t * sub_block + k); });
+                       PLE_LAMBDA_ATTR { dot = multiply_four<small>(dot, four, values + t * sub_block + k); });
       }
       const VF scale = hn::LoadU(df, scales);
-      each(sums, dots, [&](VF& sum, VI& dot, std::size_t t) HWY_ATTR {
+      each(sums, dots, [&](VF& sum, VI& dot, std::size_t t) PLE_LAMBDA_ATTR {
         sum = hn::MulAdd(hn::Mul(hn::ConvertTo(df, dot), hn::Set(df, x_scales[t])), scale, sum);
       });
       if (minimums) {
         const VF minimum = hn::LoadU(df, minimums);
-        each(sums, [&](VF& sum, std::size_t t) HWY_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
+        each(sums, [&](VF& sum, std::size_t t)
+                       PLE_LAMBDA_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
         minimums += rows_per_tile;
       }
       scales += rows_per_tile;
@@ -278,7 +280,7 @@ class Integers {
       offsets += T;
     }
     const std::size_t tokens = std::min(T, x.tokens() - first);
-    each(sums, [&](VF& sum, std::size_t t) HWY_ATTR {
+    each(sums, [&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR {
       if (t < tokens) store(sum, rows, y + t * y_stride);
     });
   }

@@ -50,7 +50,7 @@ class LooseProduct {
     const DI di;
     constexpr std::size_t ahead = 4;  // rows that are asked for before their turn: they lie here and there
     const LooseLayout& layout = w.layout;
-    const auto ask_for = [&](std::size_t i) HWY_ATTR {
+    const auto ask_for = [&](std::size_t i) PLE_LAMBDA_ATTR {
       for (std::size_t at = 0; at < layout.row_bytes; at += alignment) hwy::Prefetch(w.row(rows[i]) + at);
     };
     for (std::size_t i = 0; i < std::min(ahead, count); ++i) ask_for(i);
@@ -63,7 +63,7 @@ class LooseProduct {
         for (std::size_t v = 0; v < sub_blocks_per_tile / N; ++v) {
           const std::int8_t* values = x.values + s * p.sub_block + 4 * N * v;
           VI dots = hn::LoadU(di, x.offsets + s + N * v);
-          C::template each_four<p>(codes, v, [&](V8 four, std::size_t q) HWY_ATTR {
+          C::template each_four<p>(codes, v, [&](V8 four, std::size_t q) PLE_LAMBDA_ATTR {
             const auto fours = hn::LoadU(hn::Repartition<std::int8_t, DI>(), values + 4 * sub_blocks_per_tile * q);
             dots = C::template multiply_add<C::template is_small<p>>(dots, four, fours);
           });
