@@ -95,6 +95,10 @@ TEST_CASE("a folder's stop tokens are checked when they are asked for") {
   const HfFolder folder(files.path());
   CHECK_THROWS_AS(folder.stop_tokens(), Error);
   CHECK_THROWS_AS(Checkpoint::open(files.path()), Error);
+  write_file(files.path() / "generation_config.json", "null");
+  CHECK_THROWS_AS(HfFolder(files.path()).stop_tokens(), Error);
+  write_file(files.path() / "generation_config.json", R"({"eos_token_id":[]})");
+  CHECK(HfFolder(files.path()).stop_tokens() == std::vector<Token>{1});  // config.json's
 }
 
 TEST_CASE("a folder's configuration is of one family") {

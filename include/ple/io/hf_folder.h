@@ -31,8 +31,10 @@ class HfFolder {
   explicit HfFolder(const std::filesystem::path& folder) : folder_(folder) {
     std::error_code error;
     if (!std::filesystem::is_directory(folder, error)) {
-      fail(ErrorCode::file, folder.string(),
-           ": no such folder: expected a Hugging Face folder with config.json and safetensors, or a GGUF file");
+      fail(
+          ErrorCode::file, folder.string(),
+          ": no such folder: expected a Hugging Face folder with config.json and safetensors (Checkpoint::open opens a "
+          "GGUF file, too)");
     }
     if (!exists("config.json")) fail(ErrorCode::missing, folder.string(), ": config.json is missing");
     config_name_ = (folder / "config.json").string();
@@ -127,8 +129,8 @@ class HfFolder {
 
   /// The fields of generation_config.json, if there is one.
   std::optional<JsonFields> generation() const {
-    if (generation_.is_null()) return std::nullopt;
-    return JsonFields(generation_, (folder_ / "generation_config.json").string());
+    if (!generation_) return std::nullopt;
+    return JsonFields(*generation_, (folder_ / "generation_config.json").string());
   }
 
   /// eos_token_id: a number or a list of them.
@@ -160,7 +162,8 @@ class HfFolder {
 
   std::filesystem::path folder_;
   std::string config_name_;  // the file's, for messages
-  Json config_, generation_;
+  Json config_;
+  std::optional<Json> generation_;
   std::string_view prefix_;
   TensorFiles files_;
 };
