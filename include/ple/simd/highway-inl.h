@@ -13,7 +13,7 @@
 #endif
 
 // GCC compiles kernels with optimisation even in a program that is otherwise compiled without: who debugs one waits for
-// its own code, not for kernels a hundred times as slow. For that PLE_BEFORE_KERNELS stands where Highway has
+// its own code, not for kernels that take fifty times as long. For that PLE_BEFORE_KERNELS stands where Highway has
 // HWY_BEFORE_NAMESPACE, and Highway's functions are inlined, which it does in optimised programs only.
 #include "hwy/base.h"
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
