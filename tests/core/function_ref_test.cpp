@@ -3,8 +3,6 @@
 
 #include <doctest/doctest.h>
 
-#include <string>
-
 namespace ple::function_ref_test {
 
 namespace {
@@ -28,7 +26,7 @@ TEST_CASE("what is borrowed is called, not copied: a lambda, a const one, a func
   reference = constant;
   CHECK(copy(0) == 3);
   CHECK(reference(0) == -1);
-  struct Moved {
+  struct Adder {
     int state = 0;
     int operator()(int x) { return state += x; }
   } changing;

@@ -184,8 +184,8 @@ inline void write_text_file(const std::filesystem::path& path, const std::string
 /// Errors: ErrorCode::argument, file, shape; those of opening `from`; cancelled if `progress` says so.
 inline MatformerSlice write_slice(const std::filesystem::path& from, const MatformerOptions& options,
                                   const std::filesystem::path& to, const WriteProgress& progress = {}) {
-  const auto folder = std::make_shared<const HfCheckpoint>(from);
-  const SlicedSource slice(folder, options, from.string());
+  const auto whole = std::make_shared<const HfCheckpoint>(from);
+  const SlicedSource slice(whole, options, from.string());
   std::error_code error;
   std::filesystem::create_directories(to, error);
   if (!std::filesystem::is_directory(to, error)) fail(ErrorCode::file, to.string(), ": cannot make this folder");
@@ -194,10 +194,10 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
 
   std::map<std::filesystem::path, detail::SlicedFile> files;  // by name
   std::uint64_t total = 0, done = 0;
-  for (const auto& [name, file] : folder->folder().files()) {
+  for (const auto& [name, file] : whole->folder().files()) {
     const std::filesystem::path path = std::filesystem::path(file->raw(name).file).filename();
     if (files.contains(path)) continue;
-    total += files.emplace(path, detail::SlicedFile(*file, folder->folder(), slice)).first->second.bytes();
+    total += files.emplace(path, detail::SlicedFile(*file, whole->folder(), slice)).first->second.bytes();
   }
   Json shards = Json::object();
   for (const auto& [name, file] : files) {

@@ -54,10 +54,10 @@ bool lay_out(Model& model, Parameter parameter, std::size_t layer, Matrix<typena
   return values.interleaved();
 }
 
-/// In any type that the weights may have; next to those of one type, in plain numbers.
+/// In any type; next to weights of a type that the program names, in plain numbers, so that no others are compiled.
 template <class T, Backend B>
 void load_vector(const Tensor& tensor, std::vector<float>& values) {
-  using Types = std::conditional_t<StoredType<T>, Floats, T>;
+  using Types = std::conditional_t<StoredType<T>, Floats, Any>;
   Matrix<Types> row(1, values.size());
   Tensor as_row = tensor;
   if (as_row.shape.size() == 1) as_row.shape.insert(as_row.shape.begin(), 1);
