@@ -10,6 +10,7 @@
 
 // What Highway compiles again per target is ple's own file, never the user's, unless the user drives foreach_target.h.
 // Elsewhere than on x86 there is one target to choose from.
+#include "ple/simd/targets.h"
 #if !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && (defined(__x86_64__) || defined(__i386__) || defined(_M_X64))
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ple/simd/kernels-inl.h"
@@ -18,9 +19,11 @@
 
 #include <cstddef>
 
+#include "ple/core/config.h"
 #include "ple/simd/backend.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 namespace detail {
 
 // Highway's own CPU check lives in libhwy, which ple does not link; the compiler's run-time answers the same question.
@@ -172,4 +175,5 @@ struct BestSimd {
 
 static_assert(Backend<BestSimd>);
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -9,10 +9,12 @@
 #include <span>
 #include <utility>
 
+#include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/core/system.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Memory for many things that live about as long, one behind the other in large pages, where the system has them: what
 /// lies in a mapping of its own is read more slowly, for every 4 KiB of it an address has to be translated.
@@ -24,16 +26,16 @@ class Arena {
 
   /// Uninitialised, aligned to a cache line. Its block lives as long as anything in it. Errors: std::bad_alloc.
   std::shared_ptr<std::byte> allocate(std::size_t bytes) {
-    if (bytes > std::numeric_limits<std::size_t>::max() - alignment) throw std::bad_array_new_length();
+    if (bytes > (std::numeric_limits<std::size_t>::max)() - alignment) throw std::bad_array_new_length();
     const std::size_t taken = (bytes + alignment - 1) / alignment * alignment;
     if (taken > left_) {
-      const std::size_t size = std::max(taken, block_bytes_), align = size < large_page ? alignment : large_page;
+      const std::size_t size = (std::max)(taken, block_bytes_), align = size < large_page ? alignment : large_page;
       const auto free = [align](std::byte* block) { ::operator delete (block, std::align_val_t{align}); };
       block_.reset(static_cast<std::byte*>(::operator new (size, std::align_val_t{align})), free);
       if (align == large_page) use_huge_pages(std::span(block_.get(), size));
       next_ = block_.get();
       left_ = size;
-      block_bytes_ = std::min(2 * block_bytes_, std::max(block_bytes_, most_block_bytes));
+      block_bytes_ = (std::min)(2 * block_bytes_, (std::max)(block_bytes_, most_block_bytes));
     }
     left_ -= taken;
     return {block_, std::exchange(next_, next_ + taken)};
@@ -47,4 +49,5 @@ class Arena {
   std::byte* next_ = nullptr;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -15,10 +15,12 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/system.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Called with what is being done, how much of it is done, and how much there is; false cancels.
 using WriteProgress = std::function<bool(const char* what, std::uint64_t done, std::uint64_t total)>;
@@ -43,7 +45,7 @@ class CheckedWriter {
   void write(const void* data, std::size_t bytes) {
     const auto* at = static_cast<const std::byte*>(data);
     while (bytes > 0) {
-      const std::size_t some = std::min(bytes, piece - buffer_.size());
+      const std::size_t some = (std::min)(bytes, piece - buffer_.size());
       buffer_.insert(buffer_.end(), at, at + some);
       at += some;
       bytes -= some;
@@ -95,7 +97,7 @@ class CheckedWriter {
     constexpr std::uint64_t prime = 0x100000001b3u;
     while (!bytes.empty()) {
       std::uint64_t word = 0;
-      const std::size_t size = std::min(bytes.size(), sizeof word);
+      const std::size_t size = (std::min)(bytes.size(), sizeof word);
       std::memcpy(&word, bytes.data(), size);
       sum = (sum ^ word) * prime;
       bytes = bytes.subspan(size);
@@ -110,4 +112,5 @@ class CheckedWriter {
   std::uint64_t checksum_ = first;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -6,7 +6,10 @@
 #include <span>
 #include <type_traits>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// FNV-1a, 64 bits: finds damage, not forgery. Source: draft-eastlake-fnv.
 class Checksum {
@@ -25,4 +28,5 @@ class Checksum {
   std::uint64_t sum_ = 0xcbf29ce484222325u;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

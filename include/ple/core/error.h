@@ -9,7 +9,10 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What kind of thing went wrong; the message says which file, tensor or field, and both values.
 enum class ErrorCode {
@@ -88,4 +91,5 @@ template <class... Parts>
   detail::fail(code, list, sizeof...(parts));
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

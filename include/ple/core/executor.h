@@ -14,6 +14,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/function_ref.h"
 
@@ -22,6 +23,7 @@
 #endif
 
 namespace ple {
+inline namespace PLE_ABI {
 
 using TaskRef = FunctionRef<void(std::size_t i)>;
 
@@ -57,7 +59,7 @@ class ThreadPool final : public Executor {
   /// `threads` counts the calling thread; 0 means one for every hardware thread.
   /// Errors: ErrorCode::argument; ErrorCode::system if the system starts no more.
   explicit ThreadPool(std::size_t threads = 0) {
-    if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
+    if (threads == 0) threads = (std::max)(1u, std::thread::hardware_concurrency());
     if (threads > max_threads)
       fail(ErrorCode::argument, "ThreadPool: ", threads, " threads asked for, at most ", max_threads);
     try {
@@ -189,7 +191,7 @@ inline std::size_t few_parts(const Executor& executor) {
 /// calls f(begin, end, part) for each, with part < most. What f computes for one index must not depend on the range it
 /// is in.
 inline void parallel_for(Executor& executor, std::size_t n, std::size_t grain, std::size_t most, RangeRef f) {
-  const std::size_t grains = (n + grain - 1) / grain, ranges = std::min(most, grains);
+  const std::size_t grains = (n + grain - 1) / grain, ranges = (std::min)(most, grains);
   if (ranges <= 1) {
     if (n > 0) f(0, n, 0);
     return;
@@ -197,7 +199,7 @@ inline void parallel_for(Executor& executor, std::size_t n, std::size_t grain, s
   // Later ranges are smaller, 15, 13, ... 3, 1 of 64: whoever takes the last one is not waited for long.
   const auto begin = [&](std::size_t i) {
     const std::size_t left = ranges - i;
-    return std::min(n, (grains - grains * left / ranges * left / ranges) * grain);
+    return (std::min)(n, (grains - grains * left / ranges * left / ranges) * grain);
   };
   auto task = [&](std::size_t i) {
     if (begin(i) < begin(i + 1)) f(begin(i), begin(i + 1), i);
@@ -209,4 +211,5 @@ inline void parallel_for(Executor& executor, std::size_t n, std::size_t grain, R
   parallel_for(executor, n, grain, parts(executor), f);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -4,7 +4,10 @@
 #include <memory>
 #include <type_traits>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A borrowed callable object (of a function, its address): two pointers, no allocation. What takes one instead of a
 /// template parameter is compiled once, not once for every lambda. It may refer to a temporary of the same full
@@ -35,4 +38,5 @@ class FunctionRef<R(Args...)> {
   R (*call_)(void*, Args...) = nullptr;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -2,6 +2,7 @@
 // Reads through Linux's io_uring: many in flight without a thread. Source: io_uring(7), io_uring_enter(2).
 #pragma once
 
+#include "ple/core/config.h"
 #include "ple/core/read_queue.h"
 
 #if defined(__linux__) && __has_include(<linux/io_uring.h>)
@@ -11,6 +12,7 @@
 #include <atomic>
 
 namespace ple {
+inline namespace PLE_ABI {
 
 class IoUringReadQueue final : public ReadQueue {
  public:
@@ -134,11 +136,13 @@ class IoUringReadQueue final : public ReadQueue {
   std::atomic<unsigned> unsubmitted_{0};
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple
 
 #endif
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Who reads the rows of a streamed table.
 enum class ReadEngine : std::uint8_t {
@@ -160,4 +164,5 @@ inline std::unique_ptr<ReadQueue> make_read_queue(const std::shared_ptr<const Fi
   return std::make_unique<ThreadReadQueue>(file);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

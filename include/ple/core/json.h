@@ -16,9 +16,11 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A JSON value. Members of an object are values that have a key, in the file's order.
 class Json {
@@ -389,4 +391,5 @@ inline Json parse_json(std::string_view text, const std::string& source) {
   return builder.take();
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,9 +8,11 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/core/json.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -66,4 +68,5 @@ inline std::string json_text(const Json& value) {
   return text + "\n";
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

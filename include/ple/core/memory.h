@@ -7,7 +7,10 @@
 #include <new>
 #include <vector>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A cache line, and the widest vector we run.
 inline constexpr std::size_t alignment = 64;
@@ -22,7 +25,7 @@ struct AlignedAllocator {
   AlignedAllocator(const AlignedAllocator<U>&) {}  // NOLINT(google-explicit-constructor): allocators convert
 
   T* allocate(std::size_t n) {
-    if (n > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::bad_array_new_length();
+    if (n > (std::numeric_limits<std::size_t>::max)() / sizeof(T)) throw std::bad_array_new_length();
     return static_cast<T*>(::operator new (n * sizeof(T), std::align_val_t{alignment}));
   }
   void deallocate(T* p, std::size_t) { ::operator delete (p, std::align_val_t{alignment}); }
@@ -36,4 +39,5 @@ struct AlignedAllocator {
 template <class T>
 using AlignedVector = std::vector<T, AlignedAllocator<T>>;
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -12,9 +12,11 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/system.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// One read: into.size() bytes from `offset` on. `tag` is the caller's, to know it again.
 struct ReadRequest {
@@ -82,7 +84,7 @@ class ThreadReadQueue final : public ReadQueue {
   std::size_t wait(std::span<ReadDone> done) override {
     std::unique_lock lock(mutex_);
     finished_.wait(lock, [&] { return !done_.empty(); });
-    const std::size_t count = std::min(done.size(), done_.size());
+    const std::size_t count = (std::min)(done.size(), done_.size());
     std::copy(done_.end() - static_cast<std::ptrdiff_t>(count), done_.end(), done.begin());
     done_.resize(done_.size() - count);
     return count;
@@ -123,4 +125,5 @@ class ThreadReadQueue final : public ReadQueue {
   std::vector<std::thread> threads_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

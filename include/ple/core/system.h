@@ -26,9 +26,11 @@
 #include <span>
 #include <string>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 static_assert(std::endian::native == std::endian::little, "model files are little-endian, and so must the machine be");
 
@@ -236,7 +238,7 @@ class MappedFile {
  private:
   explicit MappedFile(std::shared_ptr<const File> file) : file_(std::move(file)) {
     const std::uint64_t size = file_->size();
-    if (size > std::numeric_limits<std::size_t>::max()) {
+    if (size > (std::numeric_limits<std::size_t>::max)()) {
       fail(ErrorCode::file, file_->name(), ": is too large for this machine's addresses");
     }
     if (size == 0) return;
@@ -290,4 +292,5 @@ inline MemoryUse memory_use() {
   return use;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

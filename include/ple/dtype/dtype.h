@@ -8,12 +8,14 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/dtype/floats.h"
 #include "ple/dtype/k_quants.h"
 #include "ple/dtype/quants.h"
 #include "ple/dtype/traits.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 template <StoredType... Ts>
 struct TypeList {};
@@ -120,4 +122,5 @@ inline float rounded_to(Dtype type, float value) {
   return value;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/dtype/traits.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 using f32 = float;
 
@@ -86,4 +88,5 @@ struct DtypeTraits<f16> {
   static void encode(const float* values, f16& block) { block = to_f16(*values); }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

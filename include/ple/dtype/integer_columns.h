@@ -8,10 +8,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/integers.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Where things lie. For each sub-block of the rows, from its beginning on:
 ///
@@ -49,7 +51,7 @@ inline void store_columns(const ColumnLayout& layout, std::size_t c, const std::
   constexpr std::size_t group = ColumnLayout::group;
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, first = c * values_per_chunk / sub,
-                    n = std::min(values_per_chunk / sub, layout.sub_blocks - first);
+                    n = (std::min)(values_per_chunk / sub, layout.sub_blocks - first);
   CodeChunk chunk;
   std::uint8_t codes[values_per_chunk][group];
   for (std::size_t r = 0; r < layout.height; r += group) {
@@ -91,4 +93,5 @@ struct IntegerColumns {
   const std::byte* data = nullptr;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

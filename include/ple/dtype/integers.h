@@ -10,9 +10,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Rows are computed with in chunks of as many values.
 inline constexpr std::size_t values_per_chunk = 256;
@@ -237,7 +239,7 @@ void unpack_chunk(const std::byte* bytes, std::size_t count, CodeChunk& chunk) {
     chunk.super_scale = blocks->scale.bits;
     IntegerTraits<T>::codes(*blocks, chunk.codes);
   } else {
-    count = std::min(count, values_per_chunk / DtypeTraits<T>::values_per_block);
+    count = (std::min)(count, values_per_chunk / DtypeTraits<T>::values_per_block);
     for (std::size_t b = 0; b < count; ++b) {
       chunk.scales[b] = blocks[b].scale.bits;
       // These types add theirs: its sign turns.
@@ -309,4 +311,5 @@ inline float load_number(const IntegerFormat& format, const std::byte* numbers, 
   return to_f32(half);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -10,10 +10,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/integers.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 inline constexpr std::size_t rows_per_tile = 16;
 
@@ -138,7 +140,7 @@ inline void interleave(const InterleavedLayout& layout, const std::byte* rows, s
   CodeChunk chunk;
   for (std::size_t c = 0; c < layout.chunks; ++c) {
     const std::size_t first = c * values_per_chunk / sub,
-                      n = std::min(values_per_chunk / sub, layout.sub_blocks - first);
+                      n = (std::min)(values_per_chunk / sub, layout.sub_blocks - first);
     for (std::size_t r = 0; r < rows_per_tile; ++r) {
       if (r < count) {
         format.unpack(rows + r * row_bytes + c * chunk_bytes, n, chunk);
@@ -220,4 +222,5 @@ struct InterleavedRows {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

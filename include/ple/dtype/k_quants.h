@@ -12,12 +12,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/dtype/floats.h"
 #include "ple/dtype/k_quants_fit.h"
 #include "ple/dtype/quants.h"
 #include "ple/dtype/traits.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// 16 sub-blocks of 16. A byte of `scales` has a sub-block's scale in its lower half, its minimum in its upper half.
 /// value = scale * sub_scale * integer - min_scale * sub_minimum
@@ -244,4 +246,5 @@ struct DtypeTraits<iq4_xs> {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -12,9 +12,12 @@
 #include <cstdint>
 #include <limits>
 
+#include "ple/core/config.h"
 #include "ple/dtype/floats.h"
 
-namespace ple::detail {
+namespace ple {
+inline namespace PLE_ABI {
+namespace detail {
 
 /// The scales and minimums of q4_k's and q5_k's sub-blocks, of 6 bits each.
 struct SubScales {
@@ -48,7 +51,7 @@ struct LineSums {
 /// x as an integer of [least, most]; what is no number becomes `least`.
 inline int clamped(float x, int least, int most) {
   // The cast truncates, so it is done where all is positive.
-  const float shifted = std::max(0.0f, x - static_cast<float>(least) + 0.5f);
+  const float shifted = (std::max)(0.0f, x - static_cast<float>(least) + 0.5f);
   return least + static_cast<int>(std::min(shifted, static_cast<float>(most - least)));
 }
 
@@ -89,8 +92,8 @@ inline f16 scale_for(float largest, int units) {
 inline Line fit_line(const float* x, double sum_x, int most) {
   float least = 0, largest = x[0];  // an integer of 0 is the minimum, which is 0 at most
   for (std::size_t i = 0; i < 32; ++i) {
-    least = std::min(least, x[i]);
-    largest = std::max(largest, x[i]);
+    least = (std::min)(least, x[i]);
+    largest = (std::max)(largest, x[i]);
   }
   const float range = largest - least;
   Line best{.scale = range / static_cast<float>(most), .minimum = -least};
@@ -125,8 +128,8 @@ inline MinimumsFit fit_with_minimums(const float* values, int most) {
   for (std::size_t s = 0; s < 8; ++s) {
     for (std::size_t i = 0; i < 32; ++i) sum_x[s] += static_cast<double>(values[32 * s + i]);
     lines[s] = fit_line(values + 32 * s, sum_x[s], most);
-    largest_scale = std::max(largest_scale, lines[s].scale);
-    largest_minimum = std::max(largest_minimum, lines[s].minimum);
+    largest_scale = (std::max)(largest_scale, lines[s].scale);
+    largest_minimum = (std::max)(largest_minimum, lines[s].minimum);
   }
   fit.scale = scale_for(largest_scale, 63);
   fit.min_scale = scale_for(largest_minimum, 63);
@@ -138,7 +141,7 @@ inline MinimumsFit fit_with_minimums(const float* values, int most) {
     const int middle = clamped(lines[s].scale * inverse_of(unit), 0, 63);
     LineSums best;
     double best_error = std::numeric_limits<double>::infinity();
-    for (int scale = std::max(middle - 1, 0); scale <= std::min(middle + 1, 63); ++scale) {
+    for (int scale = (std::max)(middle - 1, 0); scale <= (std::min)(middle + 1, 63); ++scale) {
       int minimum = clamped(lines[s].minimum * inverse_of(min_unit), 0, 63);
       for (int again = 0; again < 2; ++again) {
         const Line line{.scale = unit * static_cast<float>(scale), .minimum = min_unit * static_cast<float>(minimum)};
@@ -210,7 +213,7 @@ inline SymmetricFit fit_symmetric(const float* values) {
   float scales[16], largest = 0;
   for (std::size_t s = 0; s < 16; ++s) {
     scales[s] = fit_scale(values + 16 * s);
-    largest = std::max(largest, std::fabs(scales[s]));
+    largest = (std::max)(largest, std::fabs(scales[s]));
   }
   fit.scale = scale_for(largest, 127);
   const float unit = to_f32(fit.scale);
@@ -219,7 +222,7 @@ inline SymmetricFit fit_symmetric(const float* values) {
     const int middle = clamped(scales[s] * inverse_of(unit), -127, 127);
     LineSums best;
     double best_error = std::numeric_limits<double>::infinity();
-    for (int scale = std::max(middle - 1, -128); scale <= std::min(middle + 1, 127); ++scale) {
+    for (int scale = (std::max)(middle - 1, -128); scale <= (std::min)(middle + 1, 127); ++scale) {
       const Line line{.scale = unit * static_cast<float>(scale)};
       const LineSums sums = sums_on<16>(line, values + 16 * s, -32, 31);
       const double error = squared_error(static_cast<double>(line.scale), 0, sums, 0, 16);
@@ -246,4 +249,6 @@ inline SymmetricFit fit_symmetric(const float* values) {
   return fit;
 }
 
-}  // namespace ple::detail
+}  // namespace detail
+}  // namespace PLE_ABI
+}  // namespace ple

@@ -8,9 +8,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/dtype/interleaved.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 inline constexpr std::size_t sub_blocks_per_tile = rows_per_tile;
 
@@ -56,7 +58,7 @@ inline void loosen(const LooseLayout& layout, const std::byte* blocks, std::size
   CodeChunk chunk;
   for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
     if (s % per_chunk == 0) {
-      format.unpack(blocks + s / per_chunk * chunk_bytes, std::min(per_chunk, layout.sub_blocks - s), chunk);
+      format.unpack(blocks + s / per_chunk * chunk_bytes, (std::min)(per_chunk, layout.sub_blocks - s), chunk);
     }
     std::byte* tile = row + s / sub_blocks_per_tile * layout.tile_bytes;
     const std::size_t i = s % sub_blocks_per_tile, in_chunk = s % per_chunk;
@@ -94,4 +96,5 @@ struct IntegerRows {
   const std::byte* row(std::size_t r) const { return data + r * layout.row_bytes; }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

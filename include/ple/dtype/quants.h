@@ -12,10 +12,12 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/dtype/floats.h"
 #include "ple/dtype/traits.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// value[i] = scale * values[i]
 struct q8_0 {
@@ -117,7 +119,7 @@ struct DtypeTraits<q8_0> {
   /// The largest magnitude becomes 127.
   static void encode(const float* values, q8_0& block) {
     float largest = 0;
-    for (std::size_t i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(values[i]));
+    for (std::size_t i = 0; i < 32; ++i) largest = (std::max)(largest, std::fabs(values[i]));
     const float scale = largest / 127, inverse = scale > 0 ? 1 / scale : 0;
     block.scale = to_f16(scale);
     for (std::size_t i = 0; i < 32; ++i) {
@@ -229,4 +231,5 @@ struct DtypeTraits<iq4_nl> {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

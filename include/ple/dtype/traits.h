@@ -8,7 +8,10 @@
 #include <cstdint>
 #include <string_view>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The types a file may name; those from q8_0 on are GGUF's.
 enum class Dtype : std::uint8_t {
@@ -48,4 +51,5 @@ concept EncodableType = StoredType<T> && requires(const float* values, T& block)
   DtypeTraits<T>::encode(values, block);
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

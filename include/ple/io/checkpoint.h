@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/checkpoint_source.h"
@@ -24,6 +25,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct CheckpointOptions {
   /// A file that `examples/pack` wrote: its PLE table takes the place of the model's.
@@ -111,4 +113,5 @@ class Checkpoint {
   std::optional<TableSource> ple_table_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/token.h"
 #include "ple/model/gemma3n_config.h"
 #include "ple/model/gemma4_config.h"
@@ -16,6 +17,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The configuration of a model of any family.
 using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig>;
@@ -40,4 +42,5 @@ class CheckpointSource {
   SamplingOptions sampling;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

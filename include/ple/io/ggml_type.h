@@ -9,9 +9,11 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct GgmlType {
   std::uint32_t id;       ///< the file's number
@@ -54,4 +56,5 @@ inline std::string spelled(const GgmlType& type) {
   return name;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/system.h"
 #include "ple/io/ggml_type.h"
@@ -28,6 +29,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
 class GgufFile {
@@ -218,4 +220,5 @@ class GgufFile {
   std::map<std::string, Entry, std::less<>> entries_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

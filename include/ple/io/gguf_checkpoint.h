@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/checkpoint_source.h"
@@ -21,6 +22,7 @@
 #include "ple/io/gguf_shards.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 class GgufCheckpoint final : public CheckpointSource {
  public:
@@ -128,4 +130,5 @@ class GgufCheckpoint final : public CheckpointSource {
   GgufShards files_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/gguf_names.h"
@@ -19,6 +20,7 @@
 #include "ple/model/gemma4_config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -162,4 +164,5 @@ inline Gemma4Config gemma4_config(const GgufShards& file) {
   return config;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

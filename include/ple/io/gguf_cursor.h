@@ -8,10 +8,13 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/io/gguf_metadata.h"
 
-namespace ple::detail {
+namespace ple {
+inline namespace PLE_ABI {
+namespace detail {
 
 /// Reads a GGUF header from front to back; nothing is read that the file does not hold.
 /// Errors: ErrorCode::malformed, naming file, what was being read, and both sizes.
@@ -107,4 +110,6 @@ class GgufCursor {
   std::uint64_t position_ = 0;
 };
 
-}  // namespace ple::detail
+}  // namespace detail
+}  // namespace PLE_ABI
+}  // namespace ple

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "ple/core/checked_writer.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/io/checkpoint.h"
@@ -24,6 +25,7 @@
 #include "ple/model/parameter_shapes.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The number type of each kind of matrix. Norms and other vectors are always f32.
 struct GgufTypes {
@@ -244,4 +246,5 @@ inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const Gg
   return sums;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

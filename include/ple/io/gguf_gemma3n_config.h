@@ -10,12 +10,14 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/io/gguf_config.h"
 #include "ple/io/gguf_names.h"
 #include "ple/io/gguf_shards.h"
 #include "ple/model/gemma3n_config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Errors: ErrorCode::missing, config, shape; ErrorCode::not_supported for other models.
 inline Gemma3nConfig gguf_gemma3n_config(const GgufShards& file) {
@@ -68,4 +70,5 @@ inline Gemma3nConfig gguf_gemma3n_config(const GgufShards& file) {
   return config;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

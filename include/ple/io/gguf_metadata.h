@@ -15,9 +15,11 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What a value is; the numbers are the file's.
 enum class GgufType : std::uint32_t {
@@ -268,4 +270,5 @@ class GgufMetadata {
   std::map<std::string, GgufValue, std::less<>> values_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,9 +8,11 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/model/parameter.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The name inside a layer, or the whole name for what exists once.
 inline std::string_view gguf_suffix(Parameter parameter) {
@@ -62,4 +64,5 @@ inline std::string gguf_name(Parameter parameter, std::size_t layer) {
   return name += gguf_suffix(parameter);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -12,12 +12,14 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/io/gguf.h"
 #include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// All files of a model, as if they were one.
 class GgufShards {
@@ -132,4 +134,5 @@ class GgufShards {
   std::vector<GgufFile> files_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

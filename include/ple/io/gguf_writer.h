@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "ple/core/checked_writer.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/dtype/dtype.h"
 #include "ple/io/ggml_type.h"
@@ -24,6 +25,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Keys and values of a file to be, as its bytes. Errors of all that add one: ErrorCode::argument for a key that is
 /// there already, or a count above 2^32 - 1.
@@ -35,7 +37,7 @@ class GgufKeys {
     return *this;
   }
   GgufKeys& count(std::string_view key, std::uint64_t value) {
-    constexpr std::uint32_t most = std::numeric_limits<std::uint32_t>::max();
+    constexpr std::uint32_t most = (std::numeric_limits<std::uint32_t>::max)();
     if (value > most) fail(ErrorCode::argument, "GGUF: ", key, " is ", value, ", expected at most ", most);
     return one(key, static_cast<std::uint32_t>(value));
   }
@@ -202,4 +204,5 @@ class GgufFileWriter {
   std::uint64_t written_ = 0;  // of its bytes
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "ple/core/config.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/hf_folder.h"
 #include "ple/io/hf_gemma3n_config.h"
@@ -14,6 +15,7 @@
 #include "ple/model/gemma4_config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 class HfCheckpoint final : public CheckpointSource {
  public:
@@ -39,4 +41,5 @@ class HfCheckpoint final : public CheckpointSource {
   HfFolder folder_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

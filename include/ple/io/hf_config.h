@@ -8,11 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/token.h"
 #include "ple/io/json.h"
 #include "ple/model/gemma4_config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -180,4 +182,5 @@ inline Gemma4Config hf_config(const Json& config_json, const std::string& source
   return gemma4_config(config_json, source);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,6 +11,7 @@
 #include <system_error>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/hf_config.h"
@@ -23,6 +24,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Files are mapped and their headers checked when it is opened; weights are read only when they are used.
 class HfFolder {
@@ -168,4 +170,5 @@ class HfFolder {
   TensorFiles files_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/hf_config.h"
@@ -13,6 +14,7 @@
 #include "ple/model/gemma3n_config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -104,4 +106,5 @@ inline Gemma3nConfig hf_config(const Json& config_json, const std::string& sourc
   return gemma3n_config(config_json, source);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

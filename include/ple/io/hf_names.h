@@ -7,9 +7,11 @@
 #include <string>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/model/parameter.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The name inside a layer, or inside the text model for what exists once; of AltUp's projections, that of the list.
 inline std::string_view hf_suffix(Parameter parameter) {
@@ -80,4 +82,5 @@ inline HfTower hf_tower(std::string_view name) {
   return HfTower::none;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

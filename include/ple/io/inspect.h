@@ -15,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/hf_config.h"
@@ -28,6 +29,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A parameter of the text model, and how it is stored.
 struct StoredParameter {
@@ -165,4 +167,5 @@ inline Inspection inspect(const std::string& model) {
   return found;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

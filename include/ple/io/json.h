@@ -13,10 +13,12 @@
 #include <system_error>
 #include <utility>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/json.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The whole of a small file. Errors: ErrorCode::file; ErrorCode::malformed above 256 MiB.
 inline std::string read_text_file(const std::filesystem::path& path) {
@@ -108,4 +110,5 @@ class JsonFields {
   std::string source_, prefix_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,17 +11,19 @@
 #include <string_view>
 #include <system_error>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Going over one is ErrorCode::limit, before what goes over is mapped or read. What a session takes has limits of its
 /// own: SessionOptions::context and SessionOptions::kv_cache_limit.
 struct Limits {
   /// Of each file: weights, packed table, tokenizer, configuration. What opening a model takes in memory is bounded by
   /// its files: a Resident table and tensors that lie unaligned are copied, a tokenizer becomes a few times its file.
-  std::uint64_t file_bytes = std::numeric_limits<std::uint64_t>::max();
-  std::size_t vocab_size = std::numeric_limits<std::size_t>::max();  ///< tokens of the model
+  std::uint64_t file_bytes = (std::numeric_limits<std::uint64_t>::max)();
+  std::size_t vocab_size = (std::numeric_limits<std::size_t>::max)();  ///< tokens of the model
 };
 
 namespace detail {
@@ -37,7 +39,7 @@ inline void check_file_size(const std::filesystem::path& path, std::uint64_t mos
 /// The files that a model at `path` is read from, and perhaps others of their kind beside them: those of a folder, or a
 /// GGUF file and the parts it may have.
 inline void check_file_sizes(const std::filesystem::path& path, std::uint64_t most) {
-  if (most == std::numeric_limits<std::uint64_t>::max()) return;
+  if (most == (std::numeric_limits<std::uint64_t>::max)()) return;
   std::error_code error;
   const bool is_folder = std::filesystem::is_directory(path, error);
   check_file_size(path, most);
@@ -59,4 +61,5 @@ inline void check_file_sizes(const std::filesystem::path& path, std::uint64_t mo
 
 }  // namespace detail
 
+}  // namespace PLE_ABI
 }  // namespace ple

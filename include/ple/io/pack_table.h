@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ple/core/checked_writer.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
@@ -22,6 +23,7 @@
 #include "ple/table/encode_row.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct PackOptions {
   std::vector<std::optional<Dtype>> dtypes = {};  ///< of each layer; nothing: the layer is pruned away
@@ -56,7 +58,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   std::vector<Token> tokens = options.kept;
   for (std::size_t token = 0; options.kept.empty() && token < vocab_size; ++token)
     tokens.push_back(static_cast<Token>(token));
-  const std::size_t limit = std::min(vocab_size, model.config.vocab_size);
+  const std::size_t limit = (std::min)(vocab_size, model.config.vocab_size);
   std::vector<bool> seen(vocab_size, false);
   for (const Token token : options.kept) {
     if (token < 0 || static_cast<std::size_t>(token) >= limit) refuse("token ", token, ", expected 0 to ", limit - 1);
@@ -108,7 +110,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   const AlignedVector<float> memory = allocate_rows(requests);
   AlignedVector<std::byte> encoded(chunk * layout.row_bytes());
   for (std::size_t done = 0; done < tokens.size(); done += chunk) {
-    const std::span<const Token> some = std::span(tokens).subspan(done, std::min(chunk, tokens.size() - done));
+    const std::span<const Token> some = std::span(tokens).subspan(done, (std::min)(chunk, tokens.size() - done));
     const Rows out = values.slice(0, some.size());
     if (options.fold) {
       model.per_layer_inputs(executor, some, selection, h0.slice(0, some.size()), context.slice(0, some.size()), out);
@@ -136,4 +138,5 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   writer.finish(progress);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

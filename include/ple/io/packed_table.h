@@ -24,11 +24,13 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/io/safetensors.h"
 #include "ple/table/ple_table.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 inline constexpr std::string_view packed_table_format = "ple.table.1";
 
@@ -155,4 +157,5 @@ inline TableSource read_packed_table(const std::filesystem::path& path) {
   return source;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/core/system.h"
@@ -24,6 +25,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
 class SafetensorsFile {
@@ -241,4 +243,5 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,11 +8,13 @@
 #include <string>
 #include <system_error>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The file that has each tensor, by the tensor's name.
 using TensorFiles = std::map<std::string, std::shared_ptr<const SafetensorsFile>>;
@@ -59,4 +61,5 @@ inline TensorFiles open_safetensors(const std::filesystem::path& folder) {
   return tensors;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,10 +8,12 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/json_text.h"
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Padded so that the data begin on a page.
 class SafetensorsHeader {
@@ -41,4 +43,5 @@ class SafetensorsHeader {
   std::uint64_t at_ = 0;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "ple/core/checked_writer.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/json.h"
 #include "ple/core/json_text.h"
@@ -28,6 +29,7 @@
 #include "ple/io/sliced_source.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -223,4 +225,5 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
   return slice.slice();
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

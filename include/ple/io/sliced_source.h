@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/tensor_part.h"
@@ -18,6 +19,7 @@
 #include "ple/table/ple_table.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 class SlicedSource final : public CheckpointSource {
  public:
@@ -122,4 +124,5 @@ class SlicedSource final : public CheckpointSource {
   MatformerSlice slice_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
@@ -19,6 +20,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What became of a tensor: sums over its values and over what was stored of them.
 struct StoredSums {
@@ -50,7 +52,7 @@ class StoredRows {
   /// ErrorCode::file if the file has shrunk.
   std::span<const std::byte> next(std::size_t begin, StoredSums& total) {
     if (from_.map) from_.map->check_size();
-    const std::size_t count = std::min(chunk_, rows_ - begin);
+    const std::size_t count = (std::min)(chunk_, rows_ - begin);
     parallel_for(executor_, count, 1, [&](std::size_t first, std::size_t last, std::size_t part) {
       for (std::size_t r = first; r < last; ++r) sums_[r] = store(begin + r, r, part);
     });
@@ -116,4 +118,5 @@ class StoredRows {
 
 }  // namespace detail
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -5,7 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A tensor as a file's header describes it.
 struct TensorInfo {
@@ -16,4 +19,5 @@ struct TensorInfo {
   std::uint64_t bytes = 0;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/core/system.h"
@@ -18,6 +19,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// `count` rows or columns from `begin` on.
 struct Run {
@@ -116,4 +118,5 @@ class TensorPart {
   std::vector<Run> rows_, columns_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -6,11 +6,13 @@
 #include <cstddef>
 #include <span>
 
+#include "ple/core/config.h"
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
 #include "ple/tensor/rows.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What a row of the table, the token's embedding and the model's projection of that come to; Input is PerLayerInput.
 /// What pruning and folding leave out is not computed.
@@ -53,7 +55,7 @@ struct ChunkInputs {
       std::size_t stop = l;
       while (stop < end && table.has(stop)) ++stop;
       if (stop > l) f(l, stop - l);
-      l = std::max(stop, l + 1);
+      l = (std::max)(stop, l + 1);
     }
   }
 
@@ -65,9 +67,10 @@ struct ChunkInputs {
       std::size_t stop = t;
       while (stop < tokens.size() && !table.has_row(tokens[stop])) ++stop;
       if (stop > t) f(t, stop - t);
-      t = std::max(stop, t + 1);
+      t = (std::max)(stop, t + 1);
     }
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

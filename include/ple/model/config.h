@@ -8,9 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 enum class AttentionType : std::uint8_t { sliding, full };
 
@@ -75,4 +77,5 @@ struct ConfigChecks {
 
 }  // namespace detail
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/function_ref.h"
 #include "ple/model/chunk_inputs.h"
@@ -28,6 +29,7 @@
 #include "ple/table/ple_table.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Nobody watches.
 struct NoObserver {
@@ -95,8 +97,8 @@ class Decoder final : public LanguageModel {
     widest_integer_row_ = widest_bf16_row_ = 0;
     parameters([&](Parameter, std::size_t, const auto& values) {
       if constexpr (requires { values.holds_integers(); }) {
-        if (values.holds_integers()) widest_integer_row_ = std::max(widest_integer_row_, values.cols());
-        if (values.dtype() == Dtype::bf16) widest_bf16_row_ = std::max(widest_bf16_row_, values.cols());
+        if (values.holds_integers()) widest_integer_row_ = (std::max)(widest_integer_row_, values.cols());
+        if (values.dtype() == Dtype::bf16) widest_bf16_row_ = (std::max)(widest_bf16_row_, values.cols());
       }
     });
   }
@@ -389,4 +391,5 @@ class Decoder final : public LanguageModel {
   std::size_t widest_integer_row_ = 0, widest_bf16_row_ = 0;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "ple/core/arena.h"
+#include "ple/core/config.h"
 #include "ple/core/executor.h"
 #include "ple/core/function_ref.h"
 #include "ple/model/language_model.h"
@@ -16,6 +17,7 @@
 #include "ple/tensor/rows.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Gives a layer's slice of the rows of a pass, [T, p], or none if it was pruned; to be called when they are needed,
 /// for they may come from a disk.
@@ -52,4 +54,5 @@ struct OneStream {
   void parameters(F&&) {}
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ple/core/arena.h"
+#include "ple/core/config.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
 #include "ple/core/token.h"
@@ -20,6 +21,7 @@
 #include "ple/tensor/rows.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Threads of somebody else, memory of a state.
 class ExecutorWithScratch final : public Executor {
@@ -71,7 +73,7 @@ struct DecoderState final : ModelState {
     std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, widest_bf16_row) : 0;
     if constexpr (Matrix<typename Model::T>::may_be_integers) {
       if (widest_integer_row > 0) {
-        scratch_bytes = std::max(scratch_bytes, IntegerScratch<B>(o.chunk, widest_integer_row).bytes(o.parts));
+        scratch_bytes = (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, widest_integer_row).bytes(o.parts));
       }
     }
     scratch.resize(scratch_bytes);
@@ -112,11 +114,12 @@ struct DecoderState final : ModelState {
   void for_each_cached(const std::function<void(std::span<std::byte>)>& f) override {
     for (std::size_t l = 0; l < caches.size(); ++l) {
       if (caches[l].slots() == 0) continue;
-      const std::size_t count = std::min(position, Layer::positions_seen(model->config, l));
+      const std::size_t count = (std::min)(position, Layer::positions_seen(model->config, l));
       caches[l].for_each_cached(position - count, count, f);
     }
   }
   std::string_view cache_type() const override { return name_of(options.kv_cache_dtype); }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ple/core/arena.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/model/parameter.h"
@@ -20,6 +21,7 @@
 #include "ple/tensor/matrix.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Where weights of integer types live.
 enum class WeightStorage {
@@ -131,4 +133,5 @@ void interleave_weights(Model& model, Executor& executor) {
   if constexpr (Matrix<typename Model::T>::may_be_integers) model.head.interleave(executor, arena);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,6 +8,7 @@
 #include <numbers>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/model/decoder.h"
 #include "ple/model/gemma3n_config.h"
 #include "ple/model/gemma4.h"
@@ -16,6 +17,7 @@
 #include "ple/nn/sparse_mlp.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The Gemma 4 model whose attention, feed-forwards and PLE steps have the same sizes.
 inline Gemma4Config gemma4_of(const Gemma3nConfig& config) {
@@ -206,4 +208,5 @@ Gemma3nBlock<T, B>::Gemma3nBlock(const Gemma3nConfig& config, std::size_t l) {
   has_output_scale = config.altup_correct_scale;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

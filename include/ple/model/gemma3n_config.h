@@ -8,10 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/model/config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What may differ from layer to layer.
 struct Gemma3nLayerConfig {
@@ -121,4 +123,5 @@ inline void validate(const Gemma3nConfig& config, const std::string& source) {
   }
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/model/decoder.h"
 #include "ple/model/gemma4_config.h"
 #include "ple/model/kv_cache_size.h"
@@ -15,6 +16,7 @@
 #include "ple/nn/rope.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Room for a block to compute one chunk in, and the angles of the chunk's positions.
 class Gemma4Workspace {
@@ -171,11 +173,11 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
   const std::size_t T = options.chunk, d = config.hidden_size, p = config.hidden_size_per_layer_input;
   std::size_t q_width = 0, kv_width = 0, head_dim = 0, group = 0, intermediate = 0, half[2] = {0, 0};
   for (const Gemma4LayerConfig& layer : config.layers) {
-    q_width = std::max(q_width, config.num_attention_heads * layer.head_dim);
-    kv_width = std::max(kv_width, layer.num_key_value_heads * layer.head_dim);
-    head_dim = std::max(head_dim, layer.head_dim);
-    group = std::max(group, config.num_attention_heads / layer.num_key_value_heads);
-    intermediate = std::max(intermediate, layer.intermediate_size);
+    q_width = (std::max)(q_width, config.num_attention_heads * layer.head_dim);
+    kv_width = (std::max)(kv_width, layer.num_key_value_heads * layer.head_dim);
+    head_dim = (std::max)(head_dim, layer.head_dim);
+    group = (std::max)(group, config.num_attention_heads / layer.num_key_value_heads);
+    intermediate = (std::max)(intermediate, layer.intermediate_size);
     half[static_cast<std::size_t>(layer.attention)] = layer.head_dim / 2;
   }
   for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) {
@@ -206,4 +208,5 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
   memory_ = allocate_rows(all);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -9,10 +9,12 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/model/config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What may differ from layer to layer.
 struct Gemma4LayerConfig {
@@ -49,7 +51,7 @@ struct Gemma4Config {
 
   /// Tokens below it have an embedding and a row.
   std::size_t token_limit() const {
-    return hidden_size_per_layer_input > 0 ? std::min(vocab_size, vocab_size_per_layer_input) : vocab_size;
+    return hidden_size_per_layer_input > 0 ? (std::min)(vocab_size, vocab_size_per_layer_input) : vocab_size;
   }
   /// Whose PLE row positions have that are no text.
   std::int32_t token_of_no_text() const { return pad_token_id; }
@@ -151,4 +153,5 @@ inline void validate(const Gemma4Config& config, const std::string& source) {
   }
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -10,12 +10,14 @@
 #include <vector>
 
 #include "ple/core/checksum.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/model/parameter.h"
 #include "ple/table/row_layout.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -81,4 +83,5 @@ std::uint64_t model_identity(const Decoder& decoder) {
   return sum.value();
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/model/config.h"
 #include "ple/model/gemma3n_config.h"
 #include "ple/model/gemma4_config.h"
@@ -13,12 +14,13 @@
 #include "ple/nn/kv_cache.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Positions that a layer's cache has room for. A chunk's first token still sees a whole window when its last one has
 /// been written, so a sliding layer's ring is that much longer.
 inline std::size_t kv_cache_slots(AttentionType type, std::size_t sliding_window, const StateOptions& options) {
   if (type == AttentionType::full) return options.context;
-  return std::min(options.context, sliding_window + options.chunk - 1);
+  return (std::min)(options.context, sliding_window + options.chunk - 1);
 }
 
 /// Bytes of layer l's cache; 0 for one that attends over another layer's K and V.
@@ -36,4 +38,5 @@ inline std::uint64_t kv_cache_bytes(const Gemma3nConfig& config, std::size_t l, 
                         options.kv_cache_dtype);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -9,6 +9,7 @@
 #include <span>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
@@ -17,6 +18,7 @@
 #include "ple/tensor/rows.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct StateOptions {
   std::size_t context = 4096;  ///< most positions; full layers keep K and V for each
@@ -95,4 +97,5 @@ class LanguageModel {
   virtual std::uint64_t identity() const { fail(ErrorCode::not_supported, "this model has no identity"); }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

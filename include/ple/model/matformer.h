@@ -11,10 +11,12 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/model/gemma3n_config.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Which slice of a model.
 struct MatformerOptions {
@@ -95,4 +97,5 @@ inline MatformerSlice matformer_slice(const Gemma3nConfig& whole, const Matforme
   return slice;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

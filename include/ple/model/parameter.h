@@ -3,7 +3,10 @@
 
 #include <cstdint>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Every parameter of a decoder by its role. What a file calls it stands in one table per file format, in io/.
 enum class Parameter : std::uint8_t {
@@ -48,4 +51,5 @@ enum class Parameter : std::uint8_t {
 /// Whether every layer has one.
 inline bool is_of_layer(Parameter parameter) { return parameter >= Parameter::input_norm; }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,9 +7,11 @@
 #include <span>
 #include <string_view>
 
+#include "ple/core/config.h"
 #include "ple/model/parameter_shapes.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What a parameter of the text model is for: a finer division than Google's groups.
 enum class ParameterPart : std::uint8_t {
@@ -108,4 +110,5 @@ inline ParameterGroups parameter_groups(std::span<const ParameterShape> shapes) 
   return groups;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

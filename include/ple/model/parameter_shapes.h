@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/model/gemma3n_config.h"
 #include "ple/model/gemma4.h"
 #include "ple/model/gemma4_config.h"
@@ -15,6 +16,7 @@
 #include "ple/simd/scalar.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct ParameterShape {
   Parameter parameter = Parameter::token_embedding;
@@ -100,4 +102,5 @@ inline std::vector<ParameterShape> parameter_shapes(const Gemma3nConfig& config)
   return shapes;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -4,7 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
+
 namespace ple {
+inline namespace PLE_ABI {
 
 /// How the next token is drawn, with the meaning these words have in Hugging Face's transformers. The steps apply in
 /// this order: repetition penalty, temperature, top-k, top-p, min-p.
@@ -17,4 +20,5 @@ struct SamplingOptions {
   std::uint64_t seed = 0;        ///< the same seed draws the same tokens from the same logits
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

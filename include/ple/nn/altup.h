@@ -8,10 +8,12 @@
 #include <cstddef>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/nn/linear.h"
 #include "ple/nn/rms_norm.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Room for one chunk of tokens.
 struct AltUpWorkspace {
@@ -120,4 +122,5 @@ struct AltUpProjections {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "ple/core/config.h"
 #include "ple/nn/cached_attention.h"
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
@@ -13,6 +14,7 @@
 #include "ple/nn/rope.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Room for the attention of one chunk of tokens.
 struct AttentionWorkspace {
@@ -85,4 +87,5 @@ struct Attention {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

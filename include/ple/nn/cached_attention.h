@@ -8,10 +8,12 @@
 #include <cstddef>
 #include <limits>
 
+#include "ple/core/config.h"
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Positions whose softmax is taken together. Pieces begin at its multiples, whoever computes them and however a text
 /// is cut, and are put together in their order: so a token's result has the same bits always.
@@ -31,7 +33,7 @@ struct CachedAttentionWorkspace {
   /// Partial results: a token's of all pieces, or those of the tokens that the parts compute, and what these add up to.
   static std::size_t partial_results(std::size_t heads, std::size_t group, std::size_t context, std::size_t parts) {
     const std::size_t pieces = (context + attention_piece - 1) / attention_piece;
-    return std::max(heads * (pieces + 1), 2 * parts * attention_tokens * group);
+    return (std::max)(heads * (pieces + 1), 2 * parts * attention_tokens * group);
   }
 };
 
@@ -51,11 +53,11 @@ struct CachedAttention {
       for (std::size_t t = 0; t < q.rows; ++t) one_token(executor, t);
       return;
     }
-    const std::size_t tokens = std::min(work / n, attention_tokens), blocks = (q.rows + tokens - 1) / tokens;
+    const std::size_t tokens = (std::min)(work / n, attention_tokens), blocks = (q.rows + tokens - 1) / tokens;
     parallel_for(executor, blocks * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t part) {
       for (std::size_t i = begin; i < end; ++i) {
         const std::size_t t = i / kv_heads * tokens;
-        some_tokens(part, i % kv_heads, t, std::min(t + tokens, q.rows));
+        some_tokens(part, i % kv_heads, t, (std::min)(t + tokens, q.rows));
       }
     });
   }
@@ -75,7 +77,7 @@ struct CachedAttention {
   /// Of a range, what token t sees.
   Range seen(std::size_t t, Range range) const {
     const std::size_t end = first + t + 1;
-    return {std::max(range.begin, end - std::min(end, window)), std::min(range.end, end)};
+    return {(std::max)(range.begin, end - (std::min)(end, window)), (std::min)(range.end, end)};
   }
   Range all_seen(std::size_t t) const { return seen(t, {0, first + t + 1}); }
 
@@ -167,7 +169,7 @@ struct CachedAttention {
 
   /// total = total + piece, both scaled to the larger of their largest scores
   void add(std::size_t piece, std::size_t total) const {
-    const float *a = room.sums.row(piece), largest = std::max(a[0], room.sums.row(total)[0]);
+    const float *a = room.sums.row(piece), largest = (std::max)(a[0], room.sums.row(total)[0]);
     float* b = room.sums.row(total);
     const float scale_a = std::exp(a[0] - largest), scale_b = std::exp(b[0] - largest);
     b[0] = largest;
@@ -182,4 +184,5 @@ struct CachedAttention {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -9,10 +9,12 @@
 #include <string_view>
 
 #include "ple/core/arena.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/simd/decode.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A run of cached positions that lie one behind the other in memory.
 struct CacheRun {
@@ -80,7 +82,7 @@ class KvCache {
   template <class F>
   void for_each_run(std::size_t begin, std::size_t end, std::size_t most, F&& f) const {
     while (begin < end) {
-      const std::size_t slot = begin % slots_, count = std::min({end - begin, most, slots_ - slot});
+      const std::size_t slot = begin % slots_, count = (std::min)({end - begin, most, slots_ - slot});
       f(CacheRun{begin, slot, count});
       begin += count;
     }
@@ -137,4 +139,5 @@ class KvCache {
   std::span<std::byte> keys_, values_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -3,10 +3,12 @@
 
 #include <cstddef>
 
+#include "ple/core/config.h"
 #include "ple/nn/linear.h"
 #include "ple/nn/rms_norm.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A learned augmented residual: y = x + norm(Wright (Wleft x)). Source: Menghani et al. 2024 (LAuReL).
 template <class T, Backend B>
@@ -27,4 +29,5 @@ struct Laurel {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <span>
 
+#include "ple/core/config.h"
 #include "ple/core/executor.h"
 #include "ple/core/function_ref.h"
 #include "ple/core/memory.h"
@@ -13,6 +14,7 @@
 #include "ple/tensor/matrix.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Work below this many multiplications is not worth waking a thread for.
 inline constexpr std::size_t parallel_threshold = 32768;
@@ -106,13 +108,14 @@ void for_each_part(Executor& executor, std::span<const Product<T>> products, std
   const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
     std::size_t before = 0;  // tiles of the products before this one
     for (const Product<T>& product : products) {
-      const std::size_t count = tiles_of(product), from = std::max(begin, before), to = std::min(end, before + count);
+      const std::size_t count = tiles_of(product), from = (std::max)(begin, before),
+                        to = (std::min)(end, before + count);
       if (from < to) {
-        f(product, (from - before) * rows_per_tile, std::min((to - before) * rows_per_tile, product.y.cols), part);
+        f(product, (from - before) * rows_per_tile, (std::min)((to - before) * rows_per_tile, product.y.cols), part);
       }
       if (!side_by_side) before += count;
     }
-    if (side_by_side) then(begin * rows_per_tile, std::min(end * rows_per_tile, products[0].y.cols));
+    if (side_by_side) then(begin * rows_per_tile, (std::min)(end * rows_per_tile, products[0].y.cols));
   };
   if (bytes * tokens < parallel_bytes) {
     some(0, tiles, 0);
@@ -142,7 +145,7 @@ void multiply_integers(Executor& executor, Rows x, std::span<const Product<T>> p
           return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
         }
         for (std::size_t r = begin; r < end; r += rows_per_tile) {
-          const std::size_t count = std::min(rows_per_tile, end - r);
+          const std::size_t count = (std::min)(rows_per_tile, end - r);
           p.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
           B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride,
                     tile);
@@ -219,4 +222,5 @@ void add(Executor& executor, Rows x, Rows y) {
   for_each_row(executor, y.rows, y.cols, [&](std::size_t t) { B::add(x.row(t), y.cols, y.row(t)); });
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "ple/core/config.h"
 #include "ple/nn/linear.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Room for one chunk of tokens: [T, intermediate_size] each.
 struct MlpWorkspace {
@@ -34,4 +36,5 @@ struct Mlp {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

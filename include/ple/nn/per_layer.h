@@ -5,10 +5,12 @@
 #include <cmath>
 #include <cstddef>
 
+#include "ple/core/config.h"
 #include "ple/nn/linear.h"
 #include "ple/nn/rms_norm.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// y = norm(Wout (gelu(Wgate h) * e)): what a layer adds to h for its per-layer input e.
 template <class T, Backend B>
@@ -66,4 +68,5 @@ struct PerLayerInput {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -9,11 +9,13 @@
 #include <numbers>
 #include <utility>
 
+#include "ple/core/config.h"
 #include "ple/nn/mlp.h"
 #include "ple/tensor/sparse_weights.h"
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The z below which `share` of a standard normal distribution lies; 0 < share < 1.
 inline double normal_quantile(double share) {
@@ -57,7 +59,7 @@ struct SparseMlp : Mlp<T, B> {
       Stored piece[tile][tile];
       for (std::size_t r = 0; r < rows; r += tile) {
         for (std::size_t c = 0; c < cols; c += tile) {
-          const std::size_t height = std::min(tile, rows - r), width = std::min(tile, cols - c);
+          const std::size_t height = (std::min)(tile, rows - r), width = (std::min)(tile, cols - c);
           for (std::size_t j = 0; j < width; ++j) {
             for (std::size_t i = 0; i < height; ++i) piece[i][j] = w.row(c + j)[r + i];
           }
@@ -197,7 +199,7 @@ struct SparseMlp : Mlp<T, B> {
     constexpr std::size_t rows = 64;
     for (std::size_t first = begin; first < end; first += rows) {
       for (std::size_t t = 0; t < a.rows; ++t) {
-        for (std::size_t i = first; i < std::min(first + rows, end); ++i) {
+        for (std::size_t i = first; i < (std::min)(first + rows, end); ++i) {
           if (a.row(t)[i] != 0) f(t, i);
         }
       }
@@ -210,4 +212,5 @@ struct SparseMlp : Mlp<T, B> {
   LooseColumns integer_columns_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -8,12 +8,14 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
 #include "ple/run/session.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct BatchOptions {
   std::size_t sessions = 8;      ///< most that are advanced at once
@@ -67,4 +69,5 @@ class Batch {
   AlignedVector<float> logits_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

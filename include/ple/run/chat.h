@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
@@ -24,6 +25,7 @@
 #include "ple/text/tokenizer.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct ChatOptions {
   std::string system = {};                       ///< what the model is told before the first turn
@@ -164,6 +166,7 @@ class Chat {
   std::string piece_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple
 
 // clang has no note that is not a warning, and this must not break a build with -Werror.

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
@@ -17,6 +18,7 @@
 #include "ple/model/language_model.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Means over the predictions of every token of a text but the first, in nats.
 struct Evaluation {
@@ -98,13 +100,13 @@ class ReferencePredictions {
   /// Calls each(t, logits) for what the model predicts after tokens_[t], in any order and several at a time.
   template <class F>
   void for_each_prediction(const LanguageModel& model, Executor& executor, F&& each) const {
-    const std::size_t count = tokens_.size() - 1, most = std::min(chunk, count);
+    const std::size_t count = tokens_.size() - 1, most = (std::min)(chunk, count);
     const auto state = model.make_state({.context = count, .chunk = most, .parts = parts(executor)});
     Rows logits;
     const RowsRequest requests[] = {{&logits, most, vocab_size_}};
     const AlignedVector<float> memory = allocate_rows(requests);
     for (std::size_t done = 0; done < count; done += most) {
-      const std::size_t n = std::min(most, count - done);
+      const std::size_t n = (std::min)(most, count - done);
       model.forward(*state, executor, std::span(tokens_).subspan(done, n), logits.slice(0, n));
       auto task = [&](std::size_t t) { each(done + t, std::span<const float>(logits.row(t), vocab_size_)); };
       executor.run(n, task);
@@ -119,4 +121,5 @@ class ReferencePredictions {
   double loss_ = 0;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

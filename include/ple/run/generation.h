@@ -9,11 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/token.h"
 #include "ple/run/sampler.h"
 #include "ple/run/session.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct GenerationOptions {
   SamplingOptions sampling = {};
@@ -70,4 +72,5 @@ class Generation {
   StopReason reason_ = StopReason::none;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

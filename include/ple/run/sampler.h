@@ -10,11 +10,13 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/model/sampling_options.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Draws tokens; allocates nothing after it is made. Of equal logits the lower token comes first.
 class Sampler {
@@ -104,7 +106,7 @@ class Sampler {
     for (const Candidate& c : candidates_) total += double(c.weight);
     std::size_t kept = 0;
     for (std::size_t sorted = 0; kept == sorted && sorted < candidates_.size();) {
-      const std::size_t more = std::min(candidates_.size(), std::max<std::size_t>(64, sorted * 8));
+      const std::size_t more = (std::min)(candidates_.size(), std::max<std::size_t>(64, sorted * 8));
       const auto first = candidates_.begin() + static_cast<std::ptrdiff_t>(sorted);
       std::partial_sort(first, candidates_.begin() + static_cast<std::ptrdiff_t>(more), candidates_.end(), before);
       sorted = more;
@@ -131,4 +133,5 @@ class Sampler {
   std::vector<Candidate> candidates_, sorted_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -22,12 +22,14 @@
 
 #include "ple/core/checked_writer.h"
 #include "ple/core/checksum.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/system.h"
 #include "ple/core/token.h"
 #include "ple/run/session.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct SavedHeader {
   std::array<char, 8> magic = {'p', 'l', 'e', ' ', 's', 'e', 's', '1'};
@@ -106,7 +108,7 @@ class SavedSession {
   static SavedHeader header_of(const ModelState& state) {
     SavedHeader header;
     const std::string_view type = state.cache_type();
-    std::copy_n(type.begin(), std::min(type.size(), header.cache_type.size()), header.cache_type.begin());
+    std::copy_n(type.begin(), (std::min)(type.size(), header.cache_type.size()), header.cache_type.begin());
     return header;
   }
 
@@ -166,4 +168,5 @@ class SavedSession {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
@@ -17,6 +18,7 @@
 #include "ple/model/language_model.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct SessionOptions {
   std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
@@ -41,7 +43,7 @@ class Session {
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
     context_ = options.context ? options.context : std::min<std::size_t>(4096, model.max_position_embeddings());
-    chunk_ = std::min(options.chunk, context_);
+    chunk_ = (std::min)(options.chunk, context_);
     if (!executor_) {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
@@ -80,7 +82,7 @@ class Session {
   void read(std::span<const Token> tokens, Rows soft, const PromptProgress& progress = {}) {
     check(tokens, soft);
     for (std::size_t done = 0, soft_done = 0; done < tokens.size();) {
-      const std::size_t count = std::min(chunk_, tokens.size() - done);
+      const std::size_t count = (std::min)(chunk_, tokens.size() - done);
       const bool last = done + count == tokens.size();
       const auto chunk = tokens.subspan(done, count);
       const auto soft_count = static_cast<std::size_t>(std::count(chunk.begin(), chunk.end(), soft_token));
@@ -105,7 +107,7 @@ class Session {
     check(tokens, {});
     AlignedVector<float> all(std::min(chunk_, tokens.size()) * logits_.size());
     for (std::size_t done = 0; done < tokens.size();) {
-      const std::size_t count = std::min(chunk_, tokens.size() - done);
+      const std::size_t count = (std::min)(chunk_, tokens.size() - done);
       const Rows rows{all.data(), count, logits_.size(), logits_.size()};
       forward(tokens.subspan(done, count), rows, {});
       for (std::size_t t = 0; t < count; ++t) each(done + t, std::span<const float>(rows.row(t), rows.cols));
@@ -156,4 +158,5 @@ class Session {
   bool has_logits_ = false;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/dtype/integer_columns.h"
 #include "ple/simd/quantized_rows.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The columns of a sub-block that a token's values, which are integers here, do not multiply with 0.
 struct ActiveColumns {
@@ -44,4 +46,5 @@ struct ActiveColumns {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

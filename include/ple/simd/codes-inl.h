@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/dtype/interleaved.h"
 #include "ple/dtype/quants.h"
 #include "ple/simd/dot-inl.h"
@@ -18,6 +19,7 @@
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -95,10 +97,10 @@ struct Codes {
     if constexpr (4 * q + 4 < p.sub_block) each_four<p, q + 1>(codes, v, f);
   }
 
-  /// dots plus four weights times four values in each lane; `small`: the weights are from 0 to 63.
-  template <bool small>
+  /// dots plus four weights times four values in each lane; `is_small`: the weights are from 0 to 63.
+  template <bool is_small>
   static HWY_INLINE VI multiply_add(VI dots, V8 weights, hn::Vec<hn::Repartition<std::int8_t, DI>> values) {
-    if constexpr (small && requires { Dot::small_quads(dots, weights, values); }) {
+    if constexpr (is_small && requires { Dot::small_quads(dots, weights, values); }) {
       return Dot::small_quads(dots, weights, values);
     } else {
       return Dot::quads(dots, weights, values);
@@ -141,6 +143,7 @@ struct Codes {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/simd/highway-inl.h"
 
 #include "ple/simd/active_columns.h"
@@ -18,6 +19,7 @@
 
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -105,6 +107,7 @@ class ColumnProduct {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif  // PLE_SIMD_COLUMNS_INL_H_

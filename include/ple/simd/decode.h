@@ -4,10 +4,12 @@
 #include <concepts>
 #include <cstddef>
 
+#include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
 #include "ple/simd/backend.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -43,4 +45,5 @@ void decode(Dtype dtype, const std::byte* x, std::size_t n, float* y) {
   detail::Decode<B, T>::values(dtype, x, n, y);
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

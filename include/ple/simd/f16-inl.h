@@ -10,10 +10,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/simd/highway-inl.h"
 
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -46,6 +48,7 @@ HWY_INLINE hn::Vec<D> load_numbers(D d, bool are_f32, const std::byte* all, std:
 }
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif  // PLE_SIMD_F16_INL_H_

@@ -11,11 +11,13 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "ple/core/config.h"
 #include "ple/simd/float_vectors-inl.h"
 #include "ple/simd/highway-inl.h"
 
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -41,7 +43,7 @@ struct FloatProducts : FloatVectors {
     const std::size_t block =
         std::max<std::size_t>(1, block_bytes / (tile_rows * sizeof(W) * std::max<std::size_t>(1, cols))) * tile_rows;
     for (std::size_t begin = 0; begin < whole; begin += block) {
-      const std::size_t end = std::min(whole, begin + block);
+      const std::size_t end = (std::min)(whole, begin + block);
       for_each_tile(tokens, [&](std::size_t t, auto count) PLE_LAMBDA_ATTR {
         for (std::size_t r = begin; r < end; r += tile_rows) {
           tile<Step, tile_rows, count>(w + r * w_stride, w_stride, cols, x + t * x_stride, x_stride,
@@ -71,7 +73,7 @@ struct FloatProducts : FloatVectors {
       });
     }
     for (std::size_t c = whole; c < cols; c += lanes) {
-      const std::size_t count = std::min(lanes, cols - c);
+      const std::size_t count = (std::min)(lanes, cols - c);
       for (std::size_t t = 0; t < tokens; ++t) {
         V sum = load_some(y + t * y_stride + c, count);
         for (std::size_t i = 0; i < n; ++i) {
@@ -201,7 +203,7 @@ struct FloatProducts : FloatVectors {
   static HWY_NOINLINE void add_rest(const W* w, std::size_t w_stride, std::size_t rows, std::size_t count, const X* x,
                                     std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
     for (std::size_t begin = 0; begin < count; begin += hn::Lanes(D())) {
-      const std::size_t n = std::min(count - begin, hn::Lanes(D()));
+      const std::size_t n = (std::min)(count - begin, hn::Lanes(D()));
       for (std::size_t r = 0; r < rows; ++r) {
         const V ws = load_some(w + r * w_stride + begin, n);
         for (std::size_t t = 0; t < tokens; ++t) {
@@ -249,6 +251,7 @@ struct FloatProducts : FloatVectors {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif  // PLE_SIMD_FLOAT_PRODUCTS_INL_H_

@@ -10,12 +10,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/highway-inl.h"
 
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -95,6 +97,7 @@ struct FloatVectors {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif  // PLE_SIMD_FLOAT_VECTORS_INL_H_

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "ple/core/config.h"
 #include "ple/dtype/interleaved.h"
 #include "ple/simd/codes-inl.h"
 #include "ple/simd/dot-inl.h"
@@ -22,6 +23,7 @@
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -102,7 +104,7 @@ class Integers {
     if (x.tokens() == 1) prefetch(x);
     for (std::size_t r = 0; r < w.rows; r += rows_per_tile) {
       const std::byte* tile = w.tiles + r / rows_per_tile * w.layout.tile_bytes;
-      const std::size_t rows = std::min(rows_per_tile, w.rows - r);
+      const std::size_t rows = (std::min)(rows_per_tile, w.rows - r);
       if (x.tokens() == 1) {
         few_tokens<p, 1>(w.layout, tile, x, 0, rows, y + r, y_stride);
       } else if (x.tokens() <= 4) {
@@ -112,11 +114,11 @@ class Integers {
           few_tokens<p, 8>(w.layout, tile, x, t, rows, y + t * y_stride + r, y_stride);
         }
       } else {
-        constexpr bool small = Dot::is_signed && C::template is_small<p>;  // where it makes a difference
+        constexpr bool is_small = Dot::is_signed && C::template is_small<p>;  // where it makes a difference
         const Unpacked unpacked = unpack<p>(w.layout, tile, memory);
         for (std::size_t t = 0; t < x.tokens(); t += tokens_per_tile) {
           for (std::size_t v = 0; v * N < rows; ++v) {
-            many_tokens<p.sub_block, small>(unpacked, v, x, t, rows - v * N, y + t * y_stride + r + v * N, y_stride);
+            many_tokens<p.sub_block, is_small>(unpacked, v, x, t, rows - v * N, y + t * y_stride + r + v * N, y_stride);
           }
         }
       }
@@ -145,7 +147,7 @@ class Integers {
   }
 
   /// dots plus four weights of each row times the same four values; `small`: the weights are from 0 to 63.
-  template <bool small>
+  template <bool is_small>
   static HWY_INLINE VI multiply_four(VI dots, V8 weights, const std::int8_t* values) {
     if constexpr (requires { Dot::quads_of(dots, weights, values); }) {
       return Dot::quads_of(dots, weights, values);
@@ -153,7 +155,7 @@ class Integers {
       std::int32_t bytes;
       std::memcpy(&bytes, values, sizeof bytes);
       const auto x = hn::BitCast(hn::Repartition<std::int8_t, DI>(), hn::Set(DI(), bytes));
-      return C::template multiply_add<small>(dots, weights, x);
+      return C::template multiply_add<is_small>(dots, weights, x);
     }
   }
 
@@ -242,7 +244,7 @@ class Integers {
   }
 
   /// Tokens [first, first + 8) times rows v N to v N + N - 1 of a tile.
-  template <std::size_t sub_block, bool small>
+  template <std::size_t sub_block, bool is_small>
   static HWY_NOINLINE void many_tokens(const Unpacked& w, std::size_t v, const QuantizedRows& x, std::size_t first,
                                        std::size_t rows, float* y, std::size_t y_stride) {
     constexpr std::size_t T = tokens_per_tile;
@@ -261,7 +263,7 @@ class Integers {
       for (std::size_t k = 0; k < sub_block; k += 4, integers += 64) {
         const V8 four = hn::LoadU(D8(), integers);
         each(dots, [&](VI& dot, std::size_t t)
-                       PLE_LAMBDA_ATTR { dot = multiply_four<small>(dot, four, values + t * sub_block + k); });
+                       PLE_LAMBDA_ATTR { dot = multiply_four<is_small>(dot, four, values + t * sub_block + k); });
       }
       const VF scale = hn::LoadU(df, scales);
       each(sums, dots, [&](VF& sum, VI& dot, std::size_t t) PLE_LAMBDA_ATTR {
@@ -279,7 +281,7 @@ class Integers {
       x_sums += T;
       offsets += T;
     }
-    const std::size_t tokens = std::min(T, x.tokens() - first);
+    const std::size_t tokens = (std::min)(T, x.tokens() - first);
     each(sums, [&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR {
       if (t < tokens) store(sum, rows, y + t * y_stride);
     });
@@ -287,6 +289,7 @@ class Integers {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "ple/core/config.h"
 #include "ple/simd/highway-inl.h"
 
 #include "hwy/contrib/math/math-inl.h"
@@ -28,6 +29,7 @@
 
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -199,7 +201,7 @@ struct Simd : private FloatProducts {
     const D d;
     const std::size_t lanes = hn::Lanes(d);
     for (std::size_t i = 0; i < half; i += lanes) {
-      const std::size_t count = std::min(lanes, half - i);
+      const std::size_t count = (std::min)(lanes, half - i);
       const V a = load_some(x + i, count), b = load_some(x + half + i, count);
       const V c = load_some(cosine + i, count), s = load_some(sine + i, count);
       store_some(hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), count, x + i);
@@ -211,7 +213,7 @@ struct Simd : private FloatProducts {
     const D d;
     const std::size_t lanes = hn::Lanes(d);
     for (std::size_t i = 0; i < n; i += lanes) {
-      const std::size_t count = std::min(lanes, n - i);
+      const std::size_t count = (std::min)(lanes, n - i);
       const V any = load_some(y + i, count), lowest = hn::Set(d, Scalar::gelu_lowest);
       const V v = hn::IfThenElse(hn::Lt(any, lowest), lowest, any);  // not Max: a NaN stays one
       const V cubic = hn::Mul(hn::Set(d, 0.044715f), hn::Mul(v, hn::Mul(v, v)));
@@ -252,7 +254,7 @@ struct Simd : private FloatProducts {
     V most = lowest;
     for (; i + lanes <= n; i += lanes) most = hn::Max(most, load(y + i));
     largest = hn::GetLane(hn::MaxOfLanes(d, most));
-    for (; i < n; ++i) largest = std::max(largest, y[i]);
+    for (; i < n; ++i) largest = (std::max)(largest, y[i]);
     V sums = hn::Zero(d);
     for (i = 0; i + lanes <= n; i += lanes) {
       const V e = hn::Exp(d, hn::Sub(load(y + i), hn::Set(d, largest)));
@@ -268,7 +270,7 @@ struct Simd : private FloatProducts {
     const D d;
     const std::size_t lanes = hn::Lanes(d);
     for (std::size_t i = 0; i < n; i += lanes) {
-      const std::size_t count = std::min(lanes, n - i);
+      const std::size_t count = (std::min)(lanes, n - i);
       const V v = hn::Div(load_some(y + i, count), hn::Set(d, cap));
       store_some(hn::Mul(hn::Set(d, cap), hn::Tanh(d, v)), count, y + i);
     }
@@ -276,6 +278,7 @@ struct Simd : private FloatProducts {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif  // PLE_SIMD_KERNELS_INL_H_

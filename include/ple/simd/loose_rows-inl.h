@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/dtype/loose_rows.h"
 #include "ple/simd/codes-inl.h"
 #include "ple/simd/f16-inl.h"
@@ -20,6 +21,7 @@
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -53,7 +55,7 @@ class LooseProduct {
     const auto ask_for = [&](std::size_t i) PLE_LAMBDA_ATTR {
       for (std::size_t at = 0; at < layout.row_bytes; at += alignment) hwy::Prefetch(w.row(rows[i]) + at);
     };
-    for (std::size_t i = 0; i < std::min(ahead, count); ++i) ask_for(i);
+    for (std::size_t i = 0; i < (std::min)(ahead, count); ++i) ask_for(i);
     for (std::size_t i = 0; i < count; ++i) {
       if (i + ahead < count) ask_for(i + ahead);
       VF sum = hn::Zero(df);
@@ -86,6 +88,7 @@ class LooseProduct {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif

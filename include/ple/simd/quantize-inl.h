@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/simd/codes-inl.h"
 #include "ple/simd/highway-inl.h"
 #include "ple/simd/quantized_rows.h"
@@ -18,6 +19,7 @@
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple {
+inline namespace PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -90,6 +92,7 @@ class ActivationQuantizer {
 };
 
 }  // namespace HWY_NAMESPACE
+}  // namespace PLE_ABI
 }  // namespace ple
 HWY_AFTER_NAMESPACE();
 #endif

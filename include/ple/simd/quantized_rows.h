@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <span>
 
+#include "ple/core/config.h"
 #include "ple/core/memory.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Tokens that are computed together, at most: what registers have room for.
 inline constexpr std::size_t tokens_per_tile = 8;
@@ -77,4 +79,5 @@ class QuantizedRows {
   std::int32_t* offsets_ = nullptr;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,11 +7,13 @@
 #include <cstring>
 #include <span>
 
+#include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/loose_rows.h"
 #include "ple/simd/quantized_rows.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// One token's activations as 8-bit integers in the order of loose rows: values [tile, four, sub-block, 4]; a scale, a
 /// sum and an offset for each sub-block: see QuantizedRows. What fills the last tile up is 0.
@@ -29,7 +31,7 @@ class RowActivations {
 
   /// What activations for any type take.
   static std::size_t bytes(std::size_t cols) {
-    return std::max(bytes(cols, 16), bytes(cols, 32)) / alignment * alignment + alignment;
+    return (std::max)(bytes(cols, 16), bytes(cols, 32)) / alignment * alignment + alignment;
   }
 
   /// Token t of `x`.
@@ -66,4 +68,5 @@ class RowActivations {
   std::size_t sub_block_, tiles_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

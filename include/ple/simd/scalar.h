@@ -7,10 +7,12 @@
 #include <cstddef>
 #include <limits>
 
+#include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
 #include "ple/simd/scalar_integers.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What is left of scores that became exp(score - largest): a softmax before it is divided by the sum of its weights.
 struct ExpSum {
@@ -117,7 +119,7 @@ struct Scalar : ScalarIntegers {
   /// y = exp(y - largest y), which divided by the sum that is returned is softmax(y)
   static ExpSum exp_sum(std::size_t n, float* y) {
     float largest = -std::numeric_limits<float>::infinity(), sum = 0;
-    for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, y[i]);
+    for (std::size_t i = 0; i < n; ++i) largest = (std::max)(largest, y[i]);
     for (std::size_t i = 0; i < n; ++i) sum += y[i] = std::exp(y[i] - largest);
     return {largest, sum};
   }
@@ -128,4 +130,5 @@ struct Scalar : ScalarIntegers {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,12 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/config.h"
 #include "ple/dtype/interleaved.h"
 #include "ple/simd/active_columns.h"
 #include "ple/simd/quantized_rows.h"
 #include "ple/simd/row_activations.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A part of ple::Scalar.
 struct ScalarIntegers {
@@ -27,7 +29,7 @@ struct ScalarIntegers {
       const std::size_t i = s * size, begin = i / 32 * 32;
       float largest = 0, not_a_number = 0;
       for (std::size_t k = begin; k < begin + 32; ++k) {
-        largest = std::max(largest, std::fabs(x[k]));
+        largest = (std::max)(largest, std::fabs(x[k]));
         not_a_number += x[k] * 0;  // what is no number makes the scale none
       }
       const bool any = largest > least_magnitude;
@@ -110,4 +112,5 @@ struct ScalarIntegers {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

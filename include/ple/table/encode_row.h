@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "ple/core/config.h"
 #include "ple/table/row_layout.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Stores a row's values, layers() * width() of them, each layer in its type. `row` has row_bytes().
 /// Errors: ErrorCode::not_supported for a type that cannot be written.
@@ -27,4 +29,5 @@ inline void encode_row(const RowLayout& layout, const float* values, std::byte* 
   }
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

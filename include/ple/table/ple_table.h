@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/token.h"
 #include "ple/nn/linear.h"
 #include "ple/simd/decode.h"
@@ -26,6 +27,7 @@
 #include "ple/tensor/matrix.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Which rows a chunk of text needs, and room to find them in; made once per session.
 struct RowSelection {
@@ -153,7 +155,7 @@ class PleTable {
       if (token != text[i] && folded_) {
         selection.ids.insert(selection.ids.end(), keys_.per_token, no_row);
       } else if (keys_.ids) {
-        const std::size_t begin = i - std::min(i, keys_.history);
+        const std::size_t begin = i - (std::min)(i, keys_.history);
         selection.ids.resize(selection.ids.size() + keys_.per_token);
         keys_.ids(text.subspan(begin, i + 1 - begin), std::span(selection.ids).last(keys_.per_token));
       } else {
@@ -194,7 +196,7 @@ class PleTable {
     if (!store_) return;
     unique_ids(selection, first_token * per_token, ids.size());
     for (std::size_t begin = 0; begin < selection.unique.size();) {
-      const std::size_t count = std::min(selection.unique.size() - begin, store_->most_at_once());
+      const std::size_t count = (std::min)(selection.unique.size() - begin, store_->most_at_once());
       const std::span<const RowId> held(selection.unique.data() + begin, count);
       store_->hold(held, selection.addresses);
       for_each_row(executor, out.rows, out.cols * per_token, [&](std::size_t t) {
@@ -242,7 +244,7 @@ class PleTable {
       // Piece by piece: a file may have rows where the type cannot be used, and what several rows add up to needs room.
       constexpr std::size_t most = 256;
       for (std::size_t i = 0; i < width_; i += most) {
-        const std::size_t count = std::min(most, width_ - i);
+        const std::size_t count = (std::min)(most, width_ - i);
         const std::byte* blocks = row + slice.offset + bytes_of(*slice.dtype, i);
         alignas(alignment) std::byte aligned[most * sizeof(float)];
         if (reinterpret_cast<std::uintptr_t>(blocks) % alignment_of(*slice.dtype) != 0) {
@@ -280,4 +282,5 @@ class PleTable {
   std::map<RowId, std::vector<float>> overlay_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,10 +11,12 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/token.h"
 #include "ple/table/row_layout.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// From a text to the rows of a table: by default a token is its row. A table keyed by n-grams has a function instead,
 /// and perhaps several rows a token, whose sum is used.
@@ -68,7 +70,7 @@ class VocabularyMap {
   }
 
  private:
-  static constexpr std::uint32_t absent = std::numeric_limits<std::uint32_t>::max();
+  static constexpr std::uint32_t absent = (std::numeric_limits<std::uint32_t>::max)();
 
   std::uint32_t find(Token token) const {
     return static_cast<std::size_t>(token) < row_of_.size() ? row_of_[static_cast<std::size_t>(token)] : absent;
@@ -79,4 +81,5 @@ class VocabularyMap {
   std::optional<Token> substitute_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -9,11 +9,13 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/dtype.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A row of a table, counted from 0. A table may have more rows than 2^32.
 using RowId = std::uint64_t;
@@ -81,7 +83,7 @@ class RowLayout {
   static std::vector<std::optional<Dtype>> parse(std::string_view text, std::size_t layers, const std::string& source) {
     std::vector<std::optional<Dtype>> dtypes;
     for (std::size_t begin = 0; begin <= text.size();) {
-      const std::size_t end = std::min(text.find(',', begin), text.size());
+      const std::size_t end = (std::min)(text.find(',', begin), text.size());
       const std::string_view word = text.substr(begin, end - begin);
       const auto dtype = dtype_of_name(word);
       if (!dtype && word != "none") {
@@ -123,4 +125,5 @@ class RowLayout {
   std::vector<Slice> slices_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

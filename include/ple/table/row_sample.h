@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
@@ -17,6 +18,7 @@
 #include "ple/table/ple_table.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Rows in f32 as the table stores them, which is exact: every type fits into an f32.
 template <Backend B>
@@ -82,4 +84,5 @@ class RowSample {
   AlignedVector<float> memory_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -13,12 +13,14 @@
 #include <string>
 #include <utility>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/core/system.h"
 #include "ple/table/row_layout.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// What a table has done since it was opened.
 struct TableCounters {
@@ -34,7 +36,7 @@ class RowStore {
   virtual ~RowStore() = default;
 
   /// Most rows that may be held together.
-  virtual std::size_t most_at_once() const { return std::numeric_limits<std::size_t>::max(); }
+  virtual std::size_t most_at_once() const { return (std::numeric_limits<std::size_t>::max)(); }
 
   /// A hint: these rows, ascending and different, will be held soon. Never throws, never waits.
   virtual void request(std::span<const RowId> ids) noexcept { static_cast<void>(ids); }
@@ -124,4 +126,5 @@ class MappedRows final : public RowStore {
   std::atomic<std::uint64_t> asked_{0}, touched_{0};
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

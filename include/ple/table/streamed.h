@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <memory>
 
+#include "ple/core/config.h"
 #include "ple/core/read_queue.h"
 #include "ple/table/streamed_rows.h"
 #include "ple/table/table_storage.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Rows are read when they are needed, into a cache of a fixed size: see StreamedRows for its rules.
 struct Streamed {
@@ -25,4 +27,5 @@ struct Streamed {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

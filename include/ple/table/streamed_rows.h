@@ -15,12 +15,14 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/io_uring.h"
 #include "ple/core/memory.h"
 #include "ple/core/read_queue.h"
 #include "ple/table/row_store.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Where a file has the rows.
 struct RowFile {
@@ -66,12 +68,12 @@ class StreamedRows final : public RowStore {
   std::size_t bytes() const { return slots_.size() * slot_bytes_; }
   const char* engine() const { return queue_->name(); }
 
-  std::size_t most_at_once() const override { return std::min(slots_.size(), queue_->depth()); }
+  std::size_t most_at_once() const override { return (std::min)(slots_.size(), queue_->depth()); }
 
   void request(std::span<const RowId> ids) noexcept override {
     const std::lock_guard lock(mutex_);
     // Half of what is kept: rows must not push each other out before they are used.
-    const std::size_t most = std::min(ids.size(), kept_most_ / 2);
+    const std::size_t most = (std::min)(ids.size(), kept_most_ / 2);
     for (std::size_t i = 0; i < most; ++i) {
       if (const std::uint32_t slot = find(ids[i]); slot != none) {
         if (in_kept(slot)) {
@@ -330,4 +332,5 @@ class StreamedRows final : public RowStore {
   TableCounters counters_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

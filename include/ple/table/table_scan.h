@@ -10,11 +10,13 @@
 #include <span>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
 #include "ple/table/ple_table.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Calls f(first, rows) for piece after piece of the table: rows first, first + 1, ... as [rows, layers * p], in f32 as
 /// they are stored, not scaled; 0 where a layer is pruned. The next piece is read from the file meanwhile. Holds some
@@ -64,4 +66,5 @@ void scan_table(const TableSource& source, Executor& executor, F&& f) {
   }
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/dtype.h"
 #include "ple/table/row_keys.h"
@@ -23,6 +24,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A table as a file has it.
 struct TableSource {
@@ -63,7 +65,7 @@ struct Resident {
     auto values = std::make_shared<AlignedVector<std::byte>>(tensor.bytes);
     constexpr std::size_t piece = std::size_t{8} << 20;
     for (std::size_t at = 0; at < tensor.bytes; at += piece) {
-      const std::span<std::byte> part(values->data() + at, std::min(piece, tensor.bytes - at));
+      const std::span<std::byte> part(values->data() + at, (std::min)(piece, tensor.bytes - at));
       tensor.map->file()->read_all(tensor.offset + at, part, tensor.name);
     }
     const std::byte* data = values->data();
@@ -98,4 +100,5 @@ class TableStorage {
   std::function<std::shared_ptr<RowStore>(const TableSource&)> open_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "ple/core/arena.h"
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
@@ -20,6 +21,7 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The values of a matrix as kernels want them: row-major, of a type known when compiling.
 template <StoredType T>
@@ -58,7 +60,7 @@ class MatrixBase {
     parallel_for(executor, layout.tiles(rows_), 1, [&](std::size_t begin, std::size_t end, std::size_t) {
       for (std::size_t i = begin; i < end; ++i) {
         const std::size_t first = i * rows_per_tile;
-        interleave_rows(first, std::min(rows_per_tile, rows_ - first), tiles.get() + i * layout.tile_bytes);
+        interleave_rows(first, (std::min)(rows_per_tile, rows_ - first), tiles.get() + i * layout.tile_bytes);
       }
     });
     data_ = tiles.get();
@@ -209,4 +211,5 @@ void visit_floats(const Matrix<T>& matrix, F&& f) {
   });
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <span>
 
+#include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/core/system.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Rows of f32 that somebody else owns: activations. Row r starts at data + r * stride.
 struct Rows {
@@ -43,4 +45,5 @@ inline AlignedVector<float> allocate_rows(std::span<const RowsRequest> requests)
   return memory;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,12 +7,14 @@
 #include <memory>
 
 #include "ple/core/arena.h"
+#include "ple/core/config.h"
 #include "ple/core/executor.h"
 #include "ple/dtype/integer_columns.h"
 #include "ple/dtype/loose_rows.h"
 #include "ple/tensor/matrix.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Rows each by itself, about as many bytes as in the file. Copies share values.
 class LooseRows {
@@ -70,4 +72,5 @@ class LooseColumns {
   std::shared_ptr<std::byte> memory_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,10 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/system.h"
 #include "ple/dtype/dtype.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A tensor as a file holds it: type and shape known at run time. `data` is aligned for its type (but for that of a PLE
 /// table, which is decoded from anywhere), and readable while
@@ -34,4 +36,5 @@ inline std::string shape_text(const std::vector<std::uint64_t>& shape) {
   return text + "]";
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/text/pair_map.h"
@@ -18,6 +19,7 @@
 #include "ple/text/vocabulary.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// A token that is looked for in the text before the model sees it.
 struct AddedToken {
@@ -128,4 +130,5 @@ class AddedTokens {
   Trie normalized_trie_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

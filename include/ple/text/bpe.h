@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/text/pair_map.h"
@@ -20,6 +21,7 @@
 #include "ple/text/vocabulary.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct BpeOptions {
   std::optional<std::string> unk_piece;  ///< for characters that are no piece; without it they are dropped
@@ -214,4 +216,5 @@ class Bpe {
   bool ignore_merges_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

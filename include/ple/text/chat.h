@@ -9,12 +9,14 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/text/tokenizer.h"
 #include "ple/text/utf8.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 enum class Role { system, user, model };
 
@@ -190,4 +192,5 @@ inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<cons
   return tokens;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/gguf_metadata.h"
@@ -20,6 +21,7 @@
 #include "ple/text/vocabulary.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -172,4 +174,5 @@ inline TokenizerParts make_tokenizer_parts(const GgufMetadata& metadata) {
   return detail::GgufTokenizer(metadata).parts();
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

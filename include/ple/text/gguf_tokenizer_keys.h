@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/json.h"
 #include "ple/core/system.h"
@@ -21,6 +22,7 @@
 #include "ple/text/tokenizer_parts.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 namespace detail {
 
@@ -59,7 +61,7 @@ class GgufTokenList {
  public:
   GgufTokenList(const TokenizerParts& parts, std::size_t vocab_size, const std::string& source) {
     const Vocabulary& pieces = parts.model.vocabulary();
-    const std::size_t end = std::max(parts.added.id_end(), pieces.id_end());
+    const std::size_t end = (std::max)(parts.added.id_end(), pieces.id_end());
     if (end > vocab_size)
       fail(ErrorCode::config, source, ": has token ", end - 1, ", but the model knows only ", vocab_size);
     padding_.reserve(vocab_size);  // `texts` looks into it
@@ -138,4 +140,5 @@ inline GgufKeys gguf_tokenizer_keys(const std::filesystem::path& tokenizer_json,
   return keys;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

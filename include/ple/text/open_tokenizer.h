@@ -3,12 +3,14 @@
 
 #include <filesystem>
 
+#include "ple/core/config.h"
 #include "ple/io/checkpoint.h"
 #include "ple/io/gguf.h"
 #include "ple/text/gguf_tokenizer.h"
 #include "ple/text/tokenizer.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Reads a tokenizer.json, or the tokenizer of a GGUF file: Checkpoint::tokenizer_file() says which. Errors: those of
 /// Tokenizer::open; config for a GGUF key of the wrong type.
@@ -20,4 +22,5 @@ inline Tokenizer open_tokenizer(const std::filesystem::path& path) {
 /// A checkpoint's. Errors: the same.
 inline Tokenizer open_tokenizer(const Checkpoint& checkpoint) { return open_tokenizer(checkpoint.tokenizer_file()); }
 
+}  // namespace PLE_ABI
 }  // namespace ple

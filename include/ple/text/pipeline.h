@@ -8,9 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/text/utf8.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// `text` with every `pattern` (not empty; left to right, not overlapping) replaced by `content`.
 inline std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content) {
@@ -209,4 +211,5 @@ struct PieceDecoder {
   }
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -3,11 +3,13 @@
 
 #include <string>
 
+#include "ple/core/config.h"
 #include "ple/core/token.h"
 #include "ple/text/pipeline.h"
 #include "ple/text/tokenizer.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Text from tokens as they come. All that push() and finish() return, joined, is what decode() gives for all tokens.
 ///
@@ -39,4 +41,5 @@ class StreamDecoder {
   PieceDecoder::State state_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

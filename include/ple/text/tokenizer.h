@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/json.h"
 #include "ple/core/system.h"
@@ -22,6 +23,7 @@
 #include "ple/text/tokenizer_parts.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 struct EncodeOptions {
   bool add_special = true;    ///< put the tokens around the text that the file's post-processor asks for (`<bos>`)
@@ -91,7 +93,7 @@ class Tokenizer {
   }
 
   /// One past the highest id.
-  std::size_t vocab_size() const { return std::max(parts_.added.id_end(), parts_.model.vocabulary().id_end()); }
+  std::size_t vocab_size() const { return (std::max)(parts_.added.id_end(), parts_.model.vocabulary().id_end()); }
 
   std::optional<Token> token_to_id(std::string_view piece) const {
     if (const auto id = parts_.added.find(piece)) return id;
@@ -136,4 +138,5 @@ template <class Folder>
 requires requires(const Folder& folder) { folder.tokenizer_json(); }
 Tokenizer open_tokenizer(const Folder& folder) { return Tokenizer::open(folder.tokenizer_json()); }
 
+}  // namespace PLE_ABI
 }  // namespace ple

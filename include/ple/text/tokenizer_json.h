@@ -11,11 +11,13 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/json.h"
 #include "ple/text/vocabulary.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// The merges of a file as text: pairs (left, right), in rank order, in one string.
 class MergeList {
@@ -219,4 +221,5 @@ class TokenizerJsonHandler final : public JsonHandler {
   std::vector<std::string> sides_;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/text/added_tokens.h"
@@ -16,6 +17,7 @@
 #include "ple/text/utf8.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// All that a Tokenizer is made of, whatever file it came from.
 struct TokenizerParts {
@@ -220,4 +222,5 @@ inline TokenizerParts make_tokenizer_parts(TokenizerJson json, const std::string
   return parts;
 }
 
+}  // namespace PLE_ABI
 }  // namespace ple

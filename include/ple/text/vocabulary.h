@@ -9,10 +9,12 @@
 #include <string_view>
 #include <vector>
 
+#include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 
 namespace ple {
+inline namespace PLE_ABI {
 
 /// Ids above this are refused, so that a file cannot ask for an enormous table with one number.
 inline constexpr Token max_token_id = (1 << 22) - 1;
@@ -93,4 +95,5 @@ class Vocabulary {
   std::size_t size_ = 0;
 };
 
+}  // namespace PLE_ABI
 }  // namespace ple
