@@ -4,6 +4,8 @@
 
 #include "examples/arguments.h"
 
+#include <fmt/core.h>
+
 #include <cstdio>
 #include <iostream>
 #include <string>
@@ -19,7 +21,8 @@ constexpr const char* usage =
 
 void run(examples::Arguments& arguments) {
   const std::string file = arguments.first("FILE");
-  const auto threads = arguments.number<std::size_t>("--threads", std::max(1u, std::thread::hardware_concurrency()));
+  const auto threads =
+      arguments.number<std::size_t>("--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024);
   arguments.done();
   bench::MachineMeter meter(threads, file);
   for (std::string line; std::getline(std::cin, line);) {

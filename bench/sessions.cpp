@@ -36,7 +36,7 @@ void run(examples::Arguments& arguments) {
   const auto prompt = arguments.number<std::size_t>("--prompt", 32);
   const auto generate = arguments.number<std::size_t>("--generate", 24);
   const auto repeat = std::max<std::size_t>(1, arguments.number<std::size_t>("--repeat", 5));
-  ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
+  ple::ThreadPool pool(arguments.threads());
   arguments.done();
   const auto model = ple::load_model<ple::Any, ple::BestSimd>(
       ple::Checkpoint::open(path), {.table = ple::Streamed{.budget = std::size_t{64} << 20}});

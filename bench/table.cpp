@@ -181,8 +181,8 @@ void measure_storage(const std::string& name, const std::filesystem::path& path,
 void run(examples::Arguments& arguments) {
   const std::filesystem::path folder = arguments.first("FOLDER");
   const auto only = arguments.text("--shape");
-  const std::size_t budget = arguments.number<std::size_t>("--budget", 64) << 20;
-  const auto threads = arguments.number<std::size_t>("--threads", 0);
+  const std::size_t budget = arguments.bytes("--budget").value_or(64 << 20);
+  const auto threads = arguments.threads();
   arguments.done();
   for (const Shape& shape : shapes) {
     if (only && *only != shape.name) continue;

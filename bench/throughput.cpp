@@ -324,12 +324,13 @@ void run(examples::Arguments& arguments) {
   options.model = arguments.first("MODEL");
   options.prompt = arguments.number<std::size_t>("--prompt", 512);
   options.generate = arguments.number<std::size_t>("--generate", 64);
-  options.threads = arguments.number<std::size_t>("--threads", std::max(1u, std::thread::hardware_concurrency()));
+  options.threads =
+      arguments.number<std::size_t>("--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024);
   options.chunk = arguments.number<std::size_t>("--chunk", 128);
   options.kv_cache_dtype = examples::kv_cache_dtype(arguments);
   options.backend = arguments.text("--backend").value_or("auto");
   const auto repeat = std::max<std::size_t>(1, arguments.number<std::size_t>("--repeat", 5));
-  const auto budget = arguments.number<std::size_t>("--budget", 64) << 20;
+  const auto budget = arguments.bytes("--budget").value_or(64 << 20);
   const std::string tables = arguments.text("--tables").value_or("mapped");
   const bool json = arguments.flag("--json");
   arguments.done();

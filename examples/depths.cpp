@@ -6,6 +6,8 @@
 #include <ple/run/evaluation.h>
 #include <ple/table/row_sample.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 #include "plan.h"
 #include "progress.h"
@@ -21,8 +23,8 @@ constexpr const char* usage =
     "stored in a smaller type, or pruned. Then a type for every depth such that the table fits a budget.\n"
     "\n"
     "  MODEL         a Hugging Face folder of a Gemma 4 model with PLE\n"
-    "  TEXT          a text, or @FILE; its first 256 tokens are used\n"
-    "  --budget MIB  of the whole packed table (default: half of what it has)\n"
+    "  TEXT          a text, or @FILE; its first 256 tokens are used, and fewer than 100 say little\n"
+    "  --budget MIB  of the whole packed table (default: half of what it has); or with a unit: 100KiB, 1.5GiB\n"
     "  --dtypes LIST try only these: q8_0,q4_0,none (default: all types that are smaller)\n"
     "  --svg FILE    the picture (default: depths.svg)\n"
     "  --threads N   (default: all)\n";
@@ -32,6 +34,7 @@ namespace {
 using Model = ple::Gemma4<ple::Any, ple::BestSimd>;
 using Types = std::vector<std::optional<ple::Dtype>>;
 
+constexpr std::size_t few_tokens = 100;   // means over so few predictions say little
 constexpr std::size_t most_tokens = 256;  // of which every prediction of the original is kept
 
 std::string type_name(const std::optional<ple::Dtype>& dtype) { return dtype ? std::string(name_of(*dtype)) : "none"; }
@@ -106,7 +109,7 @@ Types all_choices(std::size_t width) {
 }
 
 Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Executor& executor, const Types& choices,
-               const std::optional<double>& budget) {
+               const std::optional<std::size_t>& budget) {
   const ple::RowLayout& layout = model.table.layout();
   const std::size_t layers = layout.layers(), width = layout.width();
   Report report;
@@ -156,7 +159,7 @@ Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Exec
     add("all " + type_name(choice), types);
   }
   report.original_bytes = rows * static_cast<double>(layout.row_bytes());
-  report.budget = budget.value_or(report.original_bytes / 2);
+  report.budget = budget ? static_cast<double>(*budget) : report.original_bytes / 2;
   const auto plan = examples::plan_depths(plan_choices, width, static_cast<std::size_t>(report.budget / rows));
   Types types;
   for (std::size_t l = 0; l < layers; ++l) types.push_back(plan_choices[l][plan[l]].dtype);
@@ -216,11 +219,13 @@ void draw(const Report& report, const std::string& path) {
   const double lines = std::ceil(static_cast<double>(report.choices.size()) / 3);
   examples::Svg svg(900, 706 + 20 * lines, "What each depth of the PLE table is worth");
   svg.text(24, 34, "What each depth of the PLE table is worth", {.size = 20, .bold = true});
-  svg.text(24, 56,
-           fmt::format("One depth at a time is stored in fewer bits or pruned (none). {}, {} tokens, loss {:.4f} nats "
-                       "per token",
-                       std::filesystem::path(report.model).filename().string(), report.tokens, report.loss),
-           {.colour = "#666666"});
+  svg.text(
+      24, 56,
+      fmt::format("One depth at a time is stored in fewer bits or pruned (none). {}, {} tokens{}, loss {:.4f} nats "
+                  "per token",
+                  examples::name_of_model(report.model), report.tokens, report.tokens < few_tokens ? " (too few)" : "",
+                  report.loss),
+      {.colour = "#666666"});
 
   const auto colour = [&](const std::optional<ple::Dtype>& type) -> const char* {
     for (std::size_t c = 0; c < report.choices.size(); ++c) {
@@ -261,7 +266,7 @@ void draw(const Report& report, const std::string& path) {
     }
   }
   std::vector<std::optional<ple::Dtype>> keys(report.choices.rbegin(), report.choices.rend());
-  for (const auto& type : report.original) {
+  for (const auto& type : report.proposal().types) {  // some depths may stay as they are
     if (std::find(keys.begin(), keys.end(), type) == keys.end()) keys.push_back(type);
   }
   svg.text(808, 116, "stored as", {.size = 12, .colour = "#666666"});
@@ -272,7 +277,8 @@ void draw(const Report& report, const std::string& path) {
   }
 
   const double cell = (x.to - x.from) / (last + 1), top = 582;
-  svg.text(24, top - 12, "A packing for the budget", {.size = 14, .bold = true});
+  svg.text(24, top - 12, fmt::format("A packing for a budget of {}", size_text(report.budget)),
+           {.size = 14, .bold = true});
   for (std::size_t l = 0; l < depths; ++l) {
     const auto& type = report.proposal().types[l];
     svg.rectangle(x(static_cast<double>(l)) - cell / 2 + 1, top, cell - 2, 26, colour(type));
@@ -282,12 +288,12 @@ void draw(const Report& report, const std::string& path) {
              {.size = 12, .anchor = "middle", .colour = dark ? "#ffffff" : "#222222"});
   }
   examples::depth_axis(svg, x, depths, top + 26, "depth (layer)");
-  const Candidate& proposal = report.proposal();
-  svg.text(24, 682,
-           fmt::format("Packed like this, the table has {} instead of {}. All depths together: KL {} nats, "
-                       "loss {:+.2g} nats per token.",
-                       size_text(proposal.bytes), size_text(report.original_bytes),
-                       examples::number_text(proposal.effect.kl), proposal.effect.loss - report.loss));
+  svg.text(
+      24, 682,
+      fmt::format("Packed like this, the table has {} instead of {}. All depths together: KL {} nats, "
+                  "loss {:+.2g} nats per token.",
+                  size_text(report.proposal().bytes), size_text(report.original_bytes),
+                  examples::number_text(report.proposal().effect.kl), report.proposal().effect.loss - report.loss));
   for (std::size_t i = 0; i + 1 < report.whole.size(); ++i) {  // three on a line
     const Candidate& candidate = report.whole[i];
     svg.text(24 + 280 * static_cast<double>(i % 3), 706 + 20 * static_cast<double>(i / 3),
@@ -301,10 +307,9 @@ void draw(const Report& report, const std::string& path) {
 void run(examples::Arguments& arguments) {
   const std::string model_path = arguments.first("MODEL"), text = read_text(arguments.first("TEXT"));
   const std::string svg = arguments.text("--svg").value_or("depths.svg");
-  std::optional<double> budget;
-  if (const double mib = arguments.number<double>("--budget", -1); mib >= 0) budget = mib * 1048576;
+  const auto budget = arguments.bytes("--budget");
   const auto types = arguments.text("--dtypes");
-  ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
+  ple::ThreadPool pool(arguments.threads());
   arguments.done();
 
   const auto checkpoint = ple::Checkpoint::open(model_path);
@@ -316,6 +321,10 @@ void run(examples::Arguments& arguments) {
   tokens.resize(std::min({tokens.size(), most_tokens, model.max_position_embeddings()}));
 
   if (tokens.size() < 2) throw std::runtime_error("TEXT has no token that could be predicted");
+  if (tokens.size() < few_tokens) {
+    fmt::print(stderr, "note: {} tokens are too few to tell depths apart; give a text of {} or more (@FILE)\n",
+               tokens.size(), few_tokens);
+  }
   const std::size_t width = model.table.width();
   const Types choices =
       types ? ple::RowLayout::parse(*types, static_cast<std::size_t>(std::count(types->begin(), types->end(), ',')) + 1,

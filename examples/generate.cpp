@@ -4,6 +4,8 @@
 
 #include <ple/ple.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 #include "kv_cache.h"
 #include "slice_options.h"
@@ -31,8 +33,8 @@ const std::string usage =
         "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
         "  --table mapped|resident|streamed|none\n"
         "                           where the PLE table lives (default: mapped); none: leave it away\n"
-        "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no "
-        "limit)\n"
+        "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no\n"
+        "                           limit); or with a unit: 512KiB, 1.5GiB\n"
         "  --direct                 a streamed table is read past the system's page cache\n"
         "  --table-file FILE        take the PLE table from a file that `pack` wrote\n") +
     examples::slice_usage +
@@ -73,11 +75,18 @@ struct Speed {
     const ple::MemoryUse memory = ple::memory_use();
     fmt::print(stderr,
                "\nopened in {:.2f} s | prompt: {} tokens, {:.1f} tok/s | written: {} tokens, {:.1f} tok/s | "
-               "memory: {:.0f} MiB resident, {:.0f} MiB of it anonymous\n",
+               "memory: {:.0f} MiB, {:.0f} MiB of it not backed by a file\n",
                open_seconds, prompt_tokens, rate(prompt_tokens, prompt_seconds), tokens, rate(tokens, seconds),
                static_cast<double>(memory.resident) / 1048576, static_cast<double>(memory.anonymous) / 1048576);
   }
 };
+
+/// On stderr, what a table has read; nothing for one that reads nothing itself.
+void print_counters(const ple::TableCounters& counters) {
+  if (counters.bytes_read == 0) return;
+  fmt::print(stderr, "PLE table: {} rows asked for, {} of them hits, {:.1f} MiB read, {} waits\n", counters.rows_asked,
+             counters.hits, static_cast<double>(counters.bytes_read) / 1048576, counters.waits);
+}
 
 void print_piece(std::string_view piece) {
   fmt::print("{}", piece);
@@ -134,17 +143,18 @@ void run(examples::Arguments& arguments) {
   const auto checkpoint = ple::Checkpoint::open(
       path, {.table = arguments.text("--table-file").value_or(""), .slice = examples::slice_options(arguments)});
   const auto chat_text = arguments.text("--chat"), prompt = arguments.text("--prompt");
-  const auto made_up = arguments.number<std::size_t>("--prompt-tokens", 0);
+  if (chat_text && prompt) examples::refuse("--chat asks, --prompt lets the model continue: give one of them");
+  const auto made_up = arguments.number<std::size_t>("--prompt-tokens", 0, 1);
   const auto save = arguments.text("--save"), resume = arguments.text("--resume");
   const std::string backend = arguments.text("--backend").value_or("auto");
   const ple::LoadOptions load{.table = examples::table_storage(arguments)};
   ple::ChatOptions options;
   options.system = arguments.text("--system").value_or("");
   options.thinking = options.show_thinking = arguments.flag("--thinking");
-  options.max_tokens = arguments.number<std::size_t>("--max-tokens", 0);
-  options.session.context = arguments.number<std::size_t>("--context", 0);
+  options.max_tokens = arguments.number<std::size_t>("--max-tokens", 0, 1);
+  options.session.context = arguments.number<std::size_t>("--context", 0, 1);
   options.session.kv_cache_dtype = examples::kv_cache_dtype(arguments);
-  options.session.threads = arguments.number<std::size_t>("--threads", 0);
+  options.session.threads = arguments.threads();
   options.sampling = sampling(arguments, checkpoint.recommended_sampling());
   arguments.done();
 
@@ -169,7 +179,7 @@ void run(examples::Arguments& arguments) {
       continue_text(session, tokens, tokenizer ? &*tokenizer : nullptr, generation, speed);
       if (save) ple::SavedSession::save(session, *save);
       speed.print(open_seconds);
-      examples::print_counters(model.table_counters());
+      print_counters(model.table_counters());
       return;
     }
     ple::Chat chat(model, checkpoint, options);
@@ -185,7 +195,7 @@ void run(examples::Arguments& arguments) {
     }
     if (save) chat.save(*save);
     speed.print(open_seconds);
-    examples::print_counters(model.table_counters());
+    print_counters(model.table_counters());
   });
 }
 

@@ -129,7 +129,7 @@ int main(int argc, char** argv) {
     const auto html = arguments.text("--html");
     const auto found = ple::inspect(name);
     const std::size_t longest = std::visit([](const auto& c) { return c.max_position_embeddings; }, found.config);
-    const auto context = arguments.number<std::size_t>("--context", std::min<std::size_t>(4096, longest));
+    const auto context = arguments.number<std::size_t>("--context", std::min<std::size_t>(4096, longest), 1);
     const ple::Dtype kv_cache_dtype = examples::kv_cache_dtype(arguments);
     arguments.done();
     const Report report = examples::make_report(found, context, kv_cache_dtype);

@@ -4,18 +4,16 @@
 
 #include <ple/dtype/dtype.h>
 
-#include <fmt/core.h>
-
-#include <stdexcept>
-
 #include "arguments.h"
 
 namespace examples {
 
 inline ple::Dtype kv_cache_dtype(Arguments& arguments) {
   const auto name = arguments.text("--kv").value_or("f32");
-  if (const auto dtype = ple::dtype_of_name(name)) return *dtype;
-  throw std::runtime_error(fmt::format("--kv is '{}', expected f32, bf16, f16 or q8_0", name));
+  for (const ple::Dtype dtype : {ple::Dtype::f32, ple::Dtype::bf16, ple::Dtype::f16, ple::Dtype::q8_0}) {
+    if (name == ple::name_of(dtype)) return dtype;
+  }
+  refuse("--kv is '", name, "', expected f32, bf16, f16 or q8_0");
 }
 
 }  // namespace examples

@@ -5,6 +5,8 @@
 #include <ple/ple.h>
 #include <ple/table/table_scan.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 #include "progress.h"
 #include "svg.h"
@@ -17,10 +19,11 @@ constexpr const char* usage =
     "\n"
     "The tokens nearest to TOKEN by the cosine of their slices of the PLE table, for every depth (layer) and for "
     "whole\n"
-    "rows. The table is read once, from its file's beginning to its end.\n"
+    "rows. The table is read once, from its file's beginning to its end. Special tokens, single bytes and unused\n"
+    "tokens are left out, for most of them were never trained.\n"
     "\n"
     "  MODEL           a Hugging Face folder of a Gemma 4 model with PLE\n"
-    "  TOKEN           a text that is one token (' fox', with its space, is another one than 'fox'), or a number\n"
+    "  TOKEN           a text that is one token, often with the space before it (' fox'), or its number\n"
     "  --count N       neighbours per depth (default: 5)\n"
     "  --depths A,B,C  only these in the list (default: all)\n"
     "  --svg FILE      the picture (default: neighbours.svg)\n"
@@ -59,25 +62,40 @@ class Names {
   }
 
   ple::Token find(const std::string& word, std::size_t rows) const {
-    ple::Token token = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), token);
-    if (error == std::errc() && end == word.data() + word.size()) {
-      if (token < 0 || static_cast<std::size_t>(token) >= rows) {
-        throw std::runtime_error(fmt::format("token {}, expected 0 to {}", token, rows - 1));
-      }
-      return token;
+    if (word.find_first_not_of("0123456789") == std::string::npos) {
+      return examples::number_of<ple::Token>("TOKEN", word, 0, static_cast<ple::Token>(rows - 1));
     }
     if (!tokenizer_) throw std::runtime_error("the model has no tokenizer.json: give the token as a number");
     if (const auto id = tokenizer_->token_to_id(word)) return *id;
-    const std::vector<ple::Token> tokens = tokenizer_->encode(word, {.add_special = false});
+    const auto tokens_of = [&](const std::string& text) { return tokenizer_->encode(text, {.add_special = false}); };
+    const std::vector<ple::Token> tokens = tokens_of(word);
     if (tokens.size() == 1) return tokens[0];
     std::string parts;
     for (const ple::Token part : tokens) parts += (parts.empty() ? "" : " ") + (*this)(part);
-    throw std::runtime_error(
-        fmt::format("'{}' is {} tokens: {}; expected one, or a number", word, tokens.size(), parts));
+    const bool with_space = tokens_of(" " + word).size() == 1;
+    throw std::runtime_error(fmt::format(
+        "'{}' is {} tokens: {}; {}", word, tokens.size(), parts,
+        with_space ? fmt::format("with a space before it, it is one: ' {}'", word) : "expected one, or its number"));
+  }
+
+  /// The tokens below `rows` that stand for text: neither special, nor bytes, nor unused, most of which no training
+  /// ever sees. All, where there is no tokenizer.
+  std::vector<ple::Token> of_text(std::size_t rows) const {
+    std::vector<ple::Token> tokens;
+    for (ple::Token token = 0; static_cast<std::size_t>(token) < rows; ++token) {
+      if (!tokenizer_ || is_of_text(token)) tokens.push_back(token);
+    }
+    return tokens;
   }
 
  private:
+  bool is_of_text(ple::Token token) const {
+    if (static_cast<std::size_t>(token) >= tokenizer_->vocab_size() || tokenizer_->is_special(token)) return false;
+    const std::string_view piece = tokenizer_->piece(token);
+    const bool is_byte = piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with('>');
+    return !piece.empty() && !is_byte && !(piece.starts_with("<unused") && piece.ends_with('>'));
+  }
+
   std::optional<ple::Tokenizer> tokenizer_;
 };
 
@@ -130,11 +148,11 @@ Survey survey(const ple::TableSource& source, std::span<const float> row, ple::E
   return result;
 }
 
-/// The `count` tokens of largest cosine but `token` itself, the nearest first.
-std::vector<ple::Token> nearest(std::span<const float> cosines, ple::Token token, std::size_t count) {
-  std::vector<ple::Token> order(cosines.size());
-  std::iota(order.begin(), order.end(), ple::Token{0});
-  order.erase(order.begin() + token);
+/// The `count` of `tokens` of largest cosine but `token` itself, the nearest first.
+std::vector<ple::Token> nearest(std::span<const float> cosines, std::span<const ple::Token> tokens, ple::Token token,
+                                std::size_t count) {
+  std::vector<ple::Token> order(tokens.begin(), tokens.end());
+  std::erase(order, token);
   count = std::min(count, order.size());
   std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(),
                     [&](auto a, auto b) {
@@ -145,29 +163,40 @@ std::vector<ple::Token> nearest(std::span<const float> cosines, ple::Token token
   return order;
 }
 
-void print(const Survey& survey, ple::Token token, const Names& names, const std::vector<std::size_t>& depths,
-           std::size_t count) {
+void print(const Survey& survey, std::span<const ple::Token> tokens, ple::Token token, const Names& names,
+           const std::vector<std::size_t>& depths, std::size_t count) {
   fmt::print("{:<10}{:>10}   nearest to {} ({}), and the cosine\n", "depth", "norm", names(token), token);
   for (const std::size_t depth : depths) {
     fmt::print("{:<10}{:>10.4g}", depth == survey.depths ? "whole row" : fmt::format("{}", depth),
                survey.norms(depth)[static_cast<std::size_t>(token)]);
-    for (const ple::Token other : nearest(survey.cosines(depth), token, count)) {
+    for (const ple::Token other : nearest(survey.cosines(depth), tokens, token, count)) {
       fmt::print("   {:<14} {:>5.2f}", names(other), survey.cosines(depth)[static_cast<std::size_t>(other)]);
     }
     fmt::print("\n");
   }
+  if (tokens.size() < survey.rows) {
+    fmt::print("Left out: {} tokens that are special, single bytes or unused.\n", survey.rows - tokens.size());
+  }
 }
 
-void draw(const Survey& survey, ple::Token token, const Names& names, const std::string& model,
-          const std::string& path) {
+void draw(const Survey& survey, std::span<const ple::Token> tokens, ple::Token token, const Names& names,
+          const std::string& model, const std::string& path) {
   constexpr std::size_t bins = 36, followed = 5;
   const std::size_t depths = survey.depths;
-  const auto slices = std::span(survey.norm).first(depths * survey.rows);
+  const auto of_tokens = [&](std::span<const float> values) {
+    std::vector<float> chosen;
+    for (const ple::Token t : tokens) chosen.push_back(values[static_cast<std::size_t>(t)]);
+    return chosen;
+  };
   float low = std::numeric_limits<float>::max(), high = 0;
-  for (const float norm : slices) {
-    if (!(norm > 0) || std::isinf(norm)) continue;
+  const auto widen = [&](float norm) {
+    if (!(norm > 0) || std::isinf(norm)) return;
     low = std::min(low, norm);
     high = std::max(high, norm);
+  };
+  for (std::size_t l = 0; l < depths; ++l) {
+    for (const float norm : of_tokens(survey.norms(l))) widen(norm);
+    widen(survey.norms(l)[static_cast<std::size_t>(token)]);
   }
   if (high <= 0) low = 0.1f, high = 1;  // a table of zeros
   const double last = depths > 1 ? static_cast<double>(depths - 1) : 1;
@@ -176,12 +205,14 @@ void draw(const Survey& survey, ple::Token token, const Names& names, const std:
 
   examples::Svg svg(900, 690, "Neighbours in the PLE table");
   svg.text(24, 34, fmt::format("What the PLE table knows of {}", names(token)), {.size = 20, .bold = true});
-  svg.text(24, 56, fmt::format("{}: {} tokens, {} depths of {} values each", model, survey.rows, depths, survey.width),
+  svg.text(24, 56,
+           fmt::format("{}: {} tokens of text (of {}), {} depths of {} values each", model, tokens.size(), survey.rows,
+                       depths, survey.width),
            {.colour = "#666666"});
   std::vector<std::vector<std::size_t>> histogram(depths, std::vector<std::size_t>(bins));
   std::size_t fullest = 1;
   for (std::size_t l = 0; l < depths; ++l) {
-    for (const float norm : survey.norms(l)) {
+    for (const float norm : of_tokens(survey.norms(l))) {
       if (!(norm > 0) || std::isinf(norm)) continue;
       const double share = std::log(norm / y.low) / std::log(y.high / y.low);
       fullest = std::max(fullest, ++histogram[l][std::min(bins - 1, static_cast<std::size_t>(share * bins))]);
@@ -215,12 +246,14 @@ void draw(const Survey& survey, ple::Token token, const Names& names, const std:
   }
 
   // The neighbours' cosines, over all tokens' from the 1st to the 99th percentile.
-  const auto neighbours = nearest(survey.cosines(depths), token, followed);
+  const auto neighbours = nearest(survey.cosines(depths), tokens, token, followed);
   std::vector<std::pair<float, float>> bands;
   double least = 0, most = 0;
   for (std::size_t l = 0; l < depths; ++l) {
-    std::vector<float> sorted(survey.cosines(l).begin(), survey.cosines(l).end());
-    sorted.erase(sorted.begin() + token);
+    std::vector<float> sorted;
+    for (const ple::Token t : tokens) {
+      if (t != token) sorted.push_back(survey.cosines(l)[static_cast<std::size_t>(t)]);
+    }
     if (sorted.empty()) sorted.push_back(0);
     std::sort(sorted.begin(), sorted.end());
     bands.emplace_back(sorted[sorted.size() / 100], sorted[sorted.size() - 1 - sorted.size() / 100]);
@@ -254,7 +287,7 @@ void draw(const Survey& survey, ple::Token token, const Names& names, const std:
   }
   const double key = 448 + 20 * static_cast<double>(neighbours.size());
   svg.rectangle(738, key, 18, 18, "#e3e9ef");
-  svg.text(764, key + 13, "98 % of all tokens", {.size = 12});
+  svg.text(764, key + 13, "98 % of them", {.size = 12});
   examples::depth_axis(svg, x, depths, 624, "depth (layer)");
   svg.write(path);
 }
@@ -265,14 +298,7 @@ std::vector<std::size_t> parse_depths(const std::optional<std::string>& list, st
     wanted.resize(depths);
     std::iota(wanted.begin(), wanted.end(), std::size_t{0});
   } else {
-    const char* end = list->data() + list->size();
-    for (const char* p = list->data(); p < end;) {
-      const auto [next, error] = std::from_chars(p, end, wanted.emplace_back());
-      if (error != std::errc() || (next != end && *next != ',') || wanted.back() >= depths) {
-        throw std::runtime_error(fmt::format("--depths: '{}' is not a list of depths from 0 to {}", *list, depths - 1));
-      }
-      p = next + 1;
-    }
+    wanted = examples::numbers_of<std::size_t>("--depths", *list, 0, depths - 1);
   }
   wanted.push_back(depths);  // the whole row
   return wanted;
@@ -280,10 +306,10 @@ std::vector<std::size_t> parse_depths(const std::optional<std::string>& list, st
 
 void run(examples::Arguments& arguments) {
   const std::string model_path = arguments.first("MODEL"), word = arguments.first("TOKEN");
-  const auto count = arguments.number<std::size_t>("--count", 5);
+  const auto count = arguments.number<std::size_t>("--count", 5, 1);
   const auto list = arguments.text("--depths");
   const std::string svg = arguments.text("--svg").value_or("neighbours.svg");
-  ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
+  ple::ThreadPool pool(arguments.threads());
   arguments.done();
 
   const auto checkpoint = ple::Checkpoint::open(model_path);
@@ -308,8 +334,9 @@ void run(examples::Arguments& arguments) {
   table.select(std::span(&token, 1), 1, token, selection);
   table.gather_stored(pool, selection, 0, 0, depths, {row.data(), 1, row.size(), row.size()});
   const Survey result = survey(source, row, pool);
-  print(result, token, names, wanted, count);
-  draw(result, token, names, std::filesystem::path(model_path).filename().string(), svg);
+  const std::vector<ple::Token> tokens = names.of_text(table.rows());
+  print(result, tokens, token, names, wanted, count);
+  draw(result, tokens, token, names, examples::name_of_model(model_path), svg);
   fmt::print("{} shows it.\n", svg);
 }
 

@@ -7,6 +7,8 @@
 
 #include <ple/ple.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 
 #include <cmath>
@@ -21,7 +23,7 @@ constexpr const char* usage =
     "  --prompt TEXT  what the table continues (default: \"Once upon a time there was a fox\")\n"
     "  --learn N      tokens that the model writes for the table to count (default: 20000)\n"
     "  --rows N       of the table (default: 131072)\n"
-    "  --budget KIB   of rows kept in memory (default: 1024)\n"
+    "  --budget KIB   of rows kept in memory (default: 1024); or with a unit: 4MiB\n"
     "  --file FILE    where the table is written (default: ngrams.table, removed at the end)\n"
     "  --max-tokens N (default: 60)\n";
 
@@ -85,12 +87,12 @@ void run(examples::Arguments& arguments) {
   const auto checkpoint = ple::Checkpoint::open(arguments.first("MODEL"));
   const std::string prompt = arguments.text("--prompt").value_or("Once upon a time there was a fox");
   const std::string path = arguments.text("--file").value_or("ngrams.table");
-  const auto learn = arguments.number<std::size_t>("--learn", 20000);
-  const auto rows = arguments.number<std::uint64_t>("--rows", 131072);
-  const auto budget = arguments.number<std::size_t>("--budget", 1024) << 10;
+  const auto learn = arguments.number<std::size_t>("--learn", 20000, 1, 1u << 30);
+  const auto rows = arguments.number<std::uint64_t>("--rows", 131072, 2, std::uint64_t{1} << 32);
+  const auto budget = arguments.bytes("--budget", 1024).value_or(1 << 20);
   const auto max_tokens = arguments.number<std::size_t>("--max-tokens", 60);
   arguments.done();
-  if (rows < 2 || rows % 2 != 0) throw std::runtime_error("--rows: expected an even number, half for each n");
+  if (rows % 2 != 0) examples::refuse("--rows: ", std::to_string(rows), " is odd, and half of them are for each n");
 
   const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
   const auto tokenizer = ple::open_tokenizer(checkpoint);

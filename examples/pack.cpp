@@ -5,6 +5,8 @@
 #include <ple/io/pack_table.h>
 #include <ple/ple.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 #include "progress.h"
 
@@ -32,12 +34,7 @@ std::vector<ple::Token> read_tokens(const std::string& path) {
   if (!file) throw std::runtime_error(fmt::format("{}: cannot read", path));
   std::vector<ple::Token> tokens;
   for (std::string word; file >> word;) {
-    ple::Token token = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), token);
-    if (error != std::errc() || end != word.data() + word.size()) {
-      throw std::runtime_error(fmt::format("{}: '{}' is no token, expected whole numbers", path, word));
-    }
-    tokens.push_back(token);
+    tokens.push_back(examples::number_of<ple::Token>(path, word, 0));
   }
   if (tokens.empty()) throw std::runtime_error(fmt::format("{}: no tokens", path));
   return tokens;
@@ -51,8 +48,8 @@ void run(examples::Arguments& arguments) {
   ple::PackOptions options;
   options.fold = arguments.flag("--fold");
   if (vocabulary) options.kept = read_tokens(*vocabulary);
-  if (substitute) options.substitute = std::stoi(*substitute);
-  ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
+  if (substitute) options.substitute = examples::number_of<ple::Token>("--substitute", *substitute, 0);
+  ple::ThreadPool pool(arguments.threads());
   arguments.done();
 
   const auto pack = [&](const auto& model) {

@@ -3,6 +3,8 @@
 #include <ple/io/gguf_export.h>
 #include <ple/text/gguf_tokenizer_keys.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 #include "progress.h"
 
@@ -132,7 +134,7 @@ void run(examples::Arguments& arguments) {
   const ple::GgufTypes types = read_types(arguments);
   std::vector<std::string> changes;
   while (const auto change = arguments.text("--tensor")) changes.push_back(*change);
-  ple::ThreadPool pool(arguments.number<std::size_t>("--threads", 0));
+  ple::ThreadPool pool(arguments.threads());
   arguments.done();
   if (!std::filesystem::is_directory(model))
     throw std::runtime_error(fmt::format("{}: is no folder: expected a Hugging Face folder", model));

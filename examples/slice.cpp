@@ -3,6 +3,8 @@
 #include <ple/io/slice_writer.h>
 #include <ple/model/parameter_groups.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 #include "progress.h"
 #include "slice_options.h"

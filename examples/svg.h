@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,13 @@ inline std::string xml_escaped(std::string_view text) {
     }
   }
   return escaped;
+}
+
+/// What a picture calls the model at a path, which may end with a slash.
+inline std::string name_of_model(const std::filesystem::path& path) {
+  std::error_code error;
+  const auto whole = std::filesystem::weakly_canonical(path, error);
+  return (error ? path : whole).filename().string();
 }
 
 struct TextStyle {

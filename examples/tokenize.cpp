@@ -2,6 +2,8 @@
 // What tokens a text becomes.
 #include <ple/ple.h>
 
+#include <fmt/core.h>
+
 #include "arguments.h"
 
 #include <filesystem>
