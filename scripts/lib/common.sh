@@ -29,20 +29,46 @@ logged() {
   fi
 }
 
-# A build: ninja's own status line in a terminal, else as `logged`.
+# Runs `$1` every half minute while the command after it runs, so that a log that nobody watches in a terminal tells a
+# build that goes on from one that hangs.
+with_news() {
+  local news=$1 status=0
+  shift
+  [[ ! -t 1 ]] || { "$@"; return; }
+  # `sleep` outlives its parent: it must not hold the output open.
+  while sleep 30 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do "$news"; done &
+  news_pid=$!
+  "$@" || status=$?
+  end_news
+  return "$status"
+}
+end_news() {
+  [[ -z ${news_pid:-} ]] || { kill "$news_pid" && wait "$news_pid"; } 2>/dev/null || true
+  news_pid=
+}
+trap end_news EXIT
+
+# A build: ninja's own status line in a terminal, else as `logged`, with how far it is.
 built() {
   if [[ -t 1 ]]; then
     NINJA_STATUS="         [%f/%t] " "${@:2}" || die "failed: ${*:2}"
   else
-    logged "$@"
+    built_log=$logs/$1.log
+    : >"$built_log"
+    with_news build_news logged "$@"
   fi
 }
+build_news() {
+  local at
+  at=$(grep -o '^\[[0-9]*/[0-9]*\]' "$built_log" | tail -n 1 | tr -d '[]' | sed 's|/| of |') || true
+  note "[$SECONDS s] compiled: ${at:-nothing yet}"
+}
 
-# Parallel compilers: one per processor, and at most one per 1.5 GB of memory.
+# Parallel compilers: one per processor, and at most one per 2 GB of memory, which the largest file takes.
 job_count() {
   local cpus memory
   cpus=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-  memory=$(awk '/^MemAvailable:/ { print int($2 / 1500000) }' /proc/meminfo 2>/dev/null || true)
+  memory=$(awk '/^MemAvailable:/ { print int($2 / 2000000) }' /proc/meminfo 2>/dev/null || true)
   memory=${memory:-$cpus}
   [[ $memory -ge 1 ]] || memory=1
   echo $((cpus < memory ? cpus : memory))
@@ -61,6 +87,7 @@ has_package() {
   case $1 in
     g++) has_command "${CXX:-g++}" ;;
     cmake) has_command cmake ;;
+    make) has_command make ;;
     ninja-build) has_command ninja ;;
     pkg-config) has_command pkg-config || has_command pkgconf ;;
     clang) has_command clang++ ;;

@@ -4,10 +4,5 @@ jobs=$(job_count)
 
 configure() { logged "$1-configure" cmake --preset "$1" "${options[@]}"; }
 build() { built "$1-build" cmake --build --preset "$1" --parallel "$jobs" "${@:2}"; }
-# The unit tests of some folders alone: what takes longest to compile, begun last, would leave the other processors idle.
-build_folders() {
-  local objects=("${@:2}")
-  objects=("${objects[@]/#/tests/CMakeFiles/ple_tests.dir/Unity/unity_}")
-  build "$1" --target "${objects[@]/%/_cxx.cxx.o}"
-}
-run_tests() { ctest --preset "$1" --parallel "$jobs" || die "tests failed"; }
+run_tests() { with_news test_news ctest --preset "$1" --parallel "$jobs" "${@:2}" || die "tests failed"; }
+test_news() { note "[$SECONDS s] tests are running"; }
