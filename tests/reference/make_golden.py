@@ -18,8 +18,8 @@ import sys
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
-from transformers import (DynamicCache, Gemma4Config, Gemma4ForCausalLM, Gemma4ForConditionalGeneration, Gemma4TextConfig,
+from safetensors.torch import load_file, save_file
+from transformers import (AutoModelForCausalLM, DynamicCache, Gemma4Config, Gemma4ForCausalLM, Gemma4ForConditionalGeneration, Gemma4TextConfig,
                           Gemma4VisionConfig)
 
 PINNED = {"torch": "2.13.0", "transformers": "5.23.0"}
@@ -42,9 +42,34 @@ def in_published_style(folder):
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def check_head(folder):
+    """The reference uses the head that the file has, too, whatever the configuration says."""
+    head = load_file(folder / "model.safetensors")["lm_head.weight"]
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(folder).lm_head.weight, head)
+
+
+def as_if_tied(folder):
+    """A head of its own beside a configuration that says that there is none."""
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"tie_word_embeddings": false', '"tie_word_embeddings": true'))
+    check_head(folder)
+
+
+def text_as_if_tied(folder):
+    """As when PEFT merges a model whose head was trained: only the whole model's configuration says so."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["tie_word_embeddings"], config["text_config"]["tie_word_embeddings"] = False, True
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    check_head(folder)
+
+
 BASE = dict(hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=1, head_dim=8, global_head_dim=16,
             hidden_size_per_layer_input=8, num_kv_shared_layers=0, sliding_window=7, vocab_size=131, use_double_wide_mlp=False,
             attention_k_eq_v=False, layer_types=pattern(5, 5), final_logit_softcapping=30.0, length=40)
+
+SMALL = dict(hidden_size=16, intermediate_size=24, num_attention_heads=2, hidden_size_per_layer_input=4, vocab_size=53, layer_types=[S, F],
+             tie_word_embeddings=False, length=20)
 
 # name -> what differs from BASE
 SHAPES = {
@@ -66,6 +91,8 @@ SHAPES = {
     "odd_heads_bf16": dict(hidden_size=27, num_attention_heads=3, head_dim=10, global_head_dim=14, hidden_size_per_layer_input=5,
                            intermediate_size=37, vocab_size=97, layer_types=[S, F, S, S, F], num_kv_shared_layers=2, dtype="bfloat16"),
     "e2b_like_f16": dict(layer_types=pattern(5, 5) + [S, F], num_kv_shared_layers=2, use_double_wide_mlp=True, hidden_size=40, dtype="float16"),
+    "head_beside_tied": dict(SMALL, published=as_if_tied),
+    "head_beside_tied_text": dict(SMALL, nested=True, published=text_as_if_tied),
 }
 
 
@@ -99,7 +126,8 @@ def build(shape, generator):
     if options["nested"]:
         vision = Gemma4VisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
                                     head_dim=8, position_embedding_size=16)
-        model = Gemma4ForConditionalGeneration(Gemma4Config(text_config=text, vision_config=vision, audio_config=None))
+        model = Gemma4ForConditionalGeneration(Gemma4Config(text_config=text, vision_config=vision, audio_config=None,
+                                                            tie_word_embeddings=text.tie_word_embeddings))
         model.set_attn_implementation("eager")
     else:
         text._attn_implementation = "eager"

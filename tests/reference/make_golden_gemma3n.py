@@ -64,6 +64,8 @@ SHAPES = {
     "odd_sizes_f16": dict(hidden_size=27, num_attention_heads=3, num_key_value_heads=3, head_dim=10, hidden_size_per_layer_input=5, altup_num_inputs=2,
                           intermediate_size=37, laurel_rank=3, vocab_size=97, layer_types=[S, F, S, S, F], num_kv_shared_layers=2,
                           sparsity=[0.6, 0.8], dtype="float16"),
+    "head_beside_tied": dict(hidden_size=16, intermediate_size=24, num_attention_heads=2, hidden_size_per_layer_input=4, vocab_size=53,
+                             layer_types=[S, F], altup_num_inputs=2, tie_word_embeddings=False, length=20, published=make_golden.as_if_tied),
 }
 
 

@@ -14,6 +14,7 @@
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/io/checkpoint_source.h"
+#include "ple/io/folder_contents.h"
 #include "ple/io/gguf_checkpoint.h"
 #include "ple/io/hf_checkpoint.h"
 #include "ple/io/limits.h"
@@ -98,6 +99,7 @@ class Checkpoint {
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
       source_ = std::make_shared<const GgufCheckpoint>(path);
     } else {
+      check_is_folder(path, "a Hugging Face folder with config.json and safetensors, or a GGUF file");
       source_ = std::make_shared<const HfCheckpoint>(path);
     }
   }

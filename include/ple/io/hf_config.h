@@ -130,6 +130,12 @@ inline std::string hf_model_type(const Json& config_json, const std::string& sou
   return top.object("text_config").value_or(top).text("model_type", top.text("model_type", ""));
 }
 
+/// Whether the head is the token embedding. Where there is a text_config, its word does not count: the head belongs to
+/// the whole model.
+inline bool hf_tie_word_embeddings(const Json& config_json, const std::string& source) {
+  return JsonFields(config_json, source).boolean("tie_word_embeddings", true);
+}
+
 /// The text model's configuration: `config_json` itself, or its text_config. `source` names the file in errors.
 /// Errors: ErrorCode::config; ErrorCode::not_supported for other models, and for what a later version may add.
 inline Gemma4Config gemma4_config(const Json& config_json, const std::string& source) {
@@ -152,7 +158,7 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   config.hidden_size_per_layer_input = text.count("hidden_size_per_layer_input", 256);
   config.pad_token_id = static_cast<Token>(text.count("pad_token_id", 0, config.vocab_size));
   config.attention_k_eq_v = text.boolean("attention_k_eq_v", false);
-  config.tie_word_embeddings = text.boolean("tie_word_embeddings", top.boolean("tie_word_embeddings", true));
+  config.tie_word_embeddings = hf_tie_word_embeddings(config_json, source);
   config.rms_norm_eps = static_cast<float>(text.number("rms_norm_eps", 1e-6));
   config.final_logit_softcapping = static_cast<float>(text.number("final_logit_softcapping", 0.0));
   config.sliding_rope = detail::rope_config(text, "sliding_attention", config.sliding_rope);

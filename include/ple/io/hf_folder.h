@@ -14,8 +14,9 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
+#include "ple/io/folder_contents.h"
 #include "ple/io/hf_config.h"
-#include "ple/io/hf_names.h"
+#include "ple/io/hf_tensor_names.h"
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
 #include "ple/io/safetensors_folder.h"
@@ -31,31 +32,21 @@ class HfFolder {
  public:
   /// Errors: ErrorCode::file, missing, malformed, config.
   explicit HfFolder(const std::filesystem::path& folder) : folder_(folder) {
-    std::error_code error;
-    if (!std::filesystem::is_directory(folder, error)) {
-      fail(
-          ErrorCode::file, folder.string(),
-          ": no such folder: expected a Hugging Face folder with config.json and safetensors (Checkpoint::open opens a "
-          "GGUF file, too)");
+    check_is_folder(folder, "a Hugging Face folder with config.json and safetensors");
+    if (!exists("config.json")) {
+      fail(ErrorCode::missing, folder.string(), ": config.json is missing, which says what shape the model has",
+           other_models_in(folder));
     }
-    if (!exists("config.json")) fail(ErrorCode::missing, folder.string(), ": config.json is missing");
     config_name_ = (folder / "config.json").string();
     config_ = read_json_file(config_name_);
     if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json");
     files_ = open_safetensors(folder);
     if (files_.empty()) {
-      fail(ErrorCode::missing, folder.string(),
-           ": neither model.safetensors nor model.safetensors.index.json is there");
+      fail(ErrorCode::missing, folder.string(), ": neither model.safetensors nor model.safetensors.index.json is there",
+           other_models_in(folder));
     }
-    for (const std::string_view prefix : hf_prefixes) {
-      prefix_ = prefix;
-      if (find(hf_name(prefix_, Parameter::token_embedding, 0))) return;
-    }
-    prefix_ = hf_prefixes[0];
-    fail(ErrorCode::missing, folder.string(), ": no token embedding under any of its names (",
-         hf_name(hf_prefixes[0], Parameter::token_embedding, 0), ", ",
-         hf_name(hf_prefixes[1], Parameter::token_embedding, 0), ", ",
-         hf_name(hf_prefixes[2], Parameter::token_embedding, 0), ")");
+    names_ = HfTensorNames(files_, folder.string());
+    tied_ = names_.tie(hf_tie_word_embeddings(config_, config_name_));
   }
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -67,20 +58,23 @@ class HfFolder {
   /// not_supported for a model of another family, and for what a later version may add.
   template <class Config>
   Config config() const {
-    return hf_config<Config>(config_, config_name_);
+    Config config = hf_config<Config>(config_, config_name_);
+    config.tie_word_embeddings = tied_;
+    return config;
   }
 
-  bool has(Parameter parameter, std::size_t layer = 0) const {
-    return find(hf_name(prefix_, parameter, layer)) != nullptr;
-  }
+  bool has(Parameter parameter, std::size_t layer = 0) const { return names_.find(parameter, layer) != nullptr; }
 
   /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
-    const std::string name = hf_name(prefix_, parameter, layer);
-    const SafetensorsFile* file = find(name);
-    if (!file) fail(ErrorCode::missing, folder_.string(), ": ", name, ": no file of the folder has this tensor");
+    const std::string* name = names_.find(parameter, layer);
+    if (!name) {
+      fail(ErrorCode::missing, folder_.string(), ": ", names_.name(parameter, layer),
+           ": no file of the folder has this tensor");
+    }
+    const SafetensorsFile& file = *files_.at(*name);
     // The table may be read rather than mapped, and then it may lie anywhere.
-    return parameter == Parameter::ple_table ? file->unaligned_tensor(name) : file->tensor(name);
+    return parameter == Parameter::ple_table ? file.unaligned_tensor(*name) : file.tensor(*name);
   }
 
   /// The tokens that end a text: generation_config.json's, or else config.json's. Errors: ErrorCode::config.
@@ -119,9 +113,10 @@ class HfFolder {
 
   std::filesystem::path tokenizer_json() const { return folder_ / "tokenizer.json"; }
 
-  /// The tensors' files, and what stands before the text model's names in them.
+  /// The tensors' files, and what the text model's are called in them.
   const TensorFiles& files() const { return files_; }
-  std::string_view prefix() const { return prefix_; }
+  const HfTensorNames& names() const { return names_; }
+  std::string_view prefix() const { return names_.prefix(); }
 
  private:
   bool exists(const char* name) const {
@@ -157,17 +152,13 @@ class HfFolder {
     return tokens;
   }
 
-  const SafetensorsFile* find(const std::string& name) const {
-    const auto found = files_.find(name);
-    return found == files_.end() ? nullptr : found->second.get();
-  }
-
   std::filesystem::path folder_;
   std::string config_name_;  // the file's, for messages
   Json config_;
   std::optional<Json> generation_;
-  std::string_view prefix_;
   TensorFiles files_;
+  HfTensorNames names_;
+  bool tied_ = true;
 };
 
 }  // namespace PLE_ABI

@@ -73,7 +73,7 @@ inline Gemma3nConfig gemma3n_config(const Json& config_json, const std::string& 
   config.altup_coef_clip = static_cast<float>(text.number("altup_coef_clip", config.altup_coef_clip));
   config.altup_correct_scale = text.boolean("altup_correct_scale", config.altup_correct_scale);
   config.laurel_rank = text.count("laurel_rank", config.laurel_rank);
-  config.tie_word_embeddings = text.boolean("tie_word_embeddings", top.boolean("tie_word_embeddings", true));
+  config.tie_word_embeddings = hf_tie_word_embeddings(config_json, source);
   config.rms_norm_eps = static_cast<float>(text.number("rms_norm_eps", 1e-6));
   config.final_logit_softcapping = static_cast<float>(text.number("final_logit_softcapping", 30.0));
   config.sliding_rope = detail::gemma3n_rope(text, "sliding_attention", "rope_local_base_freq", config.sliding_rope);

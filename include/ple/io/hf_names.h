@@ -53,14 +53,16 @@ inline std::string_view hf_suffix(Parameter parameter) {
   return "";
 }
 
-/// What stands before the text model's names: Gemma4ForCausalLM, Gemma4ForConditionalGeneration, and the latter as
-/// older releases of transformers saved it.
-inline constexpr std::string_view hf_prefixes[] = {"model.", "model.language_model.", "language_model.model."};
-
-/// The full name. The head stands outside the text model.
+/// The full name, in a file where `prefix` stands before the text model's names. The head stands outside the text
+/// model.
 inline std::string hf_name(std::string_view prefix, Parameter parameter, std::size_t layer) {
   if (parameter == Parameter::head) {
-    return (prefix == "language_model.model." ? "language_model." : "") + std::string(hf_suffix(parameter));
+    for (const std::string_view text_model : {"model.language_model.", "model."}) {
+      if (!prefix.ends_with(text_model)) continue;
+      prefix.remove_suffix(text_model.size());
+      break;
+    }
+    return std::string(prefix).append(hf_suffix(parameter));
   }
   std::string name(prefix);
   if (parameter == Parameter::altup_projection || parameter == Parameter::altup_unembedding) {
@@ -75,10 +77,11 @@ inline std::string hf_name(std::string_view prefix, Parameter parameter, std::si
 enum class HfTower : std::uint8_t { none, vision, audio };
 
 inline HfTower hf_tower(std::string_view name) {
-  if (name.starts_with("model.")) name.remove_prefix(std::string_view("model.").size());
-  const auto begins = [&](const auto&... prefixes) { return (name.starts_with(prefixes) || ...); };
-  if (begins("vision_tower.", "embed_vision.", "multi_modal_projector.")) return HfTower::vision;
-  if (begins("audio_tower.", "embed_audio.")) return HfTower::audio;
+  const auto has_module = [&](const auto&... modules) {
+    return ((name.starts_with(modules) || name.find("." + std::string(modules)) != name.npos) || ...);
+  };
+  if (has_module("vision_tower.", "embed_vision.", "multi_modal_projector.")) return HfTower::vision;
+  if (has_module("audio_tower.", "embed_audio.")) return HfTower::audio;
   return HfTower::none;
 }
 

@@ -18,9 +18,11 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/io/checkpoint_source.h"
+#include "ple/io/folder_contents.h"
 #include "ple/io/hf_config.h"
 #include "ple/io/hf_gemma3n_config.h"
 #include "ple/io/hf_names.h"
+#include "ple/io/hf_tensor_names.h"
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
 #include "ple/io/safetensors_folder.h"
@@ -78,14 +80,11 @@ inline std::map<std::string, TensorInfo> tensor_list(const TensorFiles& files) {
 
 /// Takes the text model's tensors out of `tensors`. A parameter that no token needs may be missing.
 inline std::vector<StoredParameter> take_text(const std::vector<ParameterShape>& shapes,
-                                              std::map<std::string, TensorInfo>& tensors, const std::string& folder) {
-  std::string_view prefix = hf_prefixes[0];
-  for (const std::string_view p : hf_prefixes) {
-    if (tensors.contains(hf_name(p, Parameter::token_embedding, 0))) prefix = p;
-  }
+                                              std::map<std::string, TensorInfo>& tensors, const HfTensorNames& names,
+                                              const std::string& folder) {
   std::vector<StoredParameter> text;
   for (const ParameterShape& of : shapes) {
-    const std::string name = hf_name(prefix, of.parameter, of.layer);
+    const std::string name = names.name(of.parameter, of.layer);
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
       if (!of.used) continue;
@@ -134,14 +133,17 @@ inline Inspection inspect(const std::string& model) {
   if (model == "gemma3n-e2b") return detail::without_files(model, gemma3n_e2b());
   if (model == "gemma3n-e4b") return detail::without_files(model, gemma3n_e4b());
   const std::filesystem::path folder = model;
-  std::error_code error;
-  if (!std::filesystem::is_directory(folder, error)) {
-    std::string names;
-    for (const std::string_view name : published_models) names.append(", ").append(name);
-    fail(ErrorCode::file, model, ": no such folder: expected a Hugging Face folder, or one of", names.substr(1));
+  std::string expected = "a Hugging Face folder, or one of ";
+  for (const std::string_view name : published_models) {
+    expected.append(name == published_models[0] ? "" : ", ").append(name);
   }
+  check_is_folder(folder, expected);
   const std::filesystem::path path = folder / "config.json";
-  if (!std::filesystem::exists(path, error)) fail(ErrorCode::missing, model, ": config.json is missing");
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    fail(ErrorCode::missing, model, ": config.json is missing, which says what shape the model has",
+         other_models_in(folder));
+  }
   const Json json = read_json_file(path);
   ModelConfig config;
   if (hf_model_type(json, path.string()).starts_with("gemma3n")) {
@@ -151,11 +153,14 @@ inline Inspection inspect(const std::string& model) {
   }
   const TensorFiles files = open_safetensors(folder);
   if (files.empty()) return detail::without_files(model, std::move(config));
+  HfTensorNames tensor_names(files, model);
+  const bool tied = tensor_names.tie(hf_tie_word_embeddings(json, path.string()));
+  std::visit([&](auto& c) { c.tie_word_embeddings = tied; }, config);
 
   Inspection found{.source = model, .config = std::move(config), .has_files = true};
   auto tensors = detail::tensor_list(files);
   found.text = detail::take_text(std::visit([](const auto& c) { return parameter_shapes(c); }, found.config), tensors,
-                                 folder.string());
+                                 tensor_names, model);
   for (auto& [name, tensor] : tensors) {
     const HfTower tower = hf_tower(name);
     (tower == HfTower::vision  ? found.vision

@@ -35,27 +35,30 @@ inline TensorFiles open_shards(const std::filesystem::path& index_path) {
     if (shard.empty() || shard == "." || shard == ".." || std::filesystem::path(shard).filename() != shard) {
       wrong(name, ": its file is ", value.brief(), ", expected the name of a file in the folder");
     }
-    const std::filesystem::path path = index_path.parent_path() / shard;
     auto& file = shards[shard];
-    if (!file) file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(path));
-    if (!file->contains(name)) {
-      fail(ErrorCode::missing, path.string(), ": ", name, ": the index says this file has it, but it has not");
-    }
-    tensors.emplace(name, file);
+    if (!file) file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(index_path.parent_path() / shard));
+    // Not every tensor that an index names is needed: who needs one that is not there will say so.
+    if (file->contains(name)) tensors.emplace(name, file);
+  }
+  // Nor does an index name all.
+  for (const auto& [shard, file] : shards) {
+    for (const std::string& name : file->names()) tensors.emplace(name, file);
   }
   return tensors;
 }
 
 }  // namespace detail
 
-/// Maps the files and reads their headers. Empty if the folder has neither model.safetensors nor an index.
-/// Errors: ErrorCode::file, missing, malformed, config.
+/// Maps the files and reads their headers. Beside a model.safetensors an index does not count, as in transformers.
+/// Empty if the folder has neither model.safetensors nor an index. Errors: ErrorCode::file, missing, malformed, config.
 inline TensorFiles open_safetensors(const std::filesystem::path& folder) {
   std::error_code error;
   const std::filesystem::path index = folder / "model.safetensors.index.json", single = folder / "model.safetensors";
-  if (std::filesystem::exists(index, error)) return detail::open_shards(index);
   TensorFiles tensors;
-  if (!std::filesystem::exists(single, error)) return tensors;
+  if (!std::filesystem::exists(single, error)) {
+    if (std::filesystem::exists(index, error)) tensors = detail::open_shards(index);
+    return tensors;
+  }
   const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(single));
   for (const std::string& name : file->names()) tensors.emplace(name, file);
   return tensors;

@@ -25,6 +25,8 @@
 #include "ple/core/memory.h"
 #include "ple/io/hf_checkpoint.h"
 #include "ple/io/hf_folder.h"
+#include "ple/io/hf_names.h"
+#include "ple/io/hf_tensor_names.h"
 #include "ple/io/safetensors_header.h"
 #include "ple/io/sliced_source.h"
 
@@ -101,7 +103,7 @@ class SlicedFile {
     metadata_.emplace("format", "pt");  // transformers wants to know
     std::vector<TensorInfo> infos = file.list();
     std::sort(infos.begin(), infos.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
-    for (const TensorInfo& info : infos) add(file, info, folder.prefix(), slice);
+    for (const TensorInfo& info : infos) add(file, info, folder.names(), slice);
   }
 
   const std::vector<SlicedTensor>& tensors() const { return tensors_; }
@@ -142,23 +144,25 @@ class SlicedFile {
   }
 
  private:
-  void add(const SafetensorsFile& file, const TensorInfo& info, std::string_view prefix, const SlicedSource& slice) {
+  void add(const SafetensorsFile& file, const TensorInfo& info, const HfTensorNames& names, const SlicedSource& slice) {
     SlicedTensor tensor{info.name, info.dtype, info.shape, info.bytes, file.raw(info.name)};
-    const std::string layers = std::string(prefix) + "layers.";
+    std::string inside = names.inside(info.name);
+    constexpr std::string_view layers = "layers.";
     std::size_t l = 0;
-    if (info.name.starts_with(layers)) {
-      const char *number = info.name.data() + layers.size(), *end = info.name.data() + info.name.size();
+    if (inside.starts_with(layers)) {
+      const char *number = inside.data() + layers.size(), *end = inside.data() + inside.size();
       std::size_t whole_layer = 0;
       const auto [rest, error] = std::from_chars(number, end, whole_layer);
       const auto& kept = slice.slice().layers;
       const auto found = std::find(kept.begin(), kept.end(), whole_layer);
       if (error != std::errc() || found == kept.end()) return;  // of a skipped layer
       l = static_cast<std::size_t>(found - kept.begin());
-      tensor.name = layers + std::to_string(l) + std::string(rest, end);
+      inside = std::string(layers) + std::to_string(l) + std::string(rest, end);
     }
+    if (!inside.empty()) tensor.name = std::string(names.prefix()) + inside;
     for (const Parameter parameter :
          {Parameter::gate, Parameter::up, Parameter::down, Parameter::ple_table, Parameter::ple_context_projection}) {
-      if (tensor.name != hf_name(prefix, parameter, l)) continue;
+      if (inside != hf_name("", parameter, l)) continue;
       tensor.part = slice.part(parameter, l);
       tensor.whole = tensor.part->whole();
       tensor.shape = tensor.part->shape();
@@ -208,7 +212,7 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
     done += file.bytes();
     for (const detail::SlicedTensor& tensor : file.tensors()) shards.add(tensor.name, Json(name.string()));
   }
-  if (std::filesystem::exists(from / "model.safetensors.index.json", error)) {
+  if (!files.contains("model.safetensors")) {
     Json index = Json::object(), metadata = Json::object();
     metadata.add("total_size", Json(total));
     index.add("metadata", std::move(metadata));
