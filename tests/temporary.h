@@ -4,12 +4,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace ple::testing {
 
@@ -29,6 +31,16 @@ class TemporaryFolder {
   }
 
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+  /// What is in it, in order.
+  std::vector<std::string> names() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      names.push_back(entry.path().filename().string());
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+  }
 
   std::filesystem::path write(const std::string& name, std::span<const std::byte> bytes) const {
     std::ofstream(path_ / name, std::ios::binary)

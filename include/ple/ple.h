@@ -5,6 +5,7 @@
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/system.h"
+#include "ple/core/thread_pool.h"
 #include "ple/core/token.h"
 #include "ple/dtype/dtype.h"
 #include "ple/io/checkpoint.h"

@@ -11,7 +11,7 @@
 
 #include "ple/core/config.h"
 #include "ple/core/memory.h"
-#include "ple/core/system.h"
+#include "ple/core/os.h"
 
 namespace ple {
 inline namespace PLE_ABI {

@@ -7,9 +7,15 @@
 
 #if defined(__linux__) && __has_include(<linux/io_uring.h>)
 #include <linux/io_uring.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <mutex>
+#include <thread>
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -24,23 +30,29 @@ class IoUringReadQueue final : public ReadQueue {
   IoUringReadQueue(const IoUringReadQueue&) = delete;
   IoUringReadQueue& operator=(const IoUringReadQueue&) = delete;
   ~IoUringReadQueue() override {
+    // In a process that fork() made these are references of its own: the original keeps its ring.
     if (entries_.address != nullptr) ::munmap(entries_.address, entries_.size);
     if (rings_.address != nullptr) ::munmap(rings_.address, rings_.size);
-    if (ring_ >= 0) ::close(ring_);
+    os::FileStatus status;
+    const bool ours = ring_ >= 0 && os::get_status(ring_, status) == 0 && status.identity == ring_identity_;
+    if (ours) os::close(ring_);  // or else the program closed it, and it is somebody else's
   }
 
   const char* name() const override { return "io_uring"; }
   std::size_t depth() const override { return depth_; }
 
   void submit(std::span<const ReadRequest> requests) override {
+    require_same_process(guard_);
+    const int descriptor = file_->check_descriptor() == 0 ? file_->descriptor() : -1;  // of no file: the reads fail
+    const std::lock_guard lock(submitting_);
     const unsigned tail = submission_tail_->load(std::memory_order_relaxed);
     for (unsigned i = 0; i < requests.size(); ++i) {
       const ReadRequest& request = requests[i];
       const unsigned slot = (tail + i) & submission_mask_;
-      io_uring_sqe& entry = static_cast<io_uring_sqe*>(entries_.address)[slot];
+      io_uring_sqe& entry = entry_at(slot);
       entry = {};
       entry.opcode = IORING_OP_READ;
-      entry.fd = file_->descriptor();
+      entry.fd = descriptor;
       entry.off = request.offset;
       entry.addr = reinterpret_cast<std::uint64_t>(request.into.data());
       entry.len = static_cast<std::uint32_t>(request.into.size());
@@ -48,28 +60,25 @@ class IoUringReadQueue final : public ReadQueue {
       submission_array_[slot] = slot;
     }
     submission_tail_->store(tail + static_cast<unsigned>(requests.size()), std::memory_order_release);
-    // What the kernel does not take now (it is short of memory, say) it is offered again by whoever waits.
-    unsubmitted_.fetch_add(static_cast<unsigned>(requests.size()), std::memory_order_relaxed);
-    enter(0);
+    enter(0);  // what the kernel does not take now (it is short of memory, say) it is offered again by whoever waits
   }
 
   std::size_t wait(std::span<ReadDone> done) override {
-    while (true) {
-      const unsigned head = completion_head_->load(std::memory_order_relaxed);
-      const unsigned ready = completion_tail_->load(std::memory_order_acquire) - head;
-      if (ready > 0) {
-        const auto count = static_cast<unsigned>(std::min<std::size_t>(ready, done.size()));
-        for (unsigned i = 0; i < count; ++i) {
-          const io_uring_cqe& entry = completions_[(head + i) & completion_mask_];
-          const int result = entry.res;
-          done[i] = {entry.user_data,
-                     result < 0 ? ReadResult{0, -result} : ReadResult{static_cast<std::size_t>(result), 0}};
-        }
-        completion_head_->store(head + count, std::memory_order_release);
-        return count;
-      }
-      enter(1);
+    require_same_process(guard_);
+    for (int refusals = 0;;) {
+      if (const std::size_t count = take_done(done)) return count;
+      const int error = enter(1);
+      if (error == 0 || error == EINTR || error == ETIME) continue;
+      const bool may_pass = (error == EAGAIN || error == EBUSY) && ++refusals < most_refusals;
+      if (!may_pass && unsubmitted() > 0) return give_back(done, error);
+      // Reads that the kernel has taken end even if the program closed the ring's descriptor: it is still mapped.
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
+  }
+
+  std::unique_ptr<ReadQueue> again() const override {
+    if (auto queue = make(file_, static_cast<unsigned>(depth_))) return queue;
+    fail(ErrorCode::not_supported, file_->name(), ": this process cannot have an io_uring of its own after fork()");
   }
 
  private:
@@ -80,27 +89,91 @@ class IoUringReadQueue final : public ReadQueue {
 
   explicit IoUringReadQueue(std::shared_ptr<const File> file) : file_(std::move(file)) {}
 
-  void enter(unsigned wait_for) {
-    const unsigned count = unsubmitted_.load(std::memory_order_relaxed);
-    const long taken =
-        ::syscall(__NR_io_uring_enter, ring_, count, wait_for, wait_for > 0 ? IORING_ENTER_GETEVENTS : 0u, nullptr, 0);
-    if (taken > 0) unsubmitted_.fetch_sub(static_cast<unsigned>(taken), std::memory_order_relaxed);
+  static constexpr int most_refusals = 1000;  // a millisecond apart
+
+  io_uring_sqe& entry_at(unsigned slot) const { return static_cast<io_uring_sqe*>(entries_.address)[slot]; }
+
+  /// How many reads the kernel has not taken yet.
+  unsigned unsubmitted() const {
+    return submission_tail_->load(std::memory_order_relaxed) - submission_head_->load(std::memory_order_acquire);
+  }
+
+  /// Offers the kernel what it has not taken, and waits for so many reads, but not for ever. Returns the system's error
+  /// number, another_file, or 0.
+  int enter(unsigned wait_for) {
+    const unsigned head = submission_head_->load(std::memory_order_acquire);
+    const unsigned count = submission_tail_->load(std::memory_order_relaxed) - head;
+    unsigned flags = wait_for > 0 ? IORING_ENTER_GETEVENTS : 0u;
+    const void* argument = nullptr;
+    std::size_t size = 0;
+#if defined(IORING_ENTER_EXT_ARG)
+    // The program may have closed the descriptor and got it again for a ring of somebody else, in which nothing ends.
+    const std::int64_t limit[] = {0, 100'000'000};  // seconds, nanoseconds
+    io_uring_getevents_arg limited = {};
+    limited.ts = reinterpret_cast<std::uint64_t>(&limit[0]);
+    if (wait_for > 0 && has_time_limit_) {
+      flags |= IORING_ENTER_EXT_ARG;
+      argument = &limited;
+      size = sizeof limited;
+    }
+#endif
+    const long taken = ::syscall(__NR_io_uring_enter, ring_, count, wait_for, flags, argument, size);
+    if (taken < 0) return errno == EOPNOTSUPP || errno == ENXIO ? another_file : errno;
+    // A kernel that is content with our ring takes at least one, or says why not.
+    return count > 0 && submission_head_->load(std::memory_order_acquire) == head ? another_file : 0;
+  }
+
+  /// Reads that are done already.
+  std::size_t take_done(std::span<ReadDone> done) {
+    const unsigned head = completion_head_->load(std::memory_order_relaxed);
+    const unsigned ready = completion_tail_->load(std::memory_order_acquire) - head;
+    const auto count = static_cast<unsigned>((std::min)(std::size_t{ready}, done.size()));
+    for (unsigned i = 0; i < count; ++i) {
+      const io_uring_cqe& entry = completions_[(head + i) & completion_mask_];
+      const int result = entry.res;
+      done[i] = {entry.user_data,
+                 result < 0 ? ReadResult{0, why_failed(-result)} : ReadResult{static_cast<std::size_t>(result), 0}};
+    }
+    if (count > 0) completion_head_->store(head + count, std::memory_order_release);
+    return count;
+  }
+
+  int why_failed(int error) const {
+    const int wrong = error == EBADF ? file_->check_descriptor() : 0;
+    return wrong != 0 ? wrong : error;
+  }
+
+  /// Reads that the kernel refuses to take have failed.
+  std::size_t give_back(std::span<ReadDone> done, int error) {
+    const std::lock_guard lock(submitting_);
+    const unsigned tail = submission_tail_->load(std::memory_order_relaxed);
+    const auto count = static_cast<unsigned>((std::min)(std::size_t{unsubmitted()}, done.size()));
+    for (unsigned i = 0; i < count; ++i) done[i] = {entry_at((tail - 1 - i) & submission_mask_).user_data, {0, error}};
+    submission_tail_->store(tail - count, std::memory_order_release);
+    return count;
   }
 
   bool start(unsigned depth) {
     io_uring_params parameters = {};
     ring_ = static_cast<int>(::syscall(__NR_io_uring_setup, depth, &parameters));
     if (ring_ < 0) return false;
+    os::FileStatus status;
+    if (os::get_status(ring_, status) != 0) return false;
+    ring_identity_ = status.identity;
+#if defined(IORING_ENTER_EXT_ARG)
+    has_time_limit_ = (parameters.features & IORING_FEAT_EXT_ARG) != 0;
+#endif
     if ((parameters.features & IORING_FEAT_SINGLE_MMAP) == 0 || !knows_read()) return false;
     depth_ = parameters.sq_entries;
     const std::size_t submissions = parameters.sq_off.array + parameters.sq_entries * sizeof(unsigned);
     const std::size_t completions = parameters.cq_off.cqes + parameters.cq_entries * sizeof(io_uring_cqe);
-    rings_ = map(std::max(submissions, completions), IORING_OFF_SQ_RING);
+    rings_ = map((std::max)(submissions, completions), IORING_OFF_SQ_RING);
     entries_ = map(parameters.sq_entries * sizeof(io_uring_sqe), IORING_OFF_SQES);
     if (rings_.address == nullptr || entries_.address == nullptr) return false;
     auto* base = static_cast<std::byte*>(rings_.address);
     const auto at = [&](unsigned offset) { return reinterpret_cast<unsigned*>(base + offset); };
     static_assert(sizeof(std::atomic<unsigned>) == sizeof(unsigned) && std::atomic<unsigned>::is_always_lock_free);
+    submission_head_ = reinterpret_cast<std::atomic<unsigned>*>(at(parameters.sq_off.head));
     submission_tail_ = reinterpret_cast<std::atomic<unsigned>*>(at(parameters.sq_off.tail));
     submission_mask_ = *at(parameters.sq_off.ring_mask);
     submission_array_ = at(parameters.sq_off.array);
@@ -128,12 +201,16 @@ class IoUringReadQueue final : public ReadQueue {
 
   std::shared_ptr<const File> file_;
   int ring_ = -1;
+  FileIdentity ring_identity_;
   std::size_t depth_ = 0;
   Mapping rings_, entries_;
-  std::atomic<unsigned>*submission_tail_ = nullptr, *completion_head_ = nullptr, *completion_tail_ = nullptr;
+  std::atomic<unsigned>*submission_head_ = nullptr, *submission_tail_ = nullptr, *completion_head_ = nullptr,
+  *completion_tail_ = nullptr;
   unsigned *submission_array_ = nullptr, submission_mask_ = 0, completion_mask_ = 0;
   io_uring_cqe* completions_ = nullptr;
-  std::atomic<unsigned> unsubmitted_{0};
+  bool has_time_limit_ = false;
+  std::mutex submitting_;
+  ForkGuard guard_;
 };
 
 }  // namespace PLE_ABI

@@ -2,18 +2,22 @@
 // Many positioned reads of one file in flight at once.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "ple/core/config.h"
-#include "ple/core/system.h"
+#include "ple/core/error.h"
+#include "ple/core/file.h"
+#include "ple/core/fork_guard.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -31,7 +35,8 @@ struct ReadDone {
 };
 
 /// The memory of a read must stay until the read is done. Only one thread at a time may submit, and only one may wait;
-/// the two may be different ones at the same time. Neither allocates memory.
+/// the two may be different ones at the same time. Neither allocates memory. In a process that fork() made a queue can
+/// only make another one, and be destroyed. Errors of submit and wait: ErrorCode::system, in such a process.
 class ReadQueue {
  public:
   virtual ~ReadQueue() = default;
@@ -40,89 +45,138 @@ class ReadQueue {
   virtual std::size_t depth() const = 0;
   virtual void submit(std::span<const ReadRequest> requests) = 0;
   /// Waits for at least one read and returns how many of `done`, at least one long, were filled. There must be a read
-  /// in flight.
+  /// in flight. A file or a queue whose descriptor the program closed is an error of each read.
   virtual std::size_t wait(std::span<ReadDone> done) = 0;
+
+  /// An empty queue of the same kind, for the same file. Errors: ErrorCode::system, not_supported.
+  virtual std::unique_ptr<ReadQueue> again() const {
+    fail(ErrorCode::not_supported, "a queue of reads (", name(), ") cannot be made anew after fork()");
+  }
+
+ protected:
+  static void require_same_process(const ForkGuard& guard) {
+    if (!guard.same_process()) fail(ErrorCode::system, "a queue of reads was made before fork() made this process");
+  }
 };
 
 /// For systems without io_uring: a few threads that read and wait.
 class ThreadReadQueue final : public ReadQueue {
  public:
   explicit ThreadReadQueue(std::shared_ptr<const File> file, std::size_t depth = 256, std::size_t threads = 8)
-      : file_(std::move(file)), depth_(depth) {
-    waiting_.reserve(depth);
-    done_.reserve(depth);
-    try {
-      for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
-    } catch (const std::system_error& error) {
-      const std::size_t started = threads_.size();
-      stop();
-      fail(ErrorCode::system, file_->name(), ": ", started, " threads to read with run, of ", threads, ": ",
-           error.what());
-    } catch (...) {
-      stop();
-      throw;
-    }
-  }
+      : file_(std::move(file)), depth_(depth), readers_(std::make_unique<Readers>(*file_, depth, threads)) {}
   ThreadReadQueue(const ThreadReadQueue&) = delete;
   ThreadReadQueue& operator=(const ThreadReadQueue&) = delete;
-  ~ThreadReadQueue() override { stop(); }
+  ~ThreadReadQueue() override {
+    // Of another process: threads that cannot be joined, locks that may be held. Its memory is lost.
+    if (!guard_.same_process()) static_cast<void>(readers_.release());
+  }
 
   const char* name() const override { return "threads"; }
   std::size_t depth() const override { return depth_; }
 
   void submit(std::span<const ReadRequest> requests) override {
-    const std::lock_guard lock(mutex_);
-    // Threads take the last one first.
-    waiting_.insert(waiting_.begin(), requests.rbegin(), requests.rend());
-    if (requests.size() == 1) {
-      work_.notify_one();
-    } else {
-      work_.notify_all();
-    }
+    require_same_process(guard_);
+    readers_->submit(requests, file_->check_descriptor());
   }
 
   std::size_t wait(std::span<ReadDone> done) override {
-    std::unique_lock lock(mutex_);
-    finished_.wait(lock, [&] { return !done_.empty(); });
-    const std::size_t count = (std::min)(done.size(), done_.size());
-    std::copy(done_.end() - static_cast<std::ptrdiff_t>(count), done_.end(), done.begin());
-    done_.resize(done_.size() - count);
-    return count;
+    require_same_process(guard_);
+    return readers_->wait(done);
+  }
+
+  std::unique_ptr<ReadQueue> again() const override {
+    return std::make_unique<ThreadReadQueue>(file_, depth_, readers_->count());
   }
 
  private:
-  void work() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      work_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
-      if (waiting_.empty()) return;  // what was asked for is still read: its memory is in use
-      const ReadRequest request = waiting_.back();
-      waiting_.pop_back();
-      lock.unlock();
-      const ReadResult result = file_->read(request.offset, request.into);
-      lock.lock();
-      done_.push_back({request.tag, result});
-      finished_.notify_one();
+  /// The threads, and what they share with the caller.
+  class Readers {
+   public:
+    Readers(const File& file, std::size_t depth, std::size_t threads) : file_(file), count_(threads) {
+      waiting_.reserve(depth);
+      done_.reserve(depth);
+      try {
+        for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+      } catch (const std::system_error& error) {
+        const std::size_t started = threads_.size();
+        stop();
+        fail(ErrorCode::system, file_.name(), ": ", started, " threads to read with run, of ", threads, ": ",
+             error.what());
+      } catch (...) {
+        stop();
+        throw;
+      }
     }
-  }
+    Readers(const Readers&) = delete;
+    Readers& operator=(const Readers&) = delete;
+    ~Readers() { stop(); }
 
-  void stop() {
-    {
+    std::size_t count() const { return count_; }
+
+    void submit(std::span<const ReadRequest> requests, int error) {
       const std::lock_guard lock(mutex_);
-      stopping_ = true;
+      if (error != 0) {
+        for (const ReadRequest& request : requests) done_.push_back({request.tag, {0, error}});
+        finished_.notify_one();
+        return;
+      }
+      // Threads take the last one first.
+      waiting_.insert(waiting_.begin(), requests.rbegin(), requests.rend());
+      if (requests.size() == 1) {
+        work_.notify_one();
+      } else {
+        work_.notify_all();
+      }
     }
-    work_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
+
+    std::size_t wait(std::span<ReadDone> done) {
+      std::unique_lock lock(mutex_);
+      finished_.wait(lock, [&] { return !done_.empty(); });
+      const std::size_t count = (std::min)(done.size(), done_.size());
+      std::copy(done_.end() - static_cast<std::ptrdiff_t>(count), done_.end(), done.begin());
+      done_.resize(done_.size() - count);
+      return count;
+    }
+
+   private:
+    void work() {
+      std::unique_lock lock(mutex_);
+      while (true) {
+        work_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
+        if (waiting_.empty()) return;  // what was asked for is still read: its memory is in use
+        const ReadRequest request = waiting_.back();
+        waiting_.pop_back();
+        lock.unlock();
+        const ReadResult result = file_.read(request.offset, request.into);
+        lock.lock();
+        done_.push_back({request.tag, result});
+        finished_.notify_one();
+      }
+    }
+
+    void stop() {
+      {
+        const std::lock_guard lock(mutex_);
+        stopping_ = true;
+      }
+      work_.notify_all();
+      for (std::thread& thread : threads_) thread.join();
+    }
+
+    const File& file_;
+    std::size_t count_;
+    std::mutex mutex_;
+    std::condition_variable work_, finished_;
+    std::vector<ReadRequest> waiting_;
+    std::vector<ReadDone> done_;
+    bool stopping_ = false;
+    std::vector<std::thread> threads_;
+  };
 
   std::shared_ptr<const File> file_;
   std::size_t depth_;
-  std::mutex mutex_;
-  std::condition_variable work_, finished_;
-  std::vector<ReadRequest> waiting_;
-  std::vector<ReadDone> done_;
-  bool stopping_ = false;
-  std::vector<std::thread> threads_;
+  ForkGuard guard_;
+  std::unique_ptr<Readers> readers_;
 };
 
 }  // namespace PLE_ABI

@@ -9,19 +9,19 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
-#include "ple/core/system.h"
+#include "ple/core/file.h"
+#include "ple/core/mapped_file.h"
 #include "ple/io/ggml_type.h"
 #include "ple/io/gguf_cursor.h"
 #include "ple/io/gguf_metadata.h"
@@ -38,13 +38,14 @@ class GgufFile {
   /// an unknown type; ErrorCode::not_supported for version 1 and big-endian files.
   static GgufFile open(const std::filesystem::path& path) { return GgufFile(path); }
 
-  /// Whether a file says that it is one. False where it cannot be read.
+  /// Whether a file says that it is one; no for what is no regular file. Errors: ErrorCode::file if it cannot be
+  /// opened.
   static bool is_one(const std::filesystem::path& path) {
-    std::error_code error;
-    if (!std::filesystem::is_regular_file(path, error)) return false;
-    std::ifstream file(path, std::ios::binary);
+    const auto status = find_file(path);
+    if (!status || status->kind != os::FileKind::regular) return false;
     char start[4] = {};
-    return file.read(start, sizeof start) && std::string_view(start, sizeof start) == magic;
+    const ReadResult read = File::open(path)->read(0, std::as_writable_bytes(std::span(start)));
+    return read.bytes == sizeof start && std::string_view(start, sizeof start) == magic;
   }
 
   const std::filesystem::path& path() const { return path_; }

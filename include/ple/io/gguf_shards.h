@@ -8,12 +8,12 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 #include "ple/io/gguf.h"
 #include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"
@@ -77,8 +77,7 @@ class GgufShards {
     std::vector<GgufFile> files;
     for (std::size_t part = 1; part <= count; ++part) {
       const std::filesystem::path sibling = path.parent_path() / (stem + ending(part, count));
-      std::error_code error;
-      if (!std::filesystem::exists(sibling, error)) {
+      if (!file_exists(sibling)) {
         fail(ErrorCode::missing, sibling.string(), ": part ", part, " of the ", count, " parts that ", path.string(),
              " belongs to is missing");
       }

@@ -8,11 +8,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 #include "ple/core/token.h"
 #include "ple/io/folder_contents.h"
 #include "ple/io/hf_config.h"
@@ -119,10 +119,7 @@ class HfFolder {
   std::string_view prefix() const { return names_.prefix(); }
 
  private:
-  bool exists(const char* name) const {
-    std::error_code error;
-    return std::filesystem::exists(folder_ / name, error);
-  }
+  bool exists(const char* name) const { return file_exists(folder_ / name); }
 
   /// The fields of generation_config.json, if there is one.
   std::optional<JsonFields> generation() const {

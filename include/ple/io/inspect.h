@@ -10,13 +10,13 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/folder_contents.h"
 #include "ple/io/hf_config.h"
@@ -139,8 +139,7 @@ inline Inspection inspect(const std::string& model) {
   }
   check_is_folder(folder, expected);
   const std::filesystem::path path = folder / "config.json";
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) {
+  if (!file_exists(path)) {
     fail(ErrorCode::missing, model, ": config.json is missing, which says what shape the model has",
          other_models_in(folder));
   }

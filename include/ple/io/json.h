@@ -5,16 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 #include "ple/core/json.h"
 
 namespace ple {
@@ -22,15 +21,12 @@ inline namespace PLE_ABI {
 
 /// The whole of a small file. Errors: ErrorCode::file; ErrorCode::malformed above 256 MiB.
 inline std::string read_text_file(const std::filesystem::path& path) {
-  constexpr std::uintmax_t most = std::uintmax_t{256} << 20;
-  std::error_code error;
-  const bool regular = std::filesystem::is_regular_file(path, error);
-  const std::uintmax_t size = regular ? std::filesystem::file_size(path, error) : 0;
-  if (!regular || error) fail(ErrorCode::file, path.string(), ": no such file, or not a regular one");
-  if (size > most) fail(ErrorCode::malformed, path.string(), ": ", size, " bytes, expected at most ", most);
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file) fail(ErrorCode::file, path.string(), ": cannot read");
+  constexpr std::uint64_t most = std::uint64_t{256} << 20;
+  const auto file = File::open(path);
+  if (file->size() > most)
+    fail(ErrorCode::malformed, file->name(), ": ", file->size(), " bytes, expected at most ", most);
+  std::string text(static_cast<std::size_t>(file->size()), '\0');
+  file->read_all(0, std::as_writable_bytes(std::span(text)), "text");
   return text;
 }
 

@@ -18,8 +18,8 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/mapped_file.h"
 #include "ple/core/memory.h"
-#include "ple/core/system.h"
 #include "ple/io/json.h"
 #include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"

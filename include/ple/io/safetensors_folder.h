@@ -6,10 +6,10 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <system_error>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
 
@@ -52,11 +52,10 @@ inline TensorFiles open_shards(const std::filesystem::path& index_path) {
 /// Maps the files and reads their headers. Beside a model.safetensors an index does not count, as in transformers.
 /// Empty if the folder has neither model.safetensors nor an index. Errors: ErrorCode::file, missing, malformed, config.
 inline TensorFiles open_safetensors(const std::filesystem::path& folder) {
-  std::error_code error;
   const std::filesystem::path index = folder / "model.safetensors.index.json", single = folder / "model.safetensors";
   TensorFiles tensors;
-  if (!std::filesystem::exists(single, error)) {
-    if (std::filesystem::exists(index, error)) tensors = detail::open_shards(index);
+  if (!file_exists(single)) {
+    if (file_exists(index)) tensors = detail::open_shards(index);
     return tensors;
   }
   const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(single));

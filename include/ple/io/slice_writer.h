@@ -20,6 +20,7 @@
 #include "ple/core/checked_writer.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 #include "ple/core/json.h"
 #include "ple/core/json_text.h"
 #include "ple/core/memory.h"
@@ -222,7 +223,7 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
   for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
                            "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
                            "processor_config.json", "preprocessor_config.json"}) {
-    if (std::filesystem::exists(from / name, error)) detail::write_text_file(to / name, read_text_file(from / name));
+    if (file_exists(from / name)) detail::write_text_file(to / name, read_text_file(from / name));
   }
   const Json config = detail::sliced_config(read_json_file(from / "config.json"), slice.slice());
   detail::write_text_file(to / "config.json", json_text(config));

@@ -13,8 +13,8 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 #include "ple/core/memory.h"
-#include "ple/core/system.h"
 #include "ple/dtype/dtype.h"
 #include "ple/tensor/tensor.h"
 

@@ -275,6 +275,7 @@ class Decoder final : public LanguageModel {
       if (token < 0 || static_cast<std::size_t>(token) >= config.token_limit()) {
         refuse("token ", token, ", expected 0 to ", config.token_limit() - 1);
       }
+      static_cast<void>(table.row_of(token));  // throws where it was left out, before any task needs it
     }
     if (soft_tokens != soft.rows || (soft.rows > 0 && soft.cols != config.hidden_size)) {
       refuse("embeddings [", soft.rows, ", ", soft.cols, "] for ", soft_tokens, " soft tokens, expected [", soft_tokens,

@@ -14,6 +14,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
+#include "ple/core/thread_pool.h"
 #include "ple/model/parameter.h"
 #include "ple/simd/backend.h"
 #include "ple/simd/decode.h"

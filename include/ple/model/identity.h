@@ -15,6 +15,7 @@
 #include "ple/core/memory.h"
 #include "ple/model/parameter.h"
 #include "ple/table/row_layout.h"
+#include "ple/table/row_store.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -42,9 +43,8 @@ void add_table(Checksum& sum, const Table& table) {
   for (std::size_t i = 0; i < identity_samples; ++i) {
     const RowId id[] = {sample_place(table.rows(), i)};
     const std::byte* row[1];
-    store->hold(id, row);
+    const HeldRows pins(*store, id, row);
     sum.add(std::span(row[0], table.layout().row_bytes()));
-    store->release(id);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
+#include "ple/core/thread_pool.h"
 #include "ple/run/session.h"
 
 namespace ple {

@@ -24,7 +24,7 @@
 #include "ple/core/checksum.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
-#include "ple/core/system.h"
+#include "ple/core/file.h"
 #include "ple/core/token.h"
 #include "ple/run/session.h"
 

@@ -14,6 +14,7 @@
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
+#include "ple/core/thread_pool.h"
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
 

@@ -198,7 +198,7 @@ class PleTable {
     for (std::size_t begin = 0; begin < selection.unique.size();) {
       const std::size_t count = (std::min)(selection.unique.size() - begin, store_->most_at_once());
       const std::span<const RowId> held(selection.unique.data() + begin, count);
-      store_->hold(held, selection.addresses);
+      const HeldRows pins(*store_, held, selection.addresses);
       for_each_row(executor, out.rows, out.cols * per_token, [&](std::size_t t) {
         for (const RowId id : ids.subspan(t * per_token, per_token)) {
           const auto found = std::lower_bound(held.begin(), held.end(), id);
@@ -206,7 +206,6 @@ class PleTable {
           decode(selection.addresses[static_cast<std::size_t>(found - held.begin())], first, layers, out.row(t));
         }
       });
-      store_->release(held);
       begin += count;
     }
     if (overlay_.empty()) return;

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <span>
@@ -15,8 +14,8 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/mapped_file.h"
 #include "ple/core/memory.h"
-#include "ple/core/system.h"
 #include "ple/table/row_layout.h"
 
 namespace ple {
@@ -47,6 +46,22 @@ class RowStore {
   virtual void release(std::span<const RowId> ids) noexcept { static_cast<void>(ids); }
 
   virtual TableCounters counters() const = 0;
+};
+
+/// Rows that are held while it lives, whatever happens meanwhile.
+class HeldRows {
+ public:
+  /// As RowStore::hold.
+  HeldRows(RowStore& store, std::span<const RowId> ids, std::span<const std::byte*> rows) : store_(store), ids_(ids) {
+    store_.hold(ids_, rows);
+  }
+  HeldRows(const HeldRows&) = delete;
+  HeldRows& operator=(const HeldRows&) = delete;
+  ~HeldRows() { store_.release(ids_); }
+
+ private:
+  RowStore& store_;
+  std::span<const RowId> ids_;
 };
 
 /// All rows in memory that somebody keeps.
@@ -95,7 +110,7 @@ class MappedRows final : public RowStore {
       const std::uint64_t at = offset_ + ids[i] * row_bytes_;
       if (const int error = map_->populate(at, row_bytes_)) {
         fail(ErrorCode::file, map_->file()->name(), ": row ", ids[i],
-             " of the PLE table: cannot read: ", std::strerror(error));
+             " of the PLE table: cannot read: ", os::text_of(error));
       }
       rows[i] = map_->bytes().data() + at;
     }

@@ -7,7 +7,6 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "ple/core/config.h"
+#include "ple/core/fork_guard.h"
 #include "ple/core/io_uring.h"
 #include "ple/core/memory.h"
 #include "ple/core/read_queue.h"
@@ -35,6 +35,8 @@ struct RowFile {
 /// A cache of rows. `budget` bytes hold rows that nobody uses at the moment; of those, the one used longest ago makes
 /// room for a new one. `landing` more rows have room while they are read or decoded, so a budget of 0 works: it keeps
 /// nothing. Errors of reads that were only hinted at are forgotten; the rows are read again when they are needed.
+/// A process that fork() made begins with an empty cache, in the same memory, and with a queue of its own: rows must
+/// not be held across fork().
 class StreamedRows final : public RowStore {
  public:
   static constexpr std::size_t landing = 64;
@@ -54,14 +56,17 @@ class StreamedRows final : public RowStore {
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
     base_ = memory_.data() + ((address + grain - 1) / grain * grain - address);
     slots_.resize(count);
-    buckets_.assign(std::bit_ceil(2 * count), none);
-    for (std::size_t i = count; i-- > 0;) put_free(static_cast<std::uint32_t>(i));
-    batch_.reserve(queue_->depth());
+    buckets_.resize(std::bit_ceil(2 * count));
+    forget_all();
   }
   StreamedRows(const StreamedRows&) = delete;
   StreamedRows& operator=(const StreamedRows&) = delete;
-  ~StreamedRows() override {  // reads in flight write into our memory
-    while (in_flight_ > 0) in_flight_ -= queue_->wait(done_);
+  ~StreamedRows() override {
+    if (!guard_.same_process()) {
+      abandon_locks();
+      return;
+    }
+    while (in_flight_ > 0) in_flight_ -= queue_->wait(done_);  // reads in flight write into our memory
   }
 
   /// What the cache takes at most.
@@ -71,7 +76,12 @@ class StreamedRows final : public RowStore {
   std::size_t most_at_once() const override { return (std::min)(slots_.size(), queue_->depth()); }
 
   void request(std::span<const RowId> ids) noexcept override {
-    const std::lock_guard lock(mutex_);
+    try {
+      renew_after_fork();
+    } catch (...) {
+      return;  // whoever needs the rows is told
+    }
+    const std::lock_guard lock(locks_->mutex);
     // Half of what is kept: rows must not push each other out before they are used.
     const std::size_t most = (std::min)(ids.size(), kept_most_ / 2);
     for (std::size_t i = 0; i < most; ++i) {
@@ -89,7 +99,8 @@ class StreamedRows final : public RowStore {
   }
 
   void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
-    std::unique_lock lock(mutex_);
+    renew_after_fork();
+    std::unique_lock lock(locks_->mutex);
     bool waited = false;
     while (!has_room(ids)) {
       waited = true;
@@ -111,11 +122,16 @@ class StreamedRows final : public RowStore {
     }
     submit();
     const auto state_of = [&](std::size_t i) { return slots_[slot_at(rows[i])].state; };
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      while (state_of(i) == State::reading) {
-        waited = true;
-        wait(lock);
+    try {
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        while (state_of(i) == State::reading) {
+          waited = true;
+          wait(lock);
+        }
       }
+    } catch (...) {
+      let_go(rows.first(ids.size()));
+      throw;
     }
     counters_.waits += waited;
     for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -125,13 +141,18 @@ class StreamedRows final : public RowStore {
   }
 
   void release(std::span<const RowId> ids) noexcept override {
-    const std::lock_guard lock(mutex_);
-    for (const RowId id : ids) unpin(find(id));
-    if (waiting_ > 0) changed_.notify_all();
+    if (!guard_.same_process()) return;  // here nobody holds anything
+    const std::lock_guard lock(locks_->mutex);
+    for (const RowId id : ids) {
+      const std::uint32_t slot = find(id);
+      if (slot != none && slots_[slot].pins > 0) unpin(slot);
+    }
+    if (waiting_ > 0) locks_->changed.notify_all();
   }
 
   TableCounters counters() const override {
-    const std::lock_guard lock(mutex_);
+    if (!guard_.same_process()) return counters_;
+    const std::lock_guard lock(locks_->mutex);
     return counters_;
   }
 
@@ -151,6 +172,38 @@ class StreamedRows final : public RowStore {
     int tries = 0;
     int error = 0;  // 0 for a file that ended
   };
+
+  /// Apart from the rest, since those of another process can neither be used nor destroyed: they may be held, or waited
+  /// for.
+  struct Locks {
+    std::mutex mutex;
+    std::condition_variable changed;
+  };
+  void abandon_locks() { static_cast<void>(locks_.release()); }
+
+  void renew_after_fork() {
+    if (guard_.same_process()) return;
+    guard_.renew([this] {
+      auto queue = queue_->again();
+      auto locks = std::make_unique<Locks>();
+      abandon_locks();
+      locks_ = std::move(locks);
+      queue_ = std::move(queue);
+      forget_all();
+    });
+  }
+
+  /// Nothing is kept, held or in flight.
+  void forget_all() {
+    std::fill(slots_.begin(), slots_.end(), Slot{});
+    std::fill(buckets_.begin(), buckets_.end(), none);
+    free_ = oldest_ = newest_ = none;
+    for (std::size_t i = slots_.size(); i-- > 0;) put_free(static_cast<std::uint32_t>(i));
+    kept_ = in_flight_ = waiting_ = 0;
+    collecting_ = false;
+    batch_.clear();
+    batch_.reserve(queue_->depth());
+  }
 
   std::byte* memory_of(std::uint32_t slot) { return base_ + slot * slot_bytes_; }
   std::uint32_t slot_at(const std::byte* row) const {
@@ -268,19 +321,27 @@ class StreamedRows final : public RowStore {
   void wait(std::unique_lock<std::mutex>& lock) {
     if (collecting_ || in_flight_ == 0) {
       ++waiting_;
-      changed_.wait(lock);
+      locks_->changed.wait(lock);
       --waiting_;
       return;
     }
     collecting_ = true;
     lock.unlock();
-    const std::size_t count = queue_->wait(done_);
+    std::size_t count = 0;
+    try {
+      count = queue_->wait(done_);
+    } catch (...) {
+      lock.lock();
+      collecting_ = false;
+      locks_->changed.notify_all();
+      throw;
+    }
     lock.lock();
     collecting_ = false;
     in_flight_ -= count;
     for (std::size_t i = 0; i < count; ++i) arrived(static_cast<std::uint32_t>(done_[i].tag), done_[i].result);
     submit();  // what has to be read again
-    if (waiting_ > 0) changed_.notify_all();
+    if (waiting_ > 0) locks_->changed.notify_all();
   }
 
   void arrived(std::uint32_t slot, ReadResult result) {
@@ -302,14 +363,18 @@ class StreamedRows final : public RowStore {
     }
   }
 
+  void let_go(std::span<const std::byte*> rows) {
+    for (const std::byte* row : rows) unpin(slot_at(row));
+    if (waiting_ > 0) locks_->changed.notify_all();
+  }
+
   [[noreturn]] void give_up(std::span<const RowId> ids, std::span<const std::byte*> rows, std::size_t failed) {
     const Slot bad = slots_[slot_at(rows[failed])];
-    for (const std::byte* row : rows.first(ids.size())) unpin(slot_at(row));
-    if (waiting_ > 0) changed_.notify_all();
+    let_go(rows.first(ids.size()));
     const std::uint64_t at = file_.offset + bad.id * file_.row_bytes;
     if (bad.error != 0) {
       fail(ErrorCode::file, file_.name, ": row ", bad.id, " of the PLE table: cannot read ", file_.row_bytes,
-           " bytes at byte ", at, ": ", std::strerror(bad.error));
+           " bytes at byte ", at, ": ", read_error_text(bad.error));
     }
     const std::uint64_t end = at - std::min<std::uint64_t>(bad.begin, at) + bad.bytes;
     fail(ErrorCode::file, file_.name, ": row ", bad.id, " of the PLE table: the file ends at byte ", end, ", expected ",
@@ -327,8 +392,8 @@ class StreamedRows final : public RowStore {
   std::vector<ReadRequest> batch_;
   ReadDone done_[64];
   bool collecting_ = false;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  ForkGuard guard_;
+  std::unique_ptr<Locks> locks_ = std::make_unique<Locks>();
   TableCounters counters_;
 };
 

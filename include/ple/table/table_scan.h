@@ -5,18 +5,56 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <future>
+#include <memory>
 #include <numeric>
+#include <optional>
 #include <span>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/executor.h"
+#include "ple/core/fork_guard.h"
 #include "ple/core/memory.h"
 #include "ple/table/ple_table.h"
 
 namespace ple {
 inline namespace PLE_ABI {
+
+namespace detail {
+
+/// Calls a function on another thread meanwhile. Where that thread is not there, because none could be started or
+/// fork() made this process, whoever waits for it calls the function.
+class Meanwhile {
+ public:
+  explicit Meanwhile(std::function<void()> f) : f_(std::move(f)) {
+    try {
+      running_ = std::make_unique<std::future<void>>(std::async(std::launch::async, f_));
+    } catch (const std::system_error&) {
+    }
+  }
+  Meanwhile(const Meanwhile&) = delete;
+  Meanwhile& operator=(const Meanwhile&) = delete;
+  ~Meanwhile() {  // of a future whose thread is missing the destructor would wait for ever
+    if (!guard_.same_process()) static_cast<void>(running_.release());
+  }
+
+  /// Returns once the function has. Errors: what it throws.
+  void wait() {
+    if (running_ && guard_.same_process()) return running_->get();
+    f_();
+  }
+
+ private:
+  std::function<void()> f_;
+  ForkGuard guard_;
+  std::unique_ptr<std::future<void>> running_;
+};
+
+}  // namespace detail
 
 /// Calls f(first, rows) for piece after piece of the table: rows first, first + 1, ... as [rows, layers * p], in f32 as
 /// they are stored, not scaled; 0 where a layer is pruned. The next piece is read from the file meanwhile. Holds some
@@ -44,12 +82,14 @@ void scan_table(const TableSource& source, Executor& executor, F&& f) {
   const RowsRequest requests[] = {{&values, most, cols}};
   const AlignedVector<float> memory = allocate_rows(requests);
 
-  std::future<void> reading;  // destroyed before what it reads into; waits for its thread
+  std::optional<detail::Meanwhile> reading;  // destroyed before what it reads into; waits for its thread
   if (in_file) read(0, 0);
   std::size_t turn = 0;
   for (std::uint64_t first = 0; first < source.rows; first += most, turn = 1 - turn) {
-    if (reading.valid()) reading.get();
-    if (in_file && source.rows - first > most) reading = std::async(std::launch::async, read, first + most, 1 - turn);
+    if (reading) reading->wait();
+    reading.reset();
+    if (in_file && source.rows - first > most)
+      reading.emplace([&read, next = first + most, other = 1 - turn] { read(next, other); });
     TableSource piece;
     piece.tensor = source.tensor;
     piece.tensor.map = nullptr;

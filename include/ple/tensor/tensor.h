@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "ple/core/config.h"
-#include "ple/core/system.h"
+#include "ple/core/mapped_file.h"
 #include "ple/dtype/dtype.h"
 
 namespace ple {

@@ -14,7 +14,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/json.h"
-#include "ple/core/system.h"
+#include "ple/core/mapped_file.h"
 #include "ple/core/token.h"
 #include "ple/io/gguf_writer.h"
 #include "ple/text/gguf_tokenizer.h"

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// fork() copies a process, but of its threads only the one that called it. In the copy, what others had begun never
+// ends, locks that they held stay locked, and what the kernel does for the original it does for that one alone.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <thread>
+
+#include "ple/core/config.h"
+#include "ple/core/os.h"
+
+namespace ple {
+inline namespace PLE_ABI {
+
+/// Tells whoever has threads or a queue in the kernel that this is such a copy, so that it makes them anew. Nothing is
+/// called when a process forks; asking costs a load from memory, or a system call where there are no pages that fork()
+/// wipes.
+class ForkGuard {
+ public:
+  ForkGuard() : page_(os::map_wiped_page()) {
+    static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+    if (page_ != nullptr) word_ = ::new (page_) std::atomic<std::uint64_t>(0);
+    word_->store(ready(key()), std::memory_order_release);
+  }
+  ForkGuard(const ForkGuard&) = delete;
+  ForkGuard& operator=(const ForkGuard&) = delete;
+  ~ForkGuard() {
+    if (page_ != nullptr) os::unmap(page_, os::page_size());
+  }
+
+  /// Whether this is the process that the guard was made in, or renewed.
+  bool same_process() const noexcept { return word_->load(std::memory_order_acquire) == ready(key()); }
+
+  /// In a copy: calls f, once, and then it is the same process. Other threads wait meanwhile. If f throws, it is still
+  /// a copy.
+  template <class F>
+  void renew(F&& f) {
+    const std::uint64_t mine = key();
+    std::uint64_t seen = word_->load(std::memory_order_acquire);
+    while (seen != ready(mine)) {
+      if (seen == renewing(mine)) {
+        std::this_thread::yield();
+        seen = word_->load(std::memory_order_acquire);
+      } else if (word_->compare_exchange_weak(seen, renewing(mine), std::memory_order_acquire)) {
+        try {
+          f();
+        } catch (...) {
+          word_->store(0, std::memory_order_release);
+          throw;
+        }
+        word_->store(ready(mine), std::memory_order_release);
+        return;
+      }
+    }
+  }
+
+ private:
+  // The process and whether it is ready, or 0: to a copy that begins while another thread renews, that is an older
+  // process' state like any other.
+  static std::uint64_t ready(std::uint64_t key) { return key << 1 | 1; }
+  static std::uint64_t renewing(std::uint64_t key) { return key << 1; }
+  std::uint64_t key() const noexcept { return page_ != nullptr ? 1 : os::process_id(); }
+
+  std::byte* page_;
+  std::atomic<std::uint64_t> own_{0};
+  std::atomic<std::uint64_t>* word_ = &own_;
+};
+
+}  // namespace PLE_ABI
+}  // namespace ple

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files that are used as memory.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/core/file.h"
+#include "ple/core/memory.h"
+#include "ple/core/os.h"
+
+namespace ple {
+inline namespace PLE_ABI {
+
+/// A whole file, mapped read-only: pages come in when they are touched and may leave again at any time. Some file
+/// systems (over a network, in user space) cannot map: there the file is read into memory when it is opened, which
+/// takes as much memory as the file has bytes; is_mapped() tells.
+class MappedFile {
+ public:
+  /// Errors: ErrorCode::file if the file cannot be opened, is not a regular file, or can neither be mapped nor read.
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path) {
+    return std::shared_ptr<const MappedFile>(new MappedFile(File::open(path)));
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile() {
+    if (is_mapped()) os::unmap(bytes_.data(), bytes_.size());
+  }
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const std::shared_ptr<const File>& file() const { return file_; }
+
+  /// False where the file was read into memory, because its file system cannot map it, and for an empty file.
+  bool is_mapped() const { return !bytes_.empty() && copy_.empty(); }
+
+  /// Touching a page of a file that has become shorter ends the process, so who uses one asks first.
+  /// Errors: ErrorCode::file, naming both sizes; where the program closed the file's descriptor, for then nobody can
+  /// tell.
+  void check_size() const {
+    if (!is_mapped()) return;
+    const std::uint64_t now = file_->size_now();
+    if (now < bytes_.size()) {
+      fail(ErrorCode::file, file_->name(), ": has ", now, " bytes, but had ", bytes_.size(),
+           " when it was opened: it shrank while in use");
+    }
+  }
+
+  /// Hints, for `size` bytes from `offset` on: they will be needed soon; the process need not keep them in memory.
+  void will_need(std::uint64_t offset, std::uint64_t size) const { advise(offset, size, os::Advice::will_need, false); }
+  void drop(std::uint64_t offset, std::uint64_t size) const { advise(offset, size, os::Advice::drop, true); }
+
+  /// Brings the bytes into memory; an error number where they cannot be read (touching them would end the process).
+  int populate(std::uint64_t offset, std::uint64_t size) const {
+    return advise(offset, size, os::Advice::populate, false);
+  }
+
+ private:
+  explicit MappedFile(std::shared_ptr<const File> file) : file_(std::move(file)) {
+    const std::uint64_t size64 = file_->size();
+    if (size64 > (std::numeric_limits<std::size_t>::max)()) {
+      fail(ErrorCode::file, file_->name(), ": is too large for this machine's addresses");
+    }
+    const auto size = static_cast<std::size_t>(size64);
+    if (size == 0) return;
+    int error = 0;
+    // A private mapping needs no more of a file system than that it can fill a page.
+    for (const os::Sharing sharing : {os::Sharing::shared, os::Sharing::copied}) {
+      if (const std::byte* address = os::map(file_->descriptor(), size, sharing, error)) {
+        bytes_ = {address, size};
+        return;
+      }
+      const bool cannot_map = error == ENODEV || error == EINVAL || error == EACCES || error == EPERM ||
+                              error == ENOTSUP || error == ENOSYS;
+      if (!cannot_map) fail(ErrorCode::file, file_->name(), ": cannot map: ", os::text_of(error));
+    }
+    copy_.resize(size);
+    file_->read_all(0, copy_, "its file system cannot map it, so it is read");
+    bytes_ = copy_;
+  }
+
+  /// The pages that hold the range; only those that lie in it whole if `inside`.
+  int advise(std::uint64_t offset, std::uint64_t size, os::Advice advice, bool inside) const {
+    if (!is_mapped()) return 0;
+    const std::uint64_t page = os::page_size();
+    const std::uint64_t begin = (inside ? offset + page - 1 : offset) / page * page;
+    const std::uint64_t end = inside ? (offset + size) / page * page : offset + size;
+    if (begin >= end) return 0;
+    return os::advise(bytes_.data() + begin, static_cast<std::size_t>(end - begin), advice);
+  }
+
+  std::shared_ptr<const File> file_;
+  std::span<const std::byte> bytes_;
+  AlignedVector<std::byte> copy_;  // where the file cannot be mapped
+};
+
+}  // namespace PLE_ABI
+}  // namespace ple
