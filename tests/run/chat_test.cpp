@@ -134,4 +134,38 @@ TEST_CASE("a GGUF file of the shipped model, with its tokenizer and template, te
   CHECK(say(other, question) == story);
 }
 
+TEST_CASE("without a chat template a model with Per-Layer Embeddings is asked without an empty thought channel") {
+  const auto checkpoint = Checkpoint::open(folder);
+  const auto model = Gemma4<Any, Simd>::load(checkpoint);
+  ple::testing::TemporaryFolder bare;
+  for (const char* const name : {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"})
+    std::filesystem::copy_file(folder / name, bare / name);
+  const auto without = Checkpoint::open(bare / ".");
+  REQUIRE(!without.chat_template());
+  Chat chat(model, checkpoint, greedy()), other(model, without, greedy());
+  const std::string story = say(chat, question);
+  CHECK(say(other, question) == story);
+
+  // A format that the program gives takes the place of the template's.
+  ChatOptions options = greedy();
+  options.format = ChatFormat{.turn_begin = "<eos>"};
+  Chat changed(model, checkpoint, options);
+  CHECK(say(changed, question) != story);
+  CHECK(changed.session().tokens()[1] == chat.tokenizer().token_to_id("<eos>"));
+}
+
+TEST_CASE("a model that is asked to think has to know how") {
+  const auto checkpoint = Checkpoint::open(folder);
+  const auto model = Gemma4<Any, Simd>::load(checkpoint);
+  ChatOptions options = greedy();
+  options.thinking = true;
+  try {
+    Chat chat(model, checkpoint, options);
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::not_supported);
+    CHECK(std::string(error.what()).find("no thinking") != std::string::npos);
+  }
+}
+
 }  // namespace ple::chat_test

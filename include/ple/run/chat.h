@@ -16,6 +16,7 @@
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
+#include "ple/model/parameter.h"
 #include "ple/run/generation.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
@@ -31,6 +32,7 @@ struct ChatOptions {
   std::string system = {};                       ///< what the model is told before the first turn
   bool thinking = false;                         ///< let the model think before it answers
   bool show_thinking = false;                    ///< the answer's text includes the thoughts
+  std::optional<ChatFormat> format = {};         ///< nothing: what the checkpoint's template writes
   std::optional<SamplingOptions> sampling = {};  ///< nothing: what the checkpoint recommends
   std::size_t max_tokens = 0;                    ///< of one answer; 0: until the context is full
   SessionOptions session = {};
@@ -43,20 +45,25 @@ class Chat {
   Chat& operator=(const Chat&) = delete;
 
   /// `checkpoint`: an HfFolder, or a Checkpoint (with ple/text/open_tokenizer.h). Errors: those of Tokenizer::open and
-  /// Session; ErrorCode::not_supported for a chat template of another family, and for a model that shall think but does
-  /// not know how.
+  /// Session and chat_format(); ErrorCode::not_supported for a model that shall think but does not know how.
   template <class Checkpoint>
   Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
       : options_(std::move(options)), tokenizer_(open_tokenizer(checkpoint)), session_(model, options_.session) {
-    if (const auto text = checkpoint.chat_template()) format_ = ChatFormat::from_template(*text);
-    format_.thinking = options_.thinking;
-    if (format_.thinking && !format_.thoughts)
+    format_ = options_.format ? *options_.format
+                              : chat_format(tokenizer_, checkpoint.chat_template(),
+                                            /*is_large=*/!checkpoint.has(Parameter::ple_table));
+    format_.thinking |= options_.thinking;
+    if (format_.thinking && !format_.can_think)
       fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
-    generation_options_.sampling = options_.sampling.value_or(checkpoint.recommended_sampling());
+    // What the files recommend is read only if it is asked for.
+    generation_options_.sampling = options_.sampling ? *options_.sampling : checkpoint.recommended_sampling();
     generation_options_.max_tokens = options_.max_tokens;
     generation_options_.stop_tokens = checkpoint.stop_tokens();
-    if (const auto turn_end = tokenizer_.token_to_id(format_.turn_end))
-      generation_options_.stop_tokens.push_back(*turn_end);
+    // A model's turn ends with these, whatever its files say: 50 is where it waits for what a tool answers.
+    for (const std::string_view name :
+         {std::string_view("<eos>"), std::string_view(format_.turn_end), std::string_view("<|tool_response>")}) {
+      if (const auto token = tokenizer_.token_to_id(name)) generation_options_.stop_tokens.push_back(*token);
+    }
     thought_begin_ = tokenizer_.token_to_id("<|channel>");
     thought_end_ = tokenizer_.token_to_id("<channel|>");
   }

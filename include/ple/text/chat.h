@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // The chat formats of Gemma 4 and Gemma 3n: what the checkpoints' chat_template.jinja renders for system, user and
-// model turns of text.
+// model turns of text. The template itself says which format it is; it does not render conversations, since what a
+// user writes could then open a turn.
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/json.h"
 #include "ple/core/token.h"
+#include "ple/text/jinja.h"
 #include "ple/text/tokenizer.h"
 #include "ple/text/utf8.h"
 
@@ -36,35 +42,50 @@ inline std::string strip_thinking(std::string_view text);
 
 /// How a conversation becomes text. The model's messages are those the reference calls `assistant`.
 struct ChatFormat {
-  bool thinking = false;              ///< ask the model to think in a thought channel before it answers
-  bool empty_thought_channel = true;  ///< when it shall not, open its turn with an empty thought channel
-  bool thoughts = true;               ///< false: the model has no thought channel
-  bool system_turn = true;            ///< false: what the system says begins the first user turn
-  std::string bos = "<bos>";          ///< how the text begins
+  bool thinking = false;               ///< ask the model to think in a thought channel before it answers
+  bool empty_thought_channel = false;  ///< when it shall not, open its turn with an empty thought channel: what the
+                                       ///< large models need, and what makes the answers of E2B and E4B fall apart
+  bool thoughts = true;                ///< take the thoughts out of the model's earlier messages
+  bool can_think = true;               ///< false: `thinking` is refused
+  bool system_turn = true;             ///< false: what the system says begins the first user turn
+  std::string bos = "<bos>";           ///< how the text begins
   std::string turn_begin = "<|turn>", turn_end = "<turn|>";
 
   /// Gemma 3n's, which is that of Gemma 2 and 3: turns of user and model by turns.
   static ChatFormat gemma3n() {
-    return {.empty_thought_channel = false,
-            .thoughts = false,
+    return {.thoughts = false,
+            .can_think = false,
             .system_turn = false,
             .turn_begin = "<start_of_turn>",
             .turn_end = "<end_of_turn>"};
   }
 
-  /// Reads from a checkpoint's own template which format it is, and whether Gemma 4's appends the empty thought
-  /// channel. Throws not_supported if the template has neither's turns.
+  /// The format of a checkpoint's own template, which renders a short conversation to tell it: with and without the
+  /// model's turn opened, with and without thinking, and with an earlier thought. Errors: those of JinjaTemplate;
+  /// ErrorCode::not_supported for a template that writes something else than Gemma 4's or Gemma 3n's.
   static ChatFormat from_template(std::string_view jinja) {
-    const auto has = [jinja](std::string_view text) { return jinja.find(text) != std::string_view::npos; };
-    if (has("<start_of_turn>") && has("<end_of_turn>")) return gemma3n();
-    if (!has("<|turn>") || !has("<turn|>")) {
-      fail(ErrorCode::not_supported,
-           "the chat template has neither '<|turn>' and '<turn|>' nor '<start_of_turn>' and '<end_of_turn>': it is "
-           "not one of Gemma 4 or Gemma 3n");
-    }
-    // The line break is written as an escape in a Jinja string, or as it is.
+    const JinjaTemplate written(jinja);
+    const std::vector<Message> user = {{Role::user, "Hello"}};
+    const std::vector<Message> history = {user[0], {Role::model, "<|channel>thought\nHm.\n<channel|>Hi"}};
     ChatFormat format;
-    format.empty_thought_channel = has("<|channel>thought\\n<channel|>") || has("<|channel>thought\n<channel|>");
+    const std::string turn = format.rendered_by(written, user, false);
+    if (turn == gemma3n().render(user, false)) {
+      format = gemma3n();
+    } else if (turn != format.render(user, false)) {
+      other_template("a user's turn", turn, format.render(user, false));
+    }
+    const std::string prompt = format.rendered_by(written, user, true);
+    const std::string without_channel = format.render(user);
+    format.empty_thought_channel = format.system_turn && prompt != without_channel;
+    if (prompt != format.render(user)) other_template("the opening of the model's turn", prompt, without_channel);
+    if (!format.system_turn) return format;
+    const std::string answered = format.rendered_by(written, history, false);
+    format.thoughts = answered == format.render(history, false);
+    if (!format.thoughts && answered != format.render(history, false))
+      other_template("an answer with a thought", answered, format.render(history, false));
+    format.thinking = true;
+    format.can_think = format.rendered_by(written, user, true) == format.render(user);
+    format.thinking = false;
     return format;
   }
 
@@ -79,7 +100,7 @@ struct ChatFormat {
   /// The same in segments, so that only the format's own special tokens become tokens.
   std::vector<ChatSegment> segments(std::span<const Message> messages, bool add_generation_prompt = true) const {
     if (messages.empty()) fail(ErrorCode::argument, "a chat of 0 messages, expected at least 1");
-    if (thinking && !thoughts) fail(ErrorCode::not_supported, "this chat format has no thinking");
+    if (thinking && !can_think) fail(ErrorCode::not_supported, "this chat format has no thinking");
     Writer out;
     out.special(bos);
     const bool has_system = messages[0].role == Role::system;
@@ -132,12 +153,7 @@ struct ChatFormat {
   }
 
   /// Without the whitespace at both ends that Python's str.strip() takes away.
-  static std::string_view trim(std::string_view text) {
-    const auto is_space = [](char32_t c) { return is_whitespace(c) || (c >= 0x1C && c <= 0x1F); };
-    text.remove_prefix(space_prefix(text, is_space));
-    text.remove_suffix(space_suffix(text, is_space));
-    return text;
-  }
+  static std::string_view trim(std::string_view text) { return detail::strip_left(detail::strip_right(text)); }
 
  private:
   struct Writer {
@@ -154,6 +170,34 @@ struct ChatFormat {
       return *this;
     }
   };
+
+  /// What the template makes of a conversation, called as transformers calls it. One that leaves <bos> to the tokenizer
+  /// is told from others nowhere: the models want it.
+  std::string rendered_by(const JinjaTemplate& written, std::span<const Message> messages, bool prompt) const {
+    Json list = Json::array();
+    for (const Message& message : messages) {
+      const char* const role = message.role == Role::system ? "system"
+                               : message.role == Role::user ? "user"
+                                                            : "assistant";
+      Json& turn = list.push_back(Json::object());
+      turn.add("role", Json(std::string(role)));
+      turn.add("content", Json(message.content));
+    }
+    Json variables = Json::object();
+    variables.add("messages", std::move(list));
+    for (const char* const name : {"bos", "eos", "unk", "pad"})
+      variables.add(std::string(name) + "_token", Json("<" + std::string(name) + ">"));
+    variables.add("add_generation_prompt", Json(prompt));
+    variables.add("enable_thinking", Json(thinking));
+    for (const char* const name : {"tools", "documents"}) variables.add(name, Json());
+    std::string text = written.render(variables);
+    return text.starts_with(bos) ? text : bos + text;
+  }
+
+  [[noreturn]] static void other_template(const char* what, std::string_view found, std::string_view expected) {
+    fail(ErrorCode::not_supported, "the chat template writes ", what, " as '", found.substr(0, 200), "', expected '",
+         expected, "'");
+  }
 
   void open_model_turn(Writer& out) const {
     out.special(turn_begin).text("model\n");
@@ -172,6 +216,32 @@ inline std::string strip_thinking(std::string_view text) {
     if (end == std::string_view::npos) return std::string(ChatFormat::trim(kept));
     text.remove_prefix(end + close.size());
   }
+}
+
+/// The format of a model: that of its template if it has one, else that of the family whose turns its tokenizer knows,
+/// with the empty thought channel if `is_large`, which are the models without Per-Layer Embeddings. Errors: those of
+/// ChatFormat::from_template; ErrorCode::missing if the tokenizer has no tokens for the turns.
+inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<std::string>& jinja, bool is_large) {
+  const auto missing = [&](const ChatFormat& format) -> std::string {
+    std::vector<std::string> needed = {format.turn_begin, format.turn_end};
+    if (format.empty_thought_channel) needed.insert(needed.end(), {"<|channel>", "<channel|>"});
+    for (const std::string& token : needed) {
+      if (!tokenizer.token_to_id(token)) return token;
+    }
+    return {};
+  };
+  if (jinja) {
+    ChatFormat format = ChatFormat::from_template(*jinja);
+    const std::string token = missing(format);
+    if (!token.empty())
+      fail(ErrorCode::missing, "the chat template writes '", token, "', for which the tokenizer has no token");
+    return format;
+  }
+  const ChatFormat gemma4{.empty_thought_channel = is_large}, gemma3n = ChatFormat::gemma3n();
+  if (missing(gemma4).empty()) return gemma4;
+  if (missing(gemma3n).empty()) return gemma3n;
+  fail(ErrorCode::missing,
+       "there is no chat template, and the tokenizer has tokens neither for Gemma 4's turns nor for Gemma 3n's");
 }
 
 /// The tokens of a chat in which only the format's own special tokens are tokens: whatever the messages spell stays

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// The values of a Jinja template, and what it may cost to compute them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/core/json.h"
+#include "ple/text/jinja_parser.h"
+
+namespace ple {
+inline namespace PLE_ABI {
+
+namespace detail {
+
+struct JinjaItems;
+
+/// A value as Python has it. Text and items belong to the heap, so that a value is a few words.
+struct JinjaValue {
+  enum class Kind : std::uint8_t { undefined, none, boolean, integer, string, list, mapping, record, macro, function };
+  Kind kind = Kind::undefined;
+  std::int64_t number = 0;      // an integer, or a boolean's 0 or 1
+  std::string_view text;        // a string; the name of a function, or of what is undefined
+  JinjaItems* items = nullptr;  // of a list, a mapping, or a record: a namespace, or `loop`
+  const JinjaNode* macro = nullptr;
+
+  bool is(Kind k) const { return kind == k; }
+  bool is_number() const { return kind == Kind::integer || kind == Kind::boolean; }
+  bool is_true() const;
+
+  static JinjaValue none() { return {Kind::none, 0, {}, nullptr, nullptr}; }
+  static JinjaValue boolean(bool value) { return {Kind::boolean, value, {}, nullptr, nullptr}; }
+  static JinjaValue integer(std::int64_t value) { return {Kind::integer, value, {}, nullptr, nullptr}; }
+  static JinjaValue string(std::string_view text) { return {Kind::string, 0, text, nullptr, nullptr}; }
+  static JinjaValue undefined(std::string_view name) { return {Kind::undefined, 0, name, nullptr, nullptr}; }
+  static JinjaValue function(std::string_view name) { return {Kind::function, 0, name, nullptr, nullptr}; }
+  static JinjaValue of(Kind kind, JinjaItems& items) { return {kind, 0, {}, &items, nullptr}; }
+};
+
+struct JinjaItems {
+  std::vector<JinjaValue> values;
+  std::vector<std::string_view> keys;  // one for each value, but in a list
+
+  const JinjaValue* find(std::string_view key) const {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (keys[i] == key) return &values[i];
+    }
+    return nullptr;
+  }
+  void put(std::string_view key, const JinjaValue& value) {
+    if (const JinjaValue* old = find(key)) {
+      values[static_cast<std::size_t>(old - values.data())] = value;
+    } else {
+      keys.push_back(key);
+      values.push_back(value);
+    }
+  }
+};
+
+inline bool JinjaValue::is_true() const {
+  switch (kind) {
+    case Kind::undefined:
+    case Kind::none: return false;
+    case Kind::boolean:
+    case Kind::integer: return number != 0;
+    case Kind::string: return !text.empty();
+    case Kind::list:
+    case Kind::mapping: return !items->values.empty();
+    case Kind::record:
+    case Kind::macro:
+    case Kind::function: break;
+  }
+  return true;
+}
+
+/// Arguments of a call, those with a keyword too.
+struct JinjaArguments {
+  std::vector<JinjaValue> values;
+  std::vector<std::string_view> keywords;  // one for each value, empty where there is none
+
+  /// The argument at a place, or with a keyword.
+  const JinjaValue* find(std::size_t place, std::string_view keyword) const {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (keywords[i].empty() ? i == place : keywords[i] == keyword) return &values[i];
+    }
+    return nullptr;
+  }
+};
+
+/// Owns what a rendering makes, and counts what it costs: every step and every byte.
+class JinjaHeap {
+ public:
+  explicit JinjaHeap(const JinjaSource& source) : source_(source) {}
+  JinjaHeap(const JinjaHeap&) = delete;
+  JinjaHeap& operator=(const JinjaHeap&) = delete;
+
+  /// Where in the source the work is, for messages.
+  std::size_t at = 0;
+
+  [[noreturn]] void wrong(std::string_view what) const { source_.wrong(ErrorCode::malformed, at, what); }
+  [[noreturn]] void not_supported(std::string_view what) const {
+    source_.wrong(ErrorCode::not_supported, at, std::string(what) + " is not supported");
+  }
+
+  void charge(std::size_t cost) {
+    if (cost > left_) source_.wrong(ErrorCode::limit, at, "takes more work than a chat template should");
+    left_ -= cost;
+  }
+
+  std::string_view keep(std::string text) {
+    charge(text.size() + step);
+    strings_.push_back(std::make_unique<const std::string>(std::move(text)));
+    return *strings_.back();
+  }
+  JinjaValue string(std::string text) { return JinjaValue::string(keep(std::move(text))); }
+
+  JinjaItems& items() {
+    charge(2 * step);
+    items_.push_back(std::make_unique<JinjaItems>());
+    return *items_.back();
+  }
+  void push(JinjaItems& items, const JinjaValue& value) {
+    charge(sizeof(JinjaValue));
+    items.values.push_back(value);
+  }
+  void put(JinjaItems& items, std::string_view key, const JinjaValue& value) {
+    charge(sizeof(JinjaValue) + items.keys.size());
+    items.put(key, value);
+  }
+
+  JinjaValue from_json(const Json& json) {
+    if (json.is_null()) return JinjaValue::none();
+    if (json.is_boolean()) return JinjaValue::boolean(json.boolean());
+    if (json.is_string()) return string(json.text());
+    if (json.is_number()) {
+      if (json.is_real() || !(json.number() > -largest && json.number() < largest)) not_supported("a number like this");
+      return JinjaValue::integer(static_cast<std::int64_t>(json.number()));
+    }
+    JinjaItems& all = items();
+    for (const Json& item : json.items()) {
+      push(all, from_json(item));
+      if (json.is_object()) all.keys.push_back(keep(item.key()));
+    }
+    return JinjaValue::of(json.is_object() ? JinjaValue::Kind::mapping : JinjaValue::Kind::list, all);
+  }
+
+  /// What prints a value.
+  std::string_view text_of(const JinjaValue& value) {
+    switch (value.kind) {
+      case JinjaValue::Kind::undefined: return {};
+      case JinjaValue::Kind::none: return "None";
+      case JinjaValue::Kind::boolean: return value.number != 0 ? "True" : "False";
+      case JinjaValue::Kind::integer: return keep(std::to_string(value.number));
+      case JinjaValue::Kind::string: return value.text;
+      default: not_supported("printing what is neither text nor a number");
+    }
+  }
+
+  static constexpr std::size_t step = 32;
+  static constexpr double largest = 1LL << 31;  // of integers: what is computed from two of them fits
+
+ private:
+  const JinjaSource& source_;
+  std::size_t left_ = std::size_t{8} << 20;
+  std::vector<std::unique_ptr<const std::string>> strings_;
+  std::vector<std::unique_ptr<JinjaItems>> items_;
+};
+
+/// Strings and numbers by value, lists and mappings by what is in them, anything else by which it is.
+inline bool jinja_equal(JinjaHeap& heap, const JinjaValue& a, const JinjaValue& b, std::size_t level = 0) {
+  using Kind = JinjaValue::Kind;
+  heap.charge(JinjaHeap::step);
+  if (level > JinjaParser::deepest) heap.not_supported("comparing what is nested so deep");
+  if (a.is_number() && b.is_number()) return a.number == b.number;
+  if (a.kind != b.kind) return false;
+  if (a.is(Kind::string)) return heap.charge(a.text.size()), a.text == b.text;
+  if (a.is(Kind::undefined) || a.is(Kind::none)) return true;
+  if (!a.is(Kind::list) && !a.is(Kind::mapping)) return a.items == b.items && a.macro == b.macro && a.text == b.text;
+  if (a.items->values.size() != b.items->values.size()) return false;
+  for (std::size_t i = 0; i < a.items->values.size(); ++i) {
+    const JinjaValue* other = &b.items->values[i];
+    if (a.is(Kind::mapping)) {
+      heap.charge(b.items->keys.size());
+      other = b.items->find(a.items->keys[i]);
+    }
+    if (other == nullptr || !jinja_equal(heap, a.items->values[i], *other, level + 1)) return false;
+  }
+  return true;
+}
+
+}  // namespace detail
+
+}  // namespace PLE_ABI
+}  // namespace ple
