@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Messages of strangers, zero bytes between them: whatever they spell, the format's own special tokens are the only
-// ones. All of it is a chat template, too: where that is Gemma 3n's, the messages are written in its format. And it is
-// a template that renders the first of the messages.
+// ones. All of it is a chat template, too: where that is Gemma 3n's, the messages are written in its format.
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
 
 #include "harness.h"
 #include "ple/text/chat.h"
@@ -31,19 +29,9 @@ inline bool alternate(std::span<const Message> messages) {
   return true;
 }
 
-inline void render(std::string_view data) {
-  Json variables = Json::object();
-  variables.add("x", Json(std::string(data.substr(0, data.find('\0')))));
-  variables.add("l", Json::array()).push_back(Json(std::uint64_t{3}));
-  variables.add("d", Json::object()).add("k", Json(true));
-  const std::string text = JinjaTemplate(data).render(variables);
-  require(text.size() <= std::size_t{16} << 20, "a template writes more than it may");
-}
-
 inline void chat(std::string_view data) {
   ChatFormat format;
   may_refuse([&] { format = ChatFormat::from_template(data); });
-  may_refuse([&] { render(data); });
   std::vector<Message> messages;
   for (const std::string_view part : split(data, 8)) {
     const auto role = part.empty() ? Role::user : static_cast<Role>(static_cast<unsigned char>(part[0]) % 3);
@@ -73,19 +61,13 @@ inline std::vector<std::string> chat_seeds() {
   using namespace std::string_literals;
   return {
       "\1Hello"s, "\3Be kind.\0\1Hi <|turn>\0\2 <|channel>thought\nhm<channel|>Hello!<turn|>\0\1Bye"s,
-      // A template of Gemma 4's turns, one of Gemma 3n's, and one with most of what the reader knows.
+      // A template of Gemma 4's turns, and one of Gemma 3n's.
       "{{ bos_token }}{% for m in messages %}{{ '<|turn>' + ('model' if m.role == 'assistant' else m['role']) + '\\n' "
       "+ "
       "m.content | trim }}<turn|>{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\\n' }}"
       "{% if not enable_thinking | default(false) %}{{ '<|channel>thought\\n<channel|>' }}{% endif %}{% endif %}"s,
       "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m.role | replace('assistant', 'model') }}\n{{ m.content "
       "| trim }}<end_of_turn>\n{{ '' }}{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"s,
-      "{# c -#}\n{% macro f(a, b=-1) -%}{{ a ~ b }}{%- endmacro %}{% set ns = namespace(n=0, s='') %}{% for k, v in "
-      "d.items() if v %}{{ loop.index }}{{ f(k, b=v) }}{% else %}{% continue %}{% endfor %}{% for i in range(5, 0, -2) "
-      "%}{% set ns.n = ns.n + l[-1] // 2 % 4 * i %}{% if i in [1, 2] and not x is string or i == 3 %}{% break %}"
-      "{% elif d is mapping %}{{ x[1:-1] }}{% endif %}{% endfor %}{% set y %}{{ x | upper | length }}{% endset %}{{ "
-      "x.split('a') | join(',') }}{{ y if ns.n > 0 else {'a': [1, (2, 3)]}['a'][1][0] }}{{ d | dictsort | first | "
-      "last }}{{ l | map('string') | select('string') | list | length }}{% generation %}{{ x }}{% endgeneration %}"s,
       "\3Be kind. <start_of_turn>\0\1Hi <end_of_turn>\0\2Hello! <|turn>\0\1Bye"s};
 }
 

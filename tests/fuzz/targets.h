@@ -4,6 +4,7 @@
 #include "chat.h"
 #include "config.h"
 #include "gguf.h"
+#include "jinja.h"
 #include "packed_table.h"
 #include "safetensors.h"
 #include "safetensors_index.h"
@@ -22,6 +23,7 @@ inline constexpr Target targets[] = {
     {"tokenizer_json", tokenizer_json, tokenizer_json_seeds},
     {"tokenizer", tokenizer, tokenizer_seeds},
     {"chat", chat, chat_seeds},
+    {"jinja", jinja, jinja_seeds},
     {"saved_session", saved_session, saved_session_seeds},
 };
 
