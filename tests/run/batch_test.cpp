@@ -93,7 +93,9 @@ TEST_CASE("sessions advanced together: quantised weights; Gemma 3n's sparse feed
 TEST_CASE("a batch refuses what cannot be, and changes nothing") {
   const auto model = testing::random_model<Gemma4<f32, Simd>>(testing::small_config());
   const auto other = testing::random_model<Gemma4<f32, Simd>>(testing::small_config());
+  const auto other_type = testing::random_model<Gemma4<f32, Scalar>>(testing::small_config());
   Session a(model, {.context = 8, .threads = 1}), b(model, {.context = 3, .threads = 1}), c(other, {.threads = 1});
+  Session d(other_type, {.threads = 1});
   Batch batch(model, {.sessions = 2, .threads = 1});
   const auto refused = [&](std::vector<Session*> sessions, std::vector<Token> tokens) -> std::string {
     try {
@@ -110,6 +112,7 @@ TEST_CASE("a batch refuses what cannot be, and changes nothing") {
   CHECK(refused({&a}, {1, 2}) == "Batch: 1 sessions, but 2 tokens");
   CHECK(refused({&a, &b}, {1, 2}) == "forward: 1 tokens at position 3 go past the context of 3");
   CHECK(refused({&a, &c}, {1, 2}) == "forward: the state was made by another model");
+  CHECK(refused({&a, &d}, {1, 2}) == "forward: the state was made by another model");
   CHECK(refused({&a, &a}, {1, 2}) == "forward_each: text 1 is there twice");
   CHECK(refused({&a}, {101}) == "forward: token 101, expected 0 to 100");
   CHECK(a.position() == 0);

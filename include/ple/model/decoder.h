@@ -186,7 +186,7 @@ class Decoder final : public LanguageModel {
     }
     room.positions.clear();
     for (std::size_t i = 0; i < states.size(); ++i) {
-      check_context(own(*states[i]), 1);
+      check_context(own(*states[i]), 1);  // and so each is a State
       if (std::find(states.begin(), states.begin() + static_cast<std::ptrdiff_t>(i), states[i]) !=
           states.begin() + static_cast<std::ptrdiff_t>(i)) {
         fail(ErrorCode::argument, "forward_each: text ", i, " is there twice");
@@ -194,27 +194,28 @@ class Decoder final : public LanguageModel {
       room.positions.push_back(states[i]->position);
     }
     if (tokens.empty()) return;
+    const auto state_of = [&](std::size_t i) -> State& { return static_cast<State&>(*states[i]); };
     room.rows.ids.clear();
     for (std::size_t i = 0; i < states.size(); ++i) {
-      table.select_more(own(*states[i]).with_history(tokens.subspan(i, 1)), 1, config.token_of_no_text(), room.rows);
+      table.select_more(state_of(i).with_history(tokens.subspan(i, 1)), 1, config.token_of_no_text(), room.rows);
     }
     room.workspace.start(room.positions);
     const auto places = [&](std::size_t layer, std::size_t row) {
       room.texts_caches.clear();
-      for (ModelState* state : states.subspan(row)) room.texts_caches.push_back(&own(*state).caches[layer]);
+      for (std::size_t i = row; i < states.size(); ++i) room.texts_caches.push_back(&state_of(i).caches[layer]);
       return Places(std::span(room.positions).subspan(row), room.texts_caches);
     };
     compute(room, threads, tokens, logits, {}, places, NoObserver{});
     for (std::size_t i = 0; i < states.size(); ++i) {
       ++states[i]->position;
-      own(*states[i]).remember(tokens.subspan(i, 1));
+      state_of(i).remember(tokens.subspan(i, 1));
     }
   }
 
   void will_read(ModelState& model_state, std::span<const Token> tokens) const override {
-    auto* state = dynamic_cast<State*>(&model_state);
-    if (state == nullptr || state->model != this || !has_ple()) return;
-    tokens = tokens.first(std::min(tokens.size(), state->ahead));
+    State* state = if_own(model_state);
+    if (state == nullptr || !has_ple()) return;
+    tokens = tokens.first((std::min)(tokens.size(), state->ahead));
     for (const Token token : tokens) {
       if (token != soft_token && (token < 0 || static_cast<std::size_t>(token) >= config.token_limit())) return;
       if (table.vocabulary() && token != soft_token && !table.vocabulary()->row(token)) return;
@@ -240,10 +241,16 @@ class Decoder final : public LanguageModel {
   /// Where the rows of a pass from `row` on stand, in a layer.
   using PlacesOf = FunctionRef<Places(std::size_t layer, std::size_t row)>;
 
+  /// The state as what it is; null if this model did not make it.
+  State* if_own(ModelState& model_state) const {
+    if (model_state.type != &State::type_of_state) return nullptr;
+    auto& state = static_cast<State&>(model_state);
+    return state.model == this ? &state : nullptr;
+  }
   State& own(ModelState& model_state) const {
-    auto* own = dynamic_cast<State*>(&model_state);
-    if (own == nullptr || own->model != this) fail(ErrorCode::argument, "forward: the state was made by another model");
-    return *own;
+    State* state = if_own(model_state);
+    if (state == nullptr) fail(ErrorCode::argument, "forward: the state was made by another model");
+    return *state;
   }
 
   static void check_context(const State& state, std::size_t tokens) {

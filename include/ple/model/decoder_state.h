@@ -40,6 +40,7 @@ class ExecutorWithScratch final : public Executor {
 template <class Model>
 struct DecoderState final : ModelState {
   using Layer = typename Model::Layer;
+  static constexpr char type_of_state = 0;
 
   const Model* model;
   std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
@@ -56,7 +57,7 @@ struct DecoderState final : ModelState {
 
   /// The longest rows of the model's matrices of integer types, and of bf16; 0: it has none.
   DecoderState(const Model& m, const StateOptions& o, std::size_t widest_integer_row, std::size_t widest_bf16_row)
-      : ModelState(o), model(&m), workspace(m.config, o) {
+      : ModelState(o, &type_of_state), model(&m), workspace(m.config, o) {
     const auto& c = m.config;
     std::size_t cache_bytes = 0;
     for (std::size_t l = 0; l < c.num_layers(); ++l) cache_bytes += Layer::cache_bytes(c, l, o) + alignment;
@@ -99,7 +100,7 @@ struct DecoderState final : ModelState {
     if (history == 0) return;
     text.assign(recent.begin(), recent.end());
     text.insert(text.end(), tokens.begin(), tokens.end());
-    recent.assign(text.end() - static_cast<std::ptrdiff_t>(std::min(history, text.size())), text.end());
+    recent.assign(text.end() - static_cast<std::ptrdiff_t>((std::min)(history, text.size())), text.end());
   }
   std::size_t kv_cache_bytes() const override {
     std::size_t bytes = 0;
@@ -108,7 +109,7 @@ struct DecoderState final : ModelState {
   }
   void resume(std::span<const Token> tokens) override {
     position = tokens.size();
-    const auto last = tokens.last(std::min(model->table.history(), tokens.size()));
+    const auto last = tokens.last((std::min)(model->table.history(), tokens.size()));
     recent.assign(last.begin(), last.end());
   }
   void for_each_cached(const std::function<void(std::span<std::byte>)>& f) override {

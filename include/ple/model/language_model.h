@@ -31,9 +31,10 @@ struct StateOptions {
 /// What a model remembers of one text: K and V, the position, and room to compute in.
 struct ModelState {
   StateOptions options;
-  std::size_t position = 0;  ///< of the next token; setting it to 0 forgets the text
+  std::size_t position = 0;    ///< of the next token; setting it to 0 forgets the text
+  const void* type = nullptr;  ///< the same address in all states of one type: how a model knows its own without RTTI
   ModelState() = default;
-  explicit ModelState(const StateOptions& o) : options(o) {}
+  explicit ModelState(const StateOptions& o, const void* type_of_state = nullptr) : options(o), type(type_of_state) {}
   virtual ~ModelState() = default;
   virtual std::size_t kv_cache_bytes() const = 0;
 
