@@ -8,13 +8,23 @@
     "include <ple/dispatch.h> before <ple/ple.h> and before Highway: a target must be chosen before vectors are defined"
 #endif
 
-// What Highway compiles again per target is ple's own file, never the user's, unless the user drives foreach_target.h.
-// Elsewhere than on x86 there is one target to choose from.
+// What Highway compiles again per target is ple's own file, never the user's, unless the user drives foreach_target.h:
+// for the targets that are chosen from below, and the compiler's own. Elsewhere than on x86 there is one target.
+#include "ple/core/config.h"
 #include "ple/simd/targets.h"
-#if !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && (defined(__x86_64__) || defined(__i386__) || defined(_M_X64))
+#if !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && defined(__x86_64__)
+#include "hwy/detect_targets.h"
+#pragma push_macro("HWY_DISABLED_TARGETS")
+#pragma push_macro("HWY_TARGET_INCLUDE")
+#if (HWY_DISABLED_TARGETS) == 0
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS ~(HWY_AVX3 | HWY_AVX2 | HWY_SSE4 | HWY_BASELINE_TARGETS)
+#endif
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ple/simd/kernels-inl.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
+#pragma pop_macro("HWY_DISABLED_TARGETS")
+#pragma pop_macro("HWY_TARGET_INCLUDE")
 #endif
 
 #include <cstddef>
@@ -34,9 +44,17 @@ inline bool cpu_has_sse4() {
   return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2") &&
          __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("aes");
 }
+inline bool cpu_has_f16c() {  // which clang before 19 cannot be asked for
+  static const bool has = [] {
+    unsigned a = 1, b = 0, c = 0, d = 0;
+    asm("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return (c >> 29 & 1) != 0;
+  }();
+  return has;
+}
 inline bool cpu_has_avx2() {
   return cpu_has_sse4() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && cpu_has_f16c();
 }
 inline bool cpu_has_avx3() {
   return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&

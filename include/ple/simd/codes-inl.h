@@ -44,7 +44,7 @@ struct Codes {
 
   /// Calls f with the planes of a format, a constant.
   template <class F>
-  static HWY_INLINE void with_planes(const IntegerFormat& format, const F& f) {
+  static PLE_INLINE void with_planes(const IntegerFormat& format, const F& f) {
     switch (format.bits) {
       case 8: return f(Constant<Planes{8, 0, 32}>());
       case 6: return f(Constant<Planes{4, 2, 16}>());
@@ -73,7 +73,7 @@ struct Codes {
 
   /// Four q of rows v N to v N + N - 1, as integers [row, 4].
   template <Planes p, std::size_t q>
-  static HWY_INLINE V8 integers(const std::uint8_t* codes, std::size_t v) {
+  static PLE_INLINE V8 integers(const std::uint8_t* codes, std::size_t v) {
     const V8 low = plane<p.low, p.sub_block, q, 0>(codes, v);
     if constexpr (p.low == 8) return Dot::is_signed ? hn::Xor(low, hn::Set(D8(), 128)) : low;
     if constexpr (p.table) {
@@ -92,14 +92,14 @@ struct Codes {
 
   /// f(integers, q) for every four of a sub-block.
   template <Planes p, std::size_t q = 0, class F>
-  static HWY_INLINE void each_four(const std::uint8_t* codes, std::size_t v, F&& f) {
+  static PLE_INLINE void each_four(const std::uint8_t* codes, std::size_t v, F&& f) {
     f(integers<p, q>(codes, v), q);
     if constexpr (4 * q + 4 < p.sub_block) each_four<p, q + 1>(codes, v, f);
   }
 
   /// dots plus four weights times four values in each lane; `is_small`: the weights are from 0 to 63.
   template <bool is_small>
-  static HWY_INLINE VI multiply_add(VI dots, V8 weights, hn::Vec<hn::Repartition<std::int8_t, DI>> values) {
+  static PLE_INLINE VI multiply_add(VI dots, V8 weights, hn::Vec<hn::Repartition<std::int8_t, DI>> values) {
     if constexpr (is_small && requires { Dot::small_quads(dots, weights, values); }) {
       return Dot::small_quads(dots, weights, values);
     } else {
@@ -108,11 +108,11 @@ struct Codes {
   }
 
  private:
-  static HWY_INLINE V8 masked(V8 v, int bits) { return hn::And(v, hn::Set(D8(), static_cast<std::uint8_t>(bits))); }
+  static PLE_INLINE V8 masked(V8 v, int bits) { return hn::And(v, hn::Set(D8(), static_cast<std::uint8_t>(bits))); }
 
   /// Bits [from, from + bits) of every byte, moved to bit `to`.
   template <int from, int bits, int to>
-  static HWY_INLINE V8 moved(V8 v) {
+  static PLE_INLINE V8 moved(V8 v) {
     const hn::Repartition<std::uint16_t, D8> d16;  // what crosses from one byte to its neighbour is masked away
     constexpr int mask = ((1 << bits) - 1) << to;
     if constexpr (from == to) return masked(v, mask);
@@ -121,7 +121,7 @@ struct Codes {
   }
 
   template <int bits, std::size_t sub_block, std::size_t q, int to>
-  static HWY_INLINE V8 plane(const std::uint8_t* lines, std::size_t v) {
+  static PLE_INLINE V8 plane(const std::uint8_t* lines, std::size_t v) {
     constexpr std::size_t count = sub_block / 4 * static_cast<std::size_t>(bits) / 8;
     if constexpr (bits == 8) {
       return hn::LoadU(D8(), lines + 64 * q + 4 * N * v);
@@ -145,6 +145,6 @@ struct Codes {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif
 #endif  // PLE_SIMD_CODES_INL_H_

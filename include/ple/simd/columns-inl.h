@@ -27,7 +27,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 class ColumnProduct {
  public:
   /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows; `first` is a multiple of ColumnLayout::group.
-  static HWY_INLINE void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows,
+  static PLE_INLINE void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows,
                                           const QuantizedRows& x, std::size_t t, float* y) {
     std::fill_n(y, rows, 0.0f);
     HWY_ALIGN float end[group] = {};  // the last rows, where they are no whole group
@@ -55,7 +55,7 @@ class ColumnProduct {
   using VI = hn::Vec<DI>;
   static constexpr std::size_t N = hn::MaxLanes(DF()), group = ColumnLayout::group;
 
-  static HWY_INLINE void prefetch(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row) {
+  static PLE_INLINE void prefetch(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row) {
     const std::size_t code_bytes = layout.halves ? 2 * alignment : alignment;  // rows in a cache line
     const std::size_t size = whole_number_size(*layout.format);
     for (std::size_t i = 0; i < group * size; i += alignment) {
@@ -66,7 +66,7 @@ class ColumnProduct {
   }
 
   /// y += what a sub-block adds to the rows of a group
-  static HWY_INLINE void add(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, float* y) {
+  static PLE_INLINE void add(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, float* y) {
     for (std::size_t v = 0; v < group / 2; v += N) {
       VF low = hn::Set(DF(), active.offset), high = low;
       if (layout.halves) {
@@ -88,7 +88,7 @@ class ColumnProduct {
     }
   }
 
-  static HWY_INLINE void add_sum(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, VF dots,
+  static PLE_INLINE void add_sum(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, VF dots,
                                  float* y) {
     const DF d;
     VF sum = hn::LoadU(d, y);
@@ -99,9 +99,9 @@ class ColumnProduct {
     hn::StoreU(sum, d, y);
   }
 
-  static HWY_INLINE VI widen(const std::uint8_t* codes) { return hn::PromoteTo(DI(), hn::LoadU(D8(), codes)); }
+  static PLE_INLINE VI widen(const std::uint8_t* codes) { return hn::PromoteTo(DI(), hn::LoadU(D8(), codes)); }
 
-  static HWY_INLINE VF numbers(const ColumnLayout& layout, const std::byte* all, std::size_t at) {
+  static PLE_INLINE VF numbers(const ColumnLayout& layout, const std::byte* all, std::size_t at) {
     return load_numbers(DF(), layout.format->has_super, all, at);
   }
 };
@@ -109,5 +109,5 @@ class ColumnProduct {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_COLUMNS_INL_H_

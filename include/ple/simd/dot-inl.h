@@ -35,12 +35,12 @@ struct BestDot {
   static bool runs_here() { return __builtin_cpu_supports("avx512vnni"); }
   static constexpr bool is_signed = false;
   template <class VI, class VU8, class VI8>
-  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+  static PLE_INLINE VI quads(VI sum, VU8 w, VI8 x) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
     return sum;
   }
   template <class VI, class VU8>
-  static HWY_INLINE VI quads_of(VI sum, VU8 w, const std::int8_t* x) {
+  static PLE_INLINE VI quads_of(VI sum, VU8 w, const std::int8_t* x) {
     static_assert(sizeof sum.raw == 64);
     asm("vpdpbusd %2%{1to16%}, %1, %0"
         : "+v"(sum.raw)
@@ -56,7 +56,7 @@ struct BestDot {
   static constexpr bool runs_here() { return true; }
   static constexpr bool is_signed = true;
   template <class VI, class VU8, class VI8>
-  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+  static PLE_INLINE VI quads(VI sum, VU8 w, VI8 x) {
     const hn::DFromV<VI> di;
 #if HWY_TARGET == HWY_AVX2
     const auto pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.raw), _mm256_sign_epi8(x.raw, w.raw));
@@ -67,7 +67,7 @@ struct BestDot {
 #endif
   }
   template <class VI, class VU8, class VI8>
-  static HWY_INLINE VI small_quads(VI sum, VU8 w, VI8 x) {
+  static PLE_INLINE VI small_quads(VI sum, VU8 w, VI8 x) {
 #if HWY_TARGET == HWY_AVX2
     return hn::Add(sum, VI{_mm256_madd_epi16(_mm256_maddubs_epi16(w.raw, x.raw), _mm256_set1_epi16(1))});
 #else
@@ -83,7 +83,7 @@ struct BestDot {
   static constexpr bool runs_here() { return true; }
   static constexpr bool is_signed = true;
   template <class VI, class VU8, class VI8>
-  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+  static PLE_INLINE VI quads(VI sum, VU8 w, VI8 x) {
     const int8x16_t ws = vreinterpretq_s8_u8(w.raw);
 #if defined(__ARM_FEATURE_DOTPROD)
     sum.raw = vdotq_s32(sum.raw, ws, x.raw);
@@ -102,7 +102,7 @@ struct BestDot {
   static constexpr bool runs_here() { return true; }
   static constexpr bool is_signed = false;
   template <class VI, class VU8, class VI8>
-  static HWY_INLINE VI quads(VI sum, VU8 w, VI8 x) {
+  static PLE_INLINE VI quads(VI sum, VU8 w, VI8 x) {
     const hn::DFromV<VI> di;
     const hn::Repartition<std::int16_t, decltype(di)> d16;
     const hn::Repartition<std::uint16_t, decltype(di)> du16;
@@ -130,23 +130,23 @@ struct PairsOfBf16 {
   static constexpr std::size_t values = 2;  // for each lane
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 && (defined(__AVX512BF16__) || HWY_TARGET != HWY_STATIC_TARGET)
   static bool runs_here() { return __builtin_cpu_supports("avx512bf16"); }
-  static HWY_INLINE V load(const bf16* p) {
+  static PLE_INLINE V load(const bf16* p) {
     return hn::BitCast(D(), hn::LoadU(hn::Repartition<std::uint16_t, D>(), &p->bits));
   }
   /// As assembly, since code compiled for AVX-512 without BF16 must hold it.
-  static HWY_INLINE V multiply_add(V w, V x, V sum) {
+  static PLE_INLINE V multiply_add(V w, V x, V sum) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
     return sum;
   }
 #else
   static constexpr bool runs_here() { return false; }
-  static HWY_INLINE V load(const bf16*) { return hn::Zero(D()); }
-  static HWY_INLINE V multiply_add(V, V, V sum) { return sum; }
+  static PLE_INLINE V load(const bf16*) { return hn::Zero(D()); }
+  static PLE_INLINE V multiply_add(V, V, V sum) { return sum; }
 #endif
 };
 
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_DOT_INL_H_

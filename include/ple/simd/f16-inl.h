@@ -21,7 +21,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 /// As many halves, given by their bits, as d has lanes.
 template <class D, class VU16>
-HWY_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
+PLE_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
 #if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2) || (HWY_ARCH_ARM_A64 && HWY_TARGET < HWY_EMU128)
   const hn::Rebind<hwy::float16_t, D> dh;
   return hn::PromoteTo(d, hn::BitCast(dh, halves));
@@ -42,7 +42,7 @@ HWY_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
 
 /// As many numbers as d has lanes, from the at-th of `all` on: f32, or f16.
 template <class D>
-HWY_INLINE hn::Vec<D> load_numbers(D d, bool are_f32, const std::byte* all, std::size_t at) {
+PLE_INLINE hn::Vec<D> load_numbers(D d, bool are_f32, const std::byte* all, std::size_t at) {
   if (are_f32) return hn::LoadU(d, reinterpret_cast<const float*>(all) + at);
   return promote_f16(d, hn::LoadU(hn::Rebind<std::uint16_t, D>(), reinterpret_cast<const std::uint16_t*>(all) + at));
 }
@@ -50,5 +50,5 @@ HWY_INLINE hn::Vec<D> load_numbers(D d, bool are_f32, const std::byte* all, std:
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_F16_INL_H_

@@ -27,15 +27,15 @@ struct FloatProducts : FloatVectors {
   struct Floats {
     static constexpr std::size_t values = 1;  // for each lane
     template <class W>
-    static HWY_INLINE V load(const W* p) {
+    static PLE_INLINE V load(const W* p) {
       return FloatVectors::load(p);
     }
-    static HWY_INLINE V multiply_add(V w, V x, V sum) { return hn::MulAdd(w, x, sum); }
+    static PLE_INLINE V multiply_add(V w, V x, V sum) { return hn::MulAdd(w, x, sum); }
   };
 
   /// y[t, r] = sum_c w[r, c] * x[t, c], in Step's arithmetic; `one_by_one`: not several rows at once.
   template <class Step, class W, class X>
-  static HWY_INLINE void multiply(bool one_by_one, const W* w, std::size_t w_stride, std::size_t rows, std::size_t cols,
+  static PLE_INLINE void multiply(bool one_by_one, const W* w, std::size_t w_stride, std::size_t rows, std::size_t cols,
                                   const X* x, std::size_t x_stride, std::size_t tokens, float* y,
                                   std::size_t y_stride) {
     const std::size_t whole = one_by_one ? 0 : rows - rows % tile_rows;
@@ -61,7 +61,7 @@ struct FloatProducts : FloatVectors {
 
   /// y[t, c] += sum_i weights[t, i] rows[i, c], over n rows
   template <class T>
-  static HWY_INLINE void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols,
+  static PLE_INLINE void weighted_sum(const T* rows, std::size_t stride, std::size_t n, std::size_t cols,
                                       const float* weights, std::size_t weights_stride, std::size_t tokens, float* y,
                                       std::size_t y_stride) {
     const D d;
@@ -93,7 +93,7 @@ struct FloatProducts : FloatVectors {
 
   /// Calls f(t, count) for tiles of `count` tokens, a constant, from token t on.
   template <class F>
-  static HWY_INLINE void for_each_tile(std::size_t tokens, const F& f) {
+  static PLE_INLINE void for_each_tile(std::size_t tokens, const F& f) {
     std::size_t t = 0;
     for (; t + tile_tokens <= tokens; t += tile_tokens) f(t, std::integral_constant<std::size_t, tile_tokens>());
     if constexpr (tile_tokens > 2) {
@@ -106,19 +106,19 @@ struct FloatProducts : FloatVectors {
   // Constructors are written out, because those that the compiler adds are not compiled for the target.
   template <std::size_t N, class = void>
   struct Vectors {
-    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
+    PLE_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
     Vectors<N - 1> rest;
   };
   template <class Dummy>
   struct Vectors<1, Dummy> {
-    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
+    PLE_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
   };
   // The sums of R rows with T tokens.
   template <std::size_t R, std::size_t T>
   struct Sums {
-    HWY_INLINE Sums() {}  // NOLINT(modernize-use-equals-default)
+    PLE_INLINE Sums() {}  // NOLINT(modernize-use-equals-default)
     Vectors<T> first;
     Sums<R - 1, T> rest;
   };
@@ -126,50 +126,50 @@ struct FloatProducts : FloatVectors {
   struct Sums<0, T> {};
 
   template <std::size_t N>
-  static HWY_INLINE void set_zero(Vectors<N>& v) {
+  static PLE_INLINE void set_zero(Vectors<N>& v) {
     v.first = hn::Zero(D());
     if constexpr (N > 1) set_zero(v.rest);
   }
   template <std::size_t R, std::size_t T>
-  static HWY_INLINE void set_zero(Sums<R, T>& sums) {
+  static PLE_INLINE void set_zero(Sums<R, T>& sums) {
     set_zero(sums.first);
     if constexpr (R > 1) set_zero(sums.rest);
   }
 
   template <class Step, std::size_t T, class X>
-  static HWY_INLINE void load_tokens(const X* x, std::size_t stride, Vectors<T>& xs) {
+  static PLE_INLINE void load_tokens(const X* x, std::size_t stride, Vectors<T>& xs) {
     xs.first = Step::load(x);
     if constexpr (T > 1) load_tokens<Step>(x + stride, stride, xs.rest);
   }
   template <class Step, std::size_t T>
-  static HWY_INLINE void multiply_add(V w, const Vectors<T>& xs, Vectors<T>& sums) {
+  static PLE_INLINE void multiply_add(V w, const Vectors<T>& xs, Vectors<T>& sums) {
     sums.first = Step::multiply_add(w, xs.first, sums.first);
     if constexpr (T > 1) multiply_add<Step>(w, xs.rest, sums.rest);
   }
   template <class Step, std::size_t R, std::size_t T, class W>
-  static HWY_INLINE void multiply_add(const W* w, std::size_t stride, const Vectors<T>& xs, Sums<R, T>& sums) {
+  static PLE_INLINE void multiply_add(const W* w, std::size_t stride, const Vectors<T>& xs, Sums<R, T>& sums) {
     multiply_add<Step>(Step::load(w), xs, sums.first);
     if constexpr (R > 1) multiply_add<Step>(w + stride, stride, xs, sums.rest);
   }
 
   template <std::size_t T>
-  static HWY_INLINE void store_tile(const Sums<1, T>& sums, float* y, std::size_t) {
+  static PLE_INLINE void store_tile(const Sums<1, T>& sums, float* y, std::size_t) {
     static_assert(T == 1);
     *y = sum_of(sums.first.first);
   }
   template <std::size_t T>
-  static HWY_INLINE void store_tile(const Sums<4, T>& sums, float* y, std::size_t stride) {
+  static PLE_INLINE void store_tile(const Sums<4, T>& sums, float* y, std::size_t stride) {
     store_rows(sums.first, sums.rest.first, sums.rest.rest.first, sums.rest.rest.rest.first, y, stride);
   }
   template <std::size_t T>
-  static HWY_INLINE void store_rows(const Vectors<T>& a, const Vectors<T>& b, const Vectors<T>& c, const Vectors<T>& d,
+  static PLE_INLINE void store_rows(const Vectors<T>& a, const Vectors<T>& b, const Vectors<T>& c, const Vectors<T>& d,
                                     float* y, std::size_t stride) {
     FloatVectors::store_sums(a.first, b.first, c.first, d.first, y);
     if constexpr (T > 1) store_rows(a.rest, b.rest, c.rest, d.rest, y + stride, stride);
   }
 
   template <class Step, std::size_t R, std::size_t T, class W, class X>
-  static HWY_INLINE void tile(const W* w, std::size_t w_stride, std::size_t cols, const X* x, std::size_t x_stride,
+  static PLE_INLINE void tile(const W* w, std::size_t w_stride, std::size_t cols, const X* x, std::size_t x_stride,
                               float* y, std::size_t y_stride, bool asks_for_next) {
     const std::size_t step = Step::values * hn::Lanes(D());
     Sums<R, T> sums;
@@ -191,7 +191,7 @@ struct FloatProducts : FloatVectors {
   /// a core busy, so that it does not look that far by itself. Only to the second cache level: the first has room for
   /// the rows and tokens of now. Nothing is read where no memory is.
   template <std::size_t R, class W>
-  static HWY_INLINE void prefetch(const W* w, std::size_t stride) {
+  static PLE_INLINE void prefetch(const W* w, std::size_t stride) {
     if constexpr (HWY_MAX_BYTES >= 32) {  // smaller vectors would ask for each cache line several times
       __builtin_prefetch(w, 0, 2);
       if constexpr (R > 1) prefetch<R - 1>(w + stride, stride);
@@ -215,7 +215,7 @@ struct FloatProducts : FloatVectors {
 
   // Sums of weighted_sum: tile_rows vectors of a row, T tokens.
   template <std::size_t T, class W>
-  static HWY_INLINE void add_tile(const W* rows, std::size_t stride, std::size_t n, const float* weights,
+  static PLE_INLINE void add_tile(const W* rows, std::size_t stride, std::size_t n, const float* weights,
                                   std::size_t weights_stride, float* y, std::size_t y_stride) {
     const std::size_t lanes = hn::Lanes(D());
     Sums<tile_rows, T> sums;
@@ -229,22 +229,22 @@ struct FloatProducts : FloatVectors {
     store_sums_as_they_are(sums, y, y_stride);
   }
   template <std::size_t T>
-  static HWY_INLINE void set_tokens(const float* x, std::size_t stride, Vectors<T>& xs) {
+  static PLE_INLINE void set_tokens(const float* x, std::size_t stride, Vectors<T>& xs) {
     xs.first = hn::Set(D(), *x);
     if constexpr (T > 1) set_tokens(x + stride, stride, xs.rest);
   }
   template <std::size_t R, std::size_t T>
-  static HWY_INLINE void load_sums(const float* y, std::size_t stride, Sums<R, T>& sums) {
+  static PLE_INLINE void load_sums(const float* y, std::size_t stride, Sums<R, T>& sums) {
     load_tokens<Floats>(y, stride, sums.first);
     if constexpr (R > 1) load_sums(y + hn::Lanes(D()), stride, sums.rest);
   }
   template <std::size_t T>
-  static HWY_INLINE void store_tokens(const Vectors<T>& xs, float* y, std::size_t stride) {
+  static PLE_INLINE void store_tokens(const Vectors<T>& xs, float* y, std::size_t stride) {
     hn::StoreU(xs.first, D(), y);
     if constexpr (T > 1) store_tokens(xs.rest, y + stride, stride);
   }
   template <std::size_t R, std::size_t T>
-  static HWY_INLINE void store_sums_as_they_are(const Sums<R, T>& sums, float* y, std::size_t stride) {
+  static PLE_INLINE void store_sums_as_they_are(const Sums<R, T>& sums, float* y, std::size_t stride) {
     store_tokens(sums.first, y, stride);
     if constexpr (R > 1) store_sums_as_they_are(sums.rest, y + hn::Lanes(D()), stride);
   }
@@ -253,5 +253,5 @@ struct FloatProducts : FloatVectors {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_FLOAT_PRODUCTS_INL_H_

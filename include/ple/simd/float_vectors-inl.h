@@ -26,14 +26,14 @@ struct FloatVectors {
   using V = hn::Vec<D>;
 
 #if HWY_MAX_BYTES == 64
-  static HWY_INLINE float sum_of(V v) {
+  static PLE_INLINE float sum_of(V v) {
     const hn::Half<D> d8;
     const hn::Half<decltype(d8)> d4;
     const auto eight = hn::Add(hn::LowerHalf(d8, v), hn::UpperHalf(d8, v));
     return hn::GetLane(sum_of_block(hn::Add(hn::LowerHalf(d4, eight), hn::UpperHalf(d4, eight))));
   }
   /// y[0], ..., y[3] = sum_of(a), ..., sum_of(d): the same additions for all four at once, in half of the time.
-  static HWY_INLINE void store_sums(V a, V b, V c, V d, float* y) {
+  static PLE_INLINE void store_sums(V a, V b, V c, V d, float* y) {
     const V ac = hn::Add(hn::ConcatLowerLower(D(), c, a), hn::ConcatUpperUpper(D(), c, a));
     const V bd = hn::Add(hn::ConcatLowerLower(D(), d, b), hn::ConcatUpperUpper(D(), d, b));
     // What is left is a block of 128 bits of each.
@@ -46,13 +46,13 @@ struct FloatVectors {
   }
   /// Of each block, in all of its lanes.
   template <class Blocks>
-  static HWY_INLINE Blocks sum_of_block(Blocks v) {
+  static PLE_INLINE Blocks sum_of_block(Blocks v) {
     const Blocks pairs = hn::Add(v, hn::Shuffle1032(v));
     return hn::Add(pairs, hn::Shuffle2301(pairs));
   }
 #else
-  static HWY_INLINE float sum_of(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
-  static HWY_INLINE void store_sums(V a, V b, V c, V d, float* y) {
+  static PLE_INLINE float sum_of(V v) { return hn::GetLane(hn::SumOfLanes(D(), v)); }
+  static PLE_INLINE void store_sums(V a, V b, V c, V d, float* y) {
     y[0] = sum_of(a);
     y[1] = sum_of(b);
     y[2] = sum_of(c);
@@ -60,25 +60,25 @@ struct FloatVectors {
   }
 #endif
 
-  static HWY_INLINE V load(const float* p) { return hn::LoadU(D(), p); }
-  static HWY_INLINE V load(const bf16* p) {
+  static PLE_INLINE V load(const float* p) { return hn::LoadU(D(), p); }
+  static PLE_INLINE V load(const bf16* p) {
     const hn::RebindToUnsigned<D> du;
     const hn::Rebind<std::uint16_t, D> dh;
     return hn::BitCast(D(), hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, &p->bits))));
   }
-  static HWY_INLINE V load(const f16* p) {
+  static PLE_INLINE V load(const f16* p) {
     return promote_f16(D(), hn::LoadU(hn::Rebind<std::uint16_t, D>(), &p->bits));
   }
 
   /// The first `count` lanes from memory, 0 in the others.
   template <class T>
-  static HWY_INLINE V load_some(const T* p, std::size_t count) {
+  static PLE_INLINE V load_some(const T* p, std::size_t count) {
     if (count == hn::Lanes(D())) return load(p);
     T values[hn::MaxLanes(D())];
     copy_and_pad(p, count, values);
     return load(values);
   }
-  static HWY_INLINE void store_some(V v, std::size_t count, float* p) {
+  static PLE_INLINE void store_some(V v, std::size_t count, float* p) {
     if (count == hn::Lanes(D())) return hn::StoreU(v, D(), p);
     float values[hn::MaxLanes(D())];
     hn::StoreU(v, D(), values);
@@ -99,5 +99,5 @@ struct FloatVectors {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_FLOAT_VECTORS_INL_H_

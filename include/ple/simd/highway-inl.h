@@ -1,29 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
-// Highway, for the targets that the kernels suit. Highway itself is included once per target: hence no #pragma once.
+// Highway, for the targets that the kernels suit, and what kernels are written with. Highway itself is included once
+// per target: hence no #pragma once. Its macros are afterwards what they would be without us; ours end with
+// simd/kernels-inl.h.
 
 #include "ple/simd/targets.h"
 
 // Highway's own checks call a function of its library, which ple does without: unoptimised programs would not link.
+// Then the macros are made what Highway makes them of the same flags.
 #if !defined(HWY_IS_DEBUG_BUILD)
 #define HWY_IS_DEBUG_BUILD 0
+#include "hwy/base.h"
+#if (!defined(__OPTIMIZE__) && !defined(NDEBUG)) || HWY_IS_ASAN || HWY_IS_HWASAN || HWY_IS_MSAN || HWY_IS_TSAN || \
+    HWY_IS_UBSAN
+#undef HWY_IS_DEBUG_BUILD
+#define HWY_IS_DEBUG_BUILD 1
+#undef HWY_DASSERT
+#define HWY_DASSERT(condition) HWY_ASSERT(condition)
 #endif
+#endif
+#include "hwy/base.h"
+#pragma push_macro("HWY_IS_DEBUG_BUILD")
+#pragma push_macro("HWY_DASSERT")
+#pragma push_macro("HWY_INLINE")
+#undef HWY_IS_DEBUG_BUILD
+#define HWY_IS_DEBUG_BUILD 0
+#undef HWY_DASSERT
+#define HWY_DASSERT(condition) static_cast<void>(0)
 
 // GCC compiles kernels with optimisation even in a program that is otherwise compiled without: who debugs one waits for
-// its own code, not for kernels that take fifty times as long. For that PLE_BEFORE_KERNELS stands where Highway has
-// HWY_BEFORE_NAMESPACE, and Highway's functions are inlined, which it does in optimised programs only.
-#include "hwy/base.h"
+// its own code, not for kernels that take fifty times as long. For that Highway's functions are inlined, as in
+// optimised programs, and kernels are written with PLE_INLINE, between PLE_BEFORE_KERNELS and PLE_AFTER_KERNELS.
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
 #undef HWY_INLINE
 #define HWY_INLINE inline __attribute__((always_inline))
+#define PLE_INLINE inline __attribute__((always_inline))
 #define PLE_BEFORE_KERNELS() \
   HWY_BEFORE_NAMESPACE();    \
-  _Pragma("GCC optimize(\"O1\")") static_assert(true, "for the semicolon")
+  _Pragma("GCC push_options") _Pragma("GCC optimize(\"O1\")") static_assert(true, "for the semicolon")
+#define PLE_AFTER_KERNELS() _Pragma("GCC pop_options") HWY_AFTER_NAMESPACE()
 #else
+#define PLE_INLINE HWY_INLINE
 #define PLE_BEFORE_KERNELS() HWY_BEFORE_NAMESPACE()
+#define PLE_AFTER_KERNELS() HWY_AFTER_NAMESPACE()
 #endif
 
 #include "hwy/cache_control.h"
+#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
+
+#pragma pop_macro("HWY_IS_DEBUG_BUILD")
+#pragma pop_macro("HWY_DASSERT")
+#pragma pop_macro("HWY_INLINE")
 
 // Of a lambda in a kernel, as HWY_ATTR: compiled for the target, and inlined whatever the flags.
 #if defined(__GNUC__)

@@ -57,7 +57,7 @@ class Integers {
   // --- numbers
 
   /// Scales (kind 0) or minimums (kind 1) of sub-block s, which lies at `p`, for rows r to r + N - 1.
-  static HWY_INLINE VF numbers(const InterleavedLayout& layout, const std::byte* tile, const std::byte* p,
+  static PLE_INLINE VF numbers(const InterleavedLayout& layout, const std::byte* tile, const std::byte* p,
                                std::size_t s, std::size_t kind, std::size_t r) {
     const DF d;
     const auto halves = [&](const std::byte* at) PLE_LAMBDA_ATTR {
@@ -75,23 +75,23 @@ class Integers {
   // written out, because those that the compiler adds are not compiled for the target.
   template <class V, std::size_t n>
   struct Vectors {
-    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
+    PLE_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
     Vectors<V, n - 1> rest;
   };
   template <class V>
   struct Vectors<V, 1> {
-    HWY_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
+    PLE_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
   };
   /// f(vector, t) for each
   template <std::size_t t = 0, class V, std::size_t n, class F>
-  static HWY_INLINE void each(Vectors<V, n>& all, F&& f) {
+  static PLE_INLINE void each(Vectors<V, n>& all, F&& f) {
     f(all.first, t);
     if constexpr (n > 1) each<t + 1>(all.rest, f);
   }
   template <std::size_t t = 0, class V, class U, std::size_t n, class F>
-  static HWY_INLINE void each(Vectors<V, n>& all, Vectors<U, n>& others, F&& f) {
+  static PLE_INLINE void each(Vectors<V, n>& all, Vectors<U, n>& others, F&& f) {
     f(all.first, others.first, t);
     if constexpr (n > 1) each<t + 1>(all.rest, others.rest, f);
   }
@@ -126,20 +126,20 @@ class Integers {
   }
 
   /// One token, from the cache of the core that made it: all lines at once, not each when its turn comes.
-  static HWY_INLINE void prefetch(const QuantizedRows& x) {
+  static PLE_INLINE void prefetch(const QuantizedRows& x) {
     for (std::size_t i = 0; i < x.memory().size(); i += alignment) hwy::Prefetch(x.memory().data() + i);
   }
 
   /// Not to the first level, as hwy::Prefetch does: there are few lines there that a core can wait for, and each would
   /// be taken for as long as memory is away.
-  static HWY_INLINE void prefetch_to_l2(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
+  static PLE_INLINE void prefetch_to_l2(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
 
   /// Whether registers hold eight tokens' sums, a sub-block's weights and what unpacking these takes.
   template <Planes p>
   static constexpr bool eight_fit = (N == rows_per_tile || HWY_ARCH_ARM_A64) &&
                                     (p.sub_block == 16 || (p.high == 0 && !p.table));
 
-  static HWY_INLINE void store(VF sums, std::size_t rows, float* y) {
+  static PLE_INLINE void store(VF sums, std::size_t rows, float* y) {
     if (rows >= N) return hn::StoreU(sums, DF(), y);
     HWY_ALIGN float part[N];
     hn::Store(sums, DF(), part);
@@ -148,7 +148,7 @@ class Integers {
 
   /// dots plus four weights of each row times the same four values; `small`: the weights are from 0 to 63.
   template <bool is_small>
-  static HWY_INLINE VI multiply_four(VI dots, V8 weights, const std::int8_t* values) {
+  static PLE_INLINE VI multiply_four(VI dots, V8 weights, const std::int8_t* values) {
     if constexpr (requires { Dot::quads_of(dots, weights, values); }) {
       return Dot::quads_of(dots, weights, values);
     } else {
@@ -161,7 +161,7 @@ class Integers {
 
   /// Tokens [first, first + T), straight from the codes: this is to run as fast as memory is read.
   template <Planes p, std::size_t T>
-  static HWY_INLINE void few_tokens(const InterleavedLayout& layout, const std::byte* tile, const QuantizedRows& x,
+  static PLE_INLINE void few_tokens(const InterleavedLayout& layout, const std::byte* tile, const QuantizedRows& x,
                                     std::size_t first, std::size_t rows, float* y, std::size_t y_stride) {
     const DF df;
     const DI di;
@@ -212,7 +212,7 @@ class Integers {
   }
 
   template <Planes p, std::size_t q = 0, std::size_t n>
-  static HWY_INLINE void unpack_fours(const std::uint8_t* codes, std::size_t v, Vectors<V8, n>& all) {
+  static PLE_INLINE void unpack_fours(const std::uint8_t* codes, std::size_t v, Vectors<V8, n>& all) {
     all.first = C::template integers<p, q>(codes, v);
     if constexpr (n > 1) unpack_fours<p, q + 1>(codes, v, all.rest);
   }
@@ -224,7 +224,7 @@ class Integers {
   };
 
   template <Planes p>
-  static HWY_INLINE Unpacked unpack(const InterleavedLayout& layout, const std::byte* tile, std::byte* memory) {
+  static PLE_INLINE Unpacked unpack(const InterleavedLayout& layout, const std::byte* tile, std::byte* memory) {
     Unpacked all{reinterpret_cast<std::uint8_t*>(memory),
                  reinterpret_cast<float*>(memory + rows_per_tile * layout.cols), nullptr};
     if (layout.format->has_minimum) all.minimums = all.scales + layout.sub_blocks * rows_per_tile;
@@ -291,6 +291,6 @@ class Integers {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif
 #endif  // PLE_SIMD_INTEGERS_INL_H_

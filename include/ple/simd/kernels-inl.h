@@ -17,7 +17,6 @@
 #include "ple/core/config.h"
 #include "ple/simd/highway-inl.h"
 
-#include "hwy/contrib/math/math-inl.h"
 #include "ple/dtype/dtype.h"
 #include "ple/simd/columns-inl.h"
 #include "ple/simd/dot-inl.h"
@@ -280,5 +279,10 @@ struct Simd : private FloatProducts {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
+
+#undef PLE_BEFORE_KERNELS
+#undef PLE_AFTER_KERNELS
+#undef PLE_INLINE
+#undef PLE_LAMBDA_ATTR
 #endif  // PLE_SIMD_KERNELS_INL_H_

@@ -82,7 +82,7 @@ class LooseProduct {
     }
   }
 
-  static HWY_INLINE VF numbers(const LooseLayout& layout, const std::byte* tile, std::size_t at) {
+  static PLE_INLINE VF numbers(const LooseLayout& layout, const std::byte* tile, std::size_t at) {
     return load_numbers(DF(), layout.format->has_super, tile, at);
   }
 };
@@ -90,6 +90,6 @@ class LooseProduct {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif
 #endif  // PLE_SIMD_LOOSE_ROWS_INL_H_

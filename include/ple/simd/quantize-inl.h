@@ -45,7 +45,7 @@ class ActivationQuantizer {
   static constexpr std::size_t N = C::N;
 
   template <std::size_t size>
-  static HWY_INLINE void quantize_blocks(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
+  static PLE_INLINE void quantize_blocks(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     const DF d;
     const hn::Rebind<std::int8_t, DI> d8;
     const IntegerFormat& format = integer_format(weights);
@@ -94,6 +94,6 @@ class ActivationQuantizer {
 }  // namespace HWY_NAMESPACE
 }  // namespace PLE_ABI
 }  // namespace ple
-HWY_AFTER_NAMESPACE();
+PLE_AFTER_KERNELS();
 #endif
 #endif  // PLE_SIMD_QUANTIZE_INL_H_

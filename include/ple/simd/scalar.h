@@ -101,7 +101,7 @@ struct Scalar : ScalarIntegers {
     for (std::size_t i = 0; i < n; ++i) {
       const float x = y[i] < gelu_lowest ? gelu_lowest : y[i];
       const float minus_2u = -1.5957691216f * (x + 0.044715f * x * x * x);
-      y[i] = x / (1.0f + std::exp(std::min(minus_2u, 88.0f)));
+      y[i] = x / (1.0f + std::exp((std::min)(minus_2u, 88.0f)));
     }
   }
   static constexpr float gelu_lowest = -15;  // from here down gelu is 0 to f32's precision
