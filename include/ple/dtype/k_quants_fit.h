@@ -52,7 +52,7 @@ struct LineSums {
 inline int clamped(float x, int least, int most) {
   // The cast truncates, so it is done where all is positive.
   const float shifted = (std::max)(0.0f, x - static_cast<float>(least) + 0.5f);
-  return least + static_cast<int>(std::min(shifted, static_cast<float>(most - least)));
+  return least + static_cast<int>((std::min)(shifted, static_cast<float>(most - least)));
 }
 
 inline float inverse_of(float x) { return x != 0 ? 1 / x : 0; }

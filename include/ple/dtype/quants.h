@@ -81,7 +81,7 @@ inline int rounded(float x, int least, int most) {
 inline unsigned truncated_sum(float x, float half, unsigned most) {
   const volatile float separate = x;  // or the compiler may fuse the product that x is with the sum
   const float sum = separate + half;
-  return sum >= 0 ? static_cast<unsigned>(std::min(sum, static_cast<float>(most))) : 0u;
+  return sum >= 0 ? static_cast<unsigned>((std::min)(sum, static_cast<float>(most))) : 0u;
 }
 
 inline float value_of_largest_magnitude(const float* values, std::size_t count) {

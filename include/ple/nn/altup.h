@@ -113,7 +113,7 @@ struct AltUpProjections {
  private:
   /// y times rms(x) / rms(y), where the latter is not taken for less than the reference does.
   static void make_as_long(const float* x, std::size_t d, float* y) {
-    B::scale(std::sqrt(mean_square(x, d)) / std::sqrt(std::max(mean_square(y, d), 1e-5f)), d, y);
+    B::scale(std::sqrt(mean_square(x, d)) / std::sqrt((std::max)(mean_square(y, d), 1e-5f)), d, y);
   }
   static float mean_square(const float* x, std::size_t d) {
     float sum = 0;

@@ -106,7 +106,7 @@ class Session {
   template <class F>
   void evaluate(std::span<const Token> tokens, F&& each) {
     check(tokens, {});
-    AlignedVector<float> all(std::min(chunk_, tokens.size()) * logits_.size());
+    AlignedVector<float> all((std::min)(chunk_, tokens.size()) * logits_.size());
     for (std::size_t done = 0; done < tokens.size();) {
       const std::size_t count = (std::min)(chunk_, tokens.size() - done);
       const Rows rows{all.data(), count, logits_.size(), logits_.size()};

@@ -106,7 +106,7 @@ class Bpe {
         return;
       }
     }
-    if (word.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+    if (word.size() > static_cast<std::size_t>((std::numeric_limits<std::int32_t>::max)())) {
       fail(ErrorCode::argument, "text of ", word.size(), " bytes without a break, expected less than 2 GiB");
     }
     split_characters(word, scratch.symbols);
