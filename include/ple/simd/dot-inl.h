@@ -57,7 +57,6 @@ struct BestDot {
   static constexpr bool is_signed = true;
   template <class VI, class VU8, class VI8>
   static PLE_INLINE VI quads(VI sum, VU8 w, VI8 x) {
-    const hn::DFromV<VI> di;
 #if HWY_TARGET == HWY_AVX2
     const auto pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w.raw), _mm256_sign_epi8(x.raw, w.raw));
     return hn::Add(sum, VI{_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))});
