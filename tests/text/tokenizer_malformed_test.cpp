@@ -218,6 +218,82 @@ TEST_CASE("components that are not supported are named") {
   check_change([](json& f) { f["added_tokens"][0]["single_word"] = true; }, unsupported, "single_word");
 }
 
+TEST_CASE("merges have a largest number") {
+  try {
+    ple::Bpe(ple::Vocabulary(), {}, "merges.json").reserve_merges(ple::max_merges + 1);
+    FAIL_CHECK("no error");
+  } catch (const ple::Error& error) {
+    CHECK(error.code() == ErrorCode::not_supported);
+    CHECK(std::string(error.what()) == "merges.json: 8388609 merges, more than are supported, which are 8388608");
+  }
+}
+
+TEST_CASE("what a file does to a text is bounded") {
+  const ErrorCode unsupported = ErrorCode::not_supported;
+  const auto replace = [](const std::string& from, const std::string& to) {
+    return json{{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
+  };
+  const auto steps = [](const char* key, const json& step, std::size_t count) {
+    return json{{"type", "Sequence"}, {key, json(std::vector<json>(count, step))}};
+  };
+  // 2^40 times the text.
+  check_change([&](json& f) { f["normalizer"] = steps("normalizers", replace("a", "aa"), 40); }, unsupported,
+               "tokenizer.normalizer has 40 steps, more than are supported, which are 16");
+  check_change([&](json& f) { f["normalizer"] = steps("normalizers", replace("a", "aa"), 5); }, unsupported,
+               "tokenizer.normalizer may make 32 bytes of one, more than is supported, which is 16");
+  check_change([&](json& f) { f["normalizer"] = replace("ab", std::string(33, 'a')); }, unsupported,
+               "tokenizer.normalizer may make 16.5 bytes of one");
+  check_change(
+      [&](json& f) {
+        f["normalizer"] = json{{"type", "Prepend"}, {"prepend", std::string(16, '_')}};
+      },
+      unsupported, "tokenizer.normalizer may make 17 bytes of one");
+  check_change([&](json& f) { f["decoder"] = steps("decoders", replace("a", "aa"), 5); }, unsupported,
+               "tokenizer.decoder may make 32 bytes of one");
+  check_change(
+      [&](json& f) {
+        f["decoder"] = steps("decoders", replace("a", "aaa"), 2);
+        f["decoder"]["decoders"].push_back({{"type", "ByteFallback"}});
+        f["decoder"]["decoders"].push_back(replace("a", "aa"));
+      },
+      unsupported, "tokenizer.decoder may make 18 bytes of one");
+  check_change([&](json& f) { f["decoder"] = steps("decoders", replace("a", "a"), 17); }, unsupported,
+               "tokenizer.decoder has 17 steps");
+  const json split = {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Isolated"}};
+  check_change([&](json& f) { f["pre_tokenizer"] = steps("pretokenizers", split, 17); }, unsupported,
+               "tokenizer.pre_tokenizer has 17 steps");
+  // A pattern, a piece, an added token, what an added token becomes.
+  const std::string many(40'000, 'a'), most(256, 'a');
+  const std::string size = "' has 40000 bytes, more than is supported, which is 256";
+  const std::string shown = "'" + many.substr(0, 40) + "..." + size;
+  check_change([&](json& f) { f["normalizer"]["pattern"]["String"] = many; }, unsupported, "pattern " + shown);
+  check_change([&](json& f) { f["model"]["vocab"][many] = 9; }, unsupported, "piece 9 " + shown);
+  const auto add = [&](const std::string& content, bool normalized) {
+    return [content, normalized](json& f) {
+      f["added_tokens"].push_back({{"id", 9}, {"content", content}, {"normalized", normalized}});
+    };
+  };
+  check_change(add(many, false), unsupported, "piece 9 " + shown);
+  check_change(
+      [&](json& f) {
+        f["normalizer"] = replace("a", "aa");
+        add(most, true)(f);
+      },
+      unsupported, "normalized added token 9 '" + many.substr(0, 40) + "...' has 512 bytes");
+  // What a text is put between.
+  const json special = {{"SpecialToken", {{"id", "<bos>"}, {"type_id", 0}}}};
+  check_change([&](json& f) { f["post_processor"]["single"] = json(std::vector<json>(17, special)); }, unsupported,
+               "post_processor has 17 parts");
+  check_change([](json& f) { f["post_processor"]["special_tokens"]["<bos>"]["ids"] = json(std::vector<int>(17, 0)); },
+               unsupported, "ids");
+  // All that is just in bounds.
+  json file = small_file();
+  file["normalizer"] = steps("normalizers", replace("a", "aa"), 4);
+  add(most, false)(file);
+  const auto tokenizer = ple::Tokenizer::parse(file.dump(), "small.json");
+  CHECK(tokenizer.encode("b" + most + "a").size() == 1 + 1 + 1 + 16);
+}
+
 TEST_CASE("a damaged file is read or refused, never worse") {
   const std::string text = small_file().dump();
   unsigned state = 7;

@@ -212,4 +212,19 @@ TEST_CASE("text without a break takes neither quadratic time nor deep recursion"
   }
 }
 
+TEST_CASE("tokens that take white space with them are found in no quadratic time") {
+  // As the reference, each finds the next one in the white space that it took.
+  const std::string text(std::size_t{1} << 18, '\n');
+  for (const char* side : {"rstrip", "lstrip"}) {
+    json file = {{"model", {{"type", "BPE"}, {"vocab", {{"a", 0}, {"\n", 1}}}, {"merges", json::array()}}}};
+    file["added_tokens"] = {{{"id", 1}, {"content", "\n"}, {"special", false}, {side, true}}};
+    const auto tokenizer = ple::Tokenizer::parse(file.dump(), "strip");
+    CHECK(tokenizer.encode(text + "a") == [&] {
+      std::vector<Token> expected(text.size(), 1);
+      expected.push_back(0);
+      return expected;
+    }());
+  }
+}
+
 }  // namespace ple::tokenizer_test

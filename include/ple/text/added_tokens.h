@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -36,19 +35,24 @@ struct AddedToken {
 class AddedTokens {
  public:
   /// Adds a token; `normalized_content` is what the normalizer makes of its content. Throws malformed if its id or
-  /// content is taken or out of range.
+  /// content is taken or out of range, not_supported if what is looked for is too long.
   void add(AddedToken token, std::string_view normalized_content, const std::string& source) {
     if (token.content.empty()) fail(ErrorCode::malformed, source, ": added token ", token.id, " is empty");
     names_.add(token.id, token.content, source);
     token.piece = token.normalized ? std::string(normalized_content) : token.content;
+    if (token.piece.size() > max_piece_size)
+      check_piece_size(token.piece, source + ": normalized added token " + std::to_string(token.id));
     // Where two contents normalize to the same text the special one wins, then the first one.
     insert(token.normalized ? normalized_trie_ : raw_trie_, token);
-    by_id_.emplace(token.id, std::move(token));
+    place_.resize(names_.id_end(), -1);
+    place_[static_cast<std::size_t>(token.id)] = static_cast<std::int32_t>(tokens_.size());
+    tokens_.push_back(std::move(token));
   }
 
   const AddedToken* find(Token id) const {
-    const auto found = by_id_.find(id);
-    return found == by_id_.end() ? nullptr : &found->second;
+    if (id < 0 || static_cast<std::size_t>(id) >= place_.size()) return nullptr;
+    const std::int32_t place = place_[static_cast<std::size_t>(id)];
+    return place < 0 ? nullptr : &tokens_[static_cast<std::size_t>(place)];
   }
   std::optional<Token> find(std::string_view content) const { return names_.find(content); }
 
@@ -62,6 +66,7 @@ class AddedTokens {
   void split(std::string_view text, bool normalized, bool parse_special, OnToken on_token, OnText on_text) const {
     const Trie& trie = normalized ? normalized_trie_ : raw_trie_;
     std::size_t done = 0;
+    std::size_t space_begin = 0, space_end = 0;  // white space that a token took with it last
     for (std::size_t position = 0; position < text.size();) {
       const auto [length, id] = trie.longest(text.substr(position));
       if (length == 0) {
@@ -74,7 +79,15 @@ class AddedTokens {
       position = end;
       if (token.special && !parse_special) continue;
       if (token.lstrip && begin > done) begin -= space_suffix(text.substr(done, begin - done), is_whitespace);
-      if (token.rstrip) end += space_prefix(text.substr(end), is_whitespace);
+      if (token.rstrip) {
+        // The next token may stand in the same white space; it is measured once.
+        const bool measured = end >= space_begin && end < space_end && !is_utf8_continuation(text[end]);
+        if (!measured) {
+          space_begin = end;
+          space_end = end + space_prefix(text.substr(end), is_whitespace);
+        }
+        end = space_end;
+      }
       if (done < begin) on_text(text.substr(done, begin - done));
       on_token(id);
       done = end;
@@ -125,7 +138,8 @@ class AddedTokens {
   }
 
   Vocabulary names_;
-  std::unordered_map<Token, AddedToken> by_id_;
+  std::vector<AddedToken> tokens_;
+  std::vector<std::int32_t> place_;  // in tokens_, by id; -1 if it is none
   Trie raw_trie_;
   Trie normalized_trie_;
 };

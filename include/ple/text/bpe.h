@@ -30,6 +30,9 @@ struct BpeOptions {
   bool ignore_merges = false;            ///< a whole word that is a piece is taken as it is
 };
 
+/// More merges are refused; Gemma has half a million.
+inline constexpr std::size_t max_merges = std::size_t{1} << 23;
+
 /// The BPE model: a vocabulary and ranked merges.
 class Bpe {
  public:
@@ -60,21 +63,26 @@ class Bpe {
     }
   }
 
-  void reserve_merges(std::size_t count) { merges_.reserve(count); }
+  /// Throws not_supported for more than max_merges, as add_merge() does.
+  void reserve_merges(std::size_t count) {
+    check_merges(count);
+    merges_.reserve(count);
+  }
 
   /// Adds the next merge; earlier ones rank higher. Throws malformed unless both sides and the result are pieces.
   void add_merge(std::string_view left, std::string_view right) {
     const Token a = merge_side(left);
     const Token b = merge_side(right);
     merged_.assign(left).append(right);
-    merges_(static_cast<std::uint32_t>(a), static_cast<std::uint32_t>(b)) = {next_rank_, merge_side(merged_)};
-    if (++next_rank_ == 0) fail(ErrorCode::malformed, source_, ": more than 2^32 merges");
+    add_merge(a, b, merge_side(merged_), next_rank_);
+    check_merges(std::size_t{++next_rank_});
   }
 
   /// Adds a merge whose pieces are known, with a rank of its own: of all pairs of a word those of the lowest rank merge
   /// first, and of them the leftmost.
   void add_merge(Token left, Token right, Token merged, std::uint32_t rank) {
     merges_(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right)) = {rank, merged};
+    check_merges(merges_.size());
   }
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -121,6 +129,11 @@ class Bpe {
     std::uint32_t rank = 0;
     Token token = -1;
   };
+
+  void check_merges(std::size_t count) const {
+    if (count > max_merges)
+      fail(ErrorCode::not_supported, source_, ": ", count, " merges, more than are supported, which are ", max_merges);
+  }
 
   Token merge_side(std::string_view piece) const {
     const auto id = vocabulary_.find(piece);

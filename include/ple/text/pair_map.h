@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "ple/core/config.h"
+#include "ple/text/secret_hash.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -54,8 +56,7 @@ class PairMap {
 
   // The slot that holds `key`, or the empty one where it belongs; at most half of the slots are in use.
   std::size_t index_of(std::uint64_t key) const {
-    const std::uint64_t mixed = (key ^ (key >> 29)) * 0x9E3779B97F4A7C15u;
-    std::size_t i = static_cast<std::size_t>(mixed >> 20) & (slots_.size() - 1);
+    auto i = static_cast<std::size_t>(hash_(key) >> (std::countl_zero(std::uint64_t{slots_.size()}) + 1));
     while (slots_[i].key != empty_key && slots_[i].key != key) i = (i + 1) & (slots_.size() - 1);
     return i;
   }
@@ -68,7 +69,8 @@ class PairMap {
     }
   }
 
-  std::vector<Slot> slots_;
+  SecretHash hash_;
+  std::vector<Slot> slots_;  // as many as a power of two
   std::size_t size_ = 0;
 };
 

@@ -2,6 +2,7 @@
 // What happens to text before the model (normalizer, pre-tokenizer) and to pieces after it (decoder).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -13,6 +14,16 @@
 
 namespace ple {
 inline namespace PLE_ABI {
+
+/// More steps of one kind are refused, and steps that together may make more than max_growth bytes of one: what a file
+/// does to a text takes time and memory in proportion to the text. A space that becomes U+2581 is 3 bytes.
+inline constexpr std::size_t max_steps = 16;
+inline constexpr double max_growth = 16;
+
+/// How many times its size a text may have once every `pattern` (not empty) in it is `content`.
+inline double growth_of_replacing(std::string_view pattern, std::string_view content) {
+  return (std::max)(1.0, static_cast<double>(content.size()) / static_cast<double>(pattern.size()));
+}
 
 /// `text` with every `pattern` (not empty; left to right, not overlapping) replaced by `content`.
 inline std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content) {
@@ -33,6 +44,19 @@ struct Normalizer {
     std::string content;
   };
   std::vector<Step> steps;
+
+  /// The most bytes that one byte of a text may become.
+  double growth() const {
+    double most = 1;
+    for (const Step& step : steps) {
+      if (step.pattern.empty()) {
+        most += static_cast<double>(step.content.size());
+      } else {
+        most *= growth_of_replacing(step.pattern, step.content);
+      }
+    }
+    return most;
+  }
 
   std::string operator()(std::string_view text) const {
     std::string result(text);
@@ -118,6 +142,17 @@ struct PieceDecoder {
   std::vector<Step> after_bytes;    ///< on every piece that byte_fallback gives
   std::vector<Step> on_whole_text;  ///< strips only: at the start of the joined text
   std::string separator;            ///< between pieces
+
+  /// The most bytes that one byte of a piece may become.
+  double growth() const {
+    double most = 1;
+    for (const auto* steps : {&before_bytes, &after_bytes}) {
+      for (const Step& step : *steps) {
+        if (step.strip_left == 0) most *= growth_of_replacing(step.pattern, step.content);
+      }
+    }
+    return most;
+  }
 
   /// What is known between two pieces of one text.
   struct State {

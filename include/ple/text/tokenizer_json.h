@@ -61,15 +61,15 @@ class JsonField {
   const Json& value() const { return *value_; }
 
   /// Whether this is an object that has `key`, and not as null.
-  bool has(const std::string& key) const {
+  bool has(std::string_view key) const {
     const Json* found = value_->find(key);
     return found != nullptr && !found->is_null();
   }
-  JsonField operator[](const std::string& key) const {
+  JsonField operator[](std::string_view key) const {
     if (!value_->is_object()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected an object");
     const Json* found = value_->find(key);
     if (found == nullptr) fail(ErrorCode::missing, where_, " has no '", key, "'");
-    return {*found, where_ + "." + key};
+    return {*found, std::string(where_).append(".").append(key)};
   }
   std::vector<JsonField> items() const {
     if (!value_->is_array()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected an array");
@@ -78,7 +78,8 @@ class JsonField {
       result.emplace_back(item, where_ + "[" + std::to_string(result.size()) + "]");
     return result;
   }
-  const std::string& text() const {
+  /// The view lives as long as the value, however long this does.
+  std::string_view text() const {
     if (!value_->is_string()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected a string");
     return value_->text();
   }
@@ -89,7 +90,7 @@ class JsonField {
     return value_->boolean();
   }
   /// False where the key is missing or null.
-  bool boolean_or_false(const std::string& key) const { return has(key) && (*this)[key].boolean(); }
+  bool boolean_or_false(std::string_view key) const { return has(key) && (*this)[key].boolean(); }
   /// A number from 0 to `last`.
   std::int64_t integer(std::int64_t last) const {
     if (!value_->is_natural() || value_->natural() > static_cast<std::uint64_t>(last)) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -36,54 +37,69 @@ namespace detail {
   fail(ErrorCode::not_supported, component.where(), ": ", what, " is not supported");
 }
 
+inline void check_count(const JsonField& component, std::size_t count, std::string_view what) {
+  if (count <= max_steps) return;
+  fail(ErrorCode::not_supported, component.where(), " has ", count, " ", what, ", more than are supported, which are ",
+       max_steps);
+}
+
 /// A pattern {"String": text}; regular expressions are refused.
 inline std::string literal_pattern(const JsonField& component) {
   const JsonField pattern = component["pattern"];
   if (!pattern.has("String")) component_not_supported(pattern, "a pattern other than String");
-  std::string text = pattern["String"].text();
+  const std::string_view text = pattern["String"].text();
   if (text.empty()) component_not_supported(pattern, "an empty String");
-  return text;
+  check_piece_size(text, pattern.where());
+  return std::string(text);
 }
 
 /// The members of `list` if the component is a Sequence, else the component itself; nothing for null.
-inline std::vector<JsonField> component_steps(const JsonField& parent, const std::string& key,
-                                              const std::string& list) {
+inline std::vector<JsonField> component_steps(const JsonField& parent, std::string_view key, std::string_view list) {
   if (!parent.has(key)) return {};
   const JsonField component = parent[key];
-  if (component["type"].text() == "Sequence") return component[list].items();
-  return {component};
+  if (component["type"].text() != "Sequence") return {component};
+  std::vector<JsonField> steps = component[list].items();
+  check_count(component, steps.size(), "steps");
+  return steps;
+}
+
+inline void check_growth(const JsonField& file, std::string_view key, double growth) {
+  if (growth <= max_growth) return;
+  fail(ErrorCode::not_supported, file[key].where(), " may make ", growth, " bytes of one, more than is supported, ",
+       "which is ", max_growth);
 }
 
 inline Normalizer read_normalizer(const JsonField& file) {
   Normalizer normalizer;
   for (const JsonField& step : component_steps(file, "normalizer", "normalizers")) {
-    const std::string& type = step["type"].text();
+    const std::string_view type = step["type"].text();
     if (type == "Replace") {
-      normalizer.steps.push_back({literal_pattern(step), step["content"].text()});
+      normalizer.steps.push_back({literal_pattern(step), std::string(step["content"].text())});
     } else if (type == "Prepend") {
-      normalizer.steps.push_back({"", step["prepend"].text()});
+      normalizer.steps.push_back({"", std::string(step["prepend"].text())});
     } else {
-      component_not_supported(step, "normalizer " + type);
+      component_not_supported(step, "normalizer " + std::string(type));
     }
   }
+  check_growth(file, "normalizer", normalizer.growth());
   return normalizer;
 }
 
 inline SplitBehavior read_split_behavior(const JsonField& field) {
-  const std::string& name = field.text();
+  const std::string_view name = field.text();
   if (name == "Removed") return SplitBehavior::removed;
   if (name == "Isolated") return SplitBehavior::isolated;
   if (name == "MergedWithPrevious") return SplitBehavior::merged_with_previous;
   if (name == "MergedWithNext") return SplitBehavior::merged_with_next;
   if (name == "Contiguous") return SplitBehavior::contiguous;
-  component_not_supported(field, "behavior " + name);
+  component_not_supported(field, "behavior " + std::string(name));
 }
 
 inline PreTokenizer read_pre_tokenizer(const JsonField& file) {
   PreTokenizer pre_tokenizer;
   for (const JsonField& step : component_steps(file, "pre_tokenizer", "pretokenizers")) {
-    const std::string& type = step["type"].text();
-    if (type != "Split") component_not_supported(step, "pre-tokenizer " + type);
+    const std::string_view type = step["type"].text();
+    if (type != "Split") component_not_supported(step, "pre-tokenizer " + std::string(type));
     pre_tokenizer.splits.push_back(
         {literal_pattern(step), read_split_behavior(step["behavior"]), step.boolean_or_false("invert")});
   }
@@ -97,26 +113,27 @@ inline PieceDecoder read_decoder(const JsonField& file) {
   // Without a decoder the reference puts a space between pieces.
   if (!file.has("decoder")) decoder.separator = " ";
   for (const JsonField& step : steps) {
-    const std::string& type = step["type"].text();
+    const std::string_view type = step["type"].text();
     auto& list = fused ? decoder.on_whole_text : decoder.byte_fallback ? decoder.after_bytes : decoder.before_bytes;
     if (type == "Fuse") {
       fused = true;
     } else if (type == "ByteFallback" && !fused && !decoder.byte_fallback) {
       decoder.byte_fallback = true;
     } else if (type == "Replace" && !fused) {
-      list.push_back({literal_pattern(step), step["content"].text(), 0});
+      list.push_back({literal_pattern(step), std::string(step["content"].text()), 0});
     } else if (type == "Strip") {
       if (step["stop"].integer(max_token_id) != 0) component_not_supported(step, "Strip at the end of text");
       const auto count = static_cast<std::size_t>(step["start"].integer(max_token_id));
-      const std::string& character = step["content"].text();
+      const std::string_view character = step["content"].text();
       if (character.empty() || utf8_length(character) != character.size()) {
         fail(ErrorCode::malformed, step.where(), ".content is '", character, "', expected one character");
       }
-      if (count > 0) list.push_back({character, "", count});
+      if (count > 0) list.push_back({std::string(character), "", count});
     } else {
-      component_not_supported(step, "decoder " + type + (fused ? " after Fuse" : " here"));
+      component_not_supported(step, "decoder " + std::string(type) + (fused ? " after Fuse" : " here"));
     }
   }
+  check_growth(file, "decoder", decoder.growth());
   return decoder;
 }
 
@@ -124,17 +141,21 @@ inline PieceDecoder read_decoder(const JsonField& file) {
 inline void read_post_processor(const JsonField& file, TokenizerParts& parts) {
   if (!file.has("post_processor")) return;
   const JsonField component = file["post_processor"];
-  const std::string& type = component["type"].text();
-  if (type != "TemplateProcessing") component_not_supported(component, "post-processor " + type);
+  const std::string_view type = component["type"].text();
+  if (type != "TemplateProcessing") component_not_supported(component, "post-processor " + std::string(type));
   bool text_seen = false;
-  for (const JsonField& item : component["single"].items()) {
+  const std::vector<JsonField> items = component["single"].items();
+  check_count(component, items.size(), "parts");
+  for (const JsonField& item : items) {
     if (item.has("Sequence")) {
       if (text_seen) component_not_supported(item, "a template that repeats the text");
       text_seen = true;
       continue;
     }
     const JsonField special = component["special_tokens"][item["SpecialToken"]["id"].text()];
-    for (const JsonField& field : special["ids"].items()) {
+    const std::vector<JsonField> ids = special["ids"].items();
+    check_count(special, ids.size(), "ids");
+    for (const JsonField& field : ids) {
       const auto id = static_cast<Token>(field.integer(max_token_id));
       if (parts.added.find(id) == nullptr && !parts.model.vocabulary().piece(id)) {
         fail(ErrorCode::malformed, field.where(), " is ", id, ", which no piece has");
@@ -172,11 +193,11 @@ inline void read_added_tokens(const JsonField& file, const std::string& source, 
 }
 
 inline Bpe read_model(TokenizerJson json, const JsonField& model, const std::string& source) {
-  const std::string& type = model["type"].text();
-  if (type != "BPE") component_not_supported(model, "model " + type);
+  const std::string_view type = model["type"].text();
+  if (type != "BPE") component_not_supported(model, "model " + std::string(type));
   if (model.has("dropout") && !(model["dropout"].value().is_number() && model["dropout"].value().number() == 0))
     component_not_supported(model["dropout"], "dropout");
-  for (const char* const affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+  for (const std::string_view affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (model.has(affix) && !model[affix].text().empty()) component_not_supported(model[affix], "an affix");
   }
   if (!model["vocab"].value().is_object()) {
@@ -204,9 +225,9 @@ inline Bpe read_model(TokenizerJson json, const JsonField& model, const std::str
 }  // namespace detail
 
 /// Builds the parts that a tokenizer.json describes; `source` names the file in errors. Throws missing or malformed for
-/// what contradicts the format, not_supported for components other than these: model BPE; normalizers Replace, Prepend;
-/// pre-tokenizer Split; decoders Replace, ByteFallback, Fuse, Strip; post-processor TemplateProcessing; all patterns
-/// literal. That is all that Gemma needs.
+/// what contradicts the format, not_supported for more than max_piece_size, max_merges, max_steps or max_growth, and
+/// for components other than these: model BPE; normalizers Replace, Prepend; pre-tokenizer Split; decoders Replace,
+/// ByteFallback, Fuse, Strip; post-processor TemplateProcessing; all patterns literal. That is all that Gemma needs.
 inline TokenizerParts make_tokenizer_parts(TokenizerJson json, const std::string& source) {
   const Json settings = std::move(json.settings);
   const JsonField file(settings, source + ": tokenizer");

@@ -43,6 +43,9 @@ inline char32_t utf8_decode(std::string_view character) {
   return code;
 }
 
+/// Whether no character begins with this byte of well-formed UTF-8.
+inline bool is_utf8_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0u) == 0x80u; }
+
 inline bool is_utf8(std::string_view text) {
   while (!text.empty()) {
     const std::size_t length = utf8_length(text);
@@ -76,7 +79,7 @@ std::size_t space_suffix(std::string_view text, IsSpace is_space) {
   std::size_t end = text.size();
   while (end > 0) {
     std::size_t begin = end - 1;
-    while (begin > 0 && end - begin < 4 && (static_cast<unsigned char>(text[begin]) & 0xC0u) == 0x80u) --begin;
+    while (begin > 0 && end - begin < 4 && is_utf8_continuation(text[begin])) --begin;
     const std::string_view character = text.substr(begin, end - begin);
     if (utf8_length(character) != character.size() || !is_space(utf8_decode(character))) break;
     end = begin;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +12,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
+#include "ple/text/secret_hash.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -19,14 +20,27 @@ inline namespace PLE_ABI {
 /// Ids above this are refused, so that a file cannot ask for an enormous table with one number.
 inline constexpr Token max_token_id = (1 << 22) - 1;
 
+/// Bytes of the longest piece that is accepted; the longest of Gemma's are 31 spaces, 93 bytes. What a text costs is
+/// its length times this, at worst.
+inline constexpr std::size_t max_piece_size = 256;
+
+/// Throws not_supported if a piece, or a pattern that is looked for as a piece is, is too long.
+inline void check_piece_size(std::string_view piece, const std::string& where) {
+  if (piece.size() <= max_piece_size) return;
+  fail(ErrorCode::not_supported, where, " '", piece.substr(0, 40), "...' has ", piece.size(),
+       " bytes, more than is supported, which is ", max_piece_size);
+}
+
 /// The pieces of a tokenizer and their ids, both ways. Ids need not be dense. All text lies in one string.
 class Vocabulary {
  public:
-  /// Adds a piece. `source` names the file in errors. Throws malformed if the id is out of range or either is taken.
+  /// Adds a piece. `source` names the file in errors. Throws malformed if the id is out of range or either is taken,
+  /// not_supported if the piece is too long.
   void add(std::int64_t id, std::string_view piece, const std::string& source) {
     if (id < 0 || id > max_token_id) {
       fail(ErrorCode::malformed, source, ": piece '", piece, "' has id ", id, ", expected 0 to ", max_token_id);
     }
+    if (piece.size() > max_piece_size) check_piece_size(piece, source + ": piece " + std::to_string(id));
     if (const auto other = find(piece)) {
       fail(ErrorCode::malformed, source, ": piece '", piece, "' appears twice, with ids ", *other, " and ", id);
     }
@@ -48,7 +62,7 @@ class Vocabulary {
   }
 
   std::optional<Token> find(std::string_view piece) const {
-    if (slots_.empty()) return std::nullopt;
+    if (slots_.empty() || piece.size() > max_piece_size) return std::nullopt;
     const Token id = slots_[slot_of(piece)];
     return id == no_token ? std::nullopt : std::optional<Token>(id);
   }
@@ -76,7 +90,7 @@ class Vocabulary {
   // The slot that holds `piece`, or the empty one where it belongs.
   std::size_t slot_of(std::string_view piece) const {
     const std::size_t mask = slots_.size() - 1;
-    std::size_t i = std::hash<std::string_view>{}(piece)&mask;
+    auto i = static_cast<std::size_t>(hash_(piece) >> (std::countl_zero(std::uint64_t{slots_.size()}) + 1));
     while (slots_[i] != no_token && *this->piece(slots_[i]) != piece) i = (i + 1) & mask;
     return i;
   }
@@ -89,9 +103,10 @@ class Vocabulary {
     }
   }
 
+  SecretHash hash_;
   std::string chars_;
   std::vector<Span> spans_;   // by id
-  std::vector<Token> slots_;  // hash table of ids, at most half full
+  std::vector<Token> slots_;  // hash table of ids, at most half full; as many as a power of two
   std::size_t size_ = 0;
 };
 
