@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -284,6 +285,91 @@ TEST_CASE("Gemma 4 begins with <bos> even where a file denies it") {
   CHECK(open(gguf).encode("abb ab") == std::vector<Token>{2, 7, 8, 6});
   gguf.flag("tokenizer.ggml.add_eos_token", true).count("tokenizer.ggml.eos_token_id", 1);
   CHECK(open(gguf).encode("a?") == std::vector<Token>{2, 4, 3, 1});  // without byte pieces: unk
+}
+
+TEST_CASE("Ollama's files of Gemma 4: called 'llama', with merges, scores that mean nothing and bytes of no type") {
+  std::vector<std::string> texts = {"\xC3\xA9\xE2\x82\xAC\xFF"};
+  std::ifstream cases(PLE_TEST_DATA "/text/tokenizer_cases.jsonl", std::ios::binary);
+  std::size_t lines = 0;
+  for (std::string line; std::getline(cases, line); ++lines) {
+    if (lines % 7 == 3) texts.push_back(json::parse(line)["text"]);
+  }
+  REQUIRE(texts.size() >= 400);
+  for (const std::string path : {PLE_MODEL_DIR "/storyteller/tokenizer.json", PLE_TEST_DATA "/text/tokenizer.json"}) {
+    CAPTURE(path);
+    const Tokenizer expected = Tokenizer::open(path);
+    const json contents = read_json(path);
+    GgufWriter gguf;
+    add_tokenizer(gguf, contents);
+    std::vector<std::int32_t> types(expected.vocab_size(), normal);
+    for (const json& added : contents["added_tokens"])
+      types[added["id"].get<std::size_t>()] = added["special"] ? control : user_defined;
+    std::vector<float> scores(types.size());
+    std::iota(scores.begin(), scores.end(), 0.0f);
+    for (const char* key : {"model", "token_type", "scores", "add_space_prefix", "add_bos_token", "eos_token_id"})
+      gguf.remove(std::string("tokenizer.ggml.") + key);
+    gguf.text("general.architecture", "gemma4").text("tokenizer.ggml.model", "llama");
+    gguf.text("tokenizer.ggml.pre", "gemma4").flag("tokenizer.ggml.add_bos_token", false);
+    gguf.numbers("tokenizer.ggml.token_type", GgufWriter::i32, types);
+    gguf.numbers("tokenizer.ggml.scores", GgufWriter::float32, scores);
+    gguf.numbers<std::int32_t>("tokenizer.ggml.eos_token_ids", GgufWriter::i32, {1, 5, 4});
+    const Tokenizer tokenizer = open(gguf);
+    CHECK(tokenizer.prefix().size() == 1);
+    for (const std::string& text : texts) {
+      CAPTURE(text);
+      for (const bool parse_special : {true, false}) {
+        const EncodeOptions options{.add_special = true, .parse_special = parse_special};
+        CHECK(tokenizer.encode(text, options) == expected.encode(text, options));
+      }
+      CHECK(tokenizer.decode(tokenizer.encode(text)) == expected.decode(expected.encode(text)));
+    }
+  }
+}
+
+TEST_CASE("which kind of tokenizer a file has: its architecture, its name, and whether there are merges") {
+  const std::vector<Piece> pieces = {
+      {"<pad>", 0, control}, {"<eos>", 0, control}, {"<bos>", 0, control}, {"<unk>", 0, unknown}, {"a", -9, normal},
+      {"b", -9, normal},     {"c", -9, normal},     {"ab", -2, normal},    {"bc", -1, normal},    {space, -9, normal}};
+  const auto file = [&](const char* architecture, const std::vector<std::string>& merges) {
+    GgufWriter gguf = gguf_of(pieces);
+    for (const char* key : {"bos", "eos", "unknown"}) gguf.remove(std::string("tokenizer.ggml.") + key + "_token_id");
+    gguf.count("tokenizer.ggml.bos_token_id", 2);
+    if (*architecture != 0) gguf.text("general.architecture", architecture);
+    if (!merges.empty()) gguf.texts("tokenizer.ggml.merges", merges);
+    return gguf;
+  };
+  const std::vector<Token> by_merges = {2, 7, 6}, by_scores = {2, 4, 8}, after_space = {2, 9, 4, 8};
+  CHECK(open(file("gemma4", {"a b"})).encode("abc") == by_merges);
+  CHECK(open(file("gemma4", {})).encode("abc") == by_scores);
+  // Those before Gemma 4 have real scores, and no space is put in front of a text.
+  CHECK(open(file("gemma3n", {"a b"})).encode("abc") == by_scores);
+  CHECK(open(file("gemma3n", {}).flag("tokenizer.ggml.add_space_prefix", true)).encode("abc") == after_space);
+  CHECK(open(file("llama", {"a b"})).encode("abc") == after_space);
+  CHECK(open(file("", {"a b"})).encode("abc") == after_space);
+}
+
+TEST_CASE("what the ids of <bos>, <eos>, unk, padding and mask name is special, whatever its type") {
+  GgufWriter gguf = small_gemma4();
+  gguf.remove("tokenizer.ggml.tokens").remove("tokenizer.ggml.token_type");
+  gguf.texts("tokenizer.ggml.tokens",
+             {"<pad>", "[end]", "<bos>", "[what]", "a",   "b", "ab",    "abb", space, "[", "e", "n",
+              "d",     "]",     "[m]",   "m",      "[p]", "p", "<eos>", "<",   "o",   "s", ">"});
+  gguf.numbers("tokenizer.ggml.token_type", GgufWriter::i32, std::vector<std::int32_t>(23, normal));
+  gguf.count("tokenizer.ggml.eos_token_id", 1).count("tokenizer.ggml.mask_token_id", 14);
+  gguf.count("tokenizer.ggml.padding_token_id", 16).count("tokenizer.ggml.eot_token_id", 4'294'967'295u);
+  const Tokenizer tokenizer = open(gguf);
+  for (const Token id : {1, 2, 3, 14, 16, 18}) {  // <eos> is one by its name
+    CAPTURE(id);
+    CHECK(tokenizer.is_special(id));
+    CHECK(tokenizer.decode(std::vector<Token>{id}).empty());
+    CHECK(tokenizer.encode(tokenizer.piece(id), {.add_special = false}) == std::vector<Token>{id});
+  }
+  CHECK(!tokenizer.is_special(4));
+  const EncodeOptions plain{.add_special = false, .parse_special = false};
+  CHECK(tokenizer.encode("[end]", plain) == std::vector<Token>{9, 10, 11, 12, 13});
+  CHECK(tokenizer.encode("<eos>", plain) == std::vector<Token>{19, 10, 20, 21, 22});
+  check_refused([](auto& g) { g.text("tokenizer.ggml.mask_token_id", "[m]"); }, ErrorCode::config,
+                "tokenizer.ggml.mask_token_id is '[m]', expected a whole number");
 }
 
 TEST_CASE("SentencePiece's BPE merges by score, whatever the vocabulary") {

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -61,14 +62,26 @@ void check_decode(const ple::Tokenizer& tokenizer, const std::vector<Token>& ids
   CHECK(stream(tokenizer, ids, true) == expected.without_specials);
 }
 
-void check_case(const ple::Tokenizer& tokenizer, const json& c) {
+bool has_control(const ple::Tokenizer& tokenizer, const std::vector<Token>& ids) {
+  // unk stands for characters that have no piece.
+  return std::any_of(ids.begin(), ids.end(),
+                     [&](Token id) { return tokenizer.is_control(id) && id != tokenizer.token_to_id("<unk>"); });
+}
+
+// False if the reference makes a control token of a text even where special tokens stay text, as it does where the
+// model itself builds one: there we differ.
+bool check_case(const ple::Tokenizer& tokenizer, const json& c) {
   const std::string text = c["text"];
   CAPTURE(c.dump());
   const auto ids = tokenizer.encode(text, {.add_special = false});
   CHECK(ids == ids_of(c["ids"]));
-  CHECK(tokenizer.encode(text, {.add_special = false, .parse_special = false}) ==
-        ids_of(c.contains("plain") ? c["plain"] : c["ids"]));
+  const auto plain = tokenizer.encode(text, {.add_special = false, .parse_special = false});
+  const auto expected = ids_of(c.contains("plain") ? c["plain"] : c["ids"]);
+  const bool same = !has_control(tokenizer, expected);
+  CHECK((plain == expected) == same);
+  CHECK(!has_control(tokenizer, plain));
   check_decode(tokenizer, ids, decoded_of(c));
+  return same;
 }
 
 }  // namespace
@@ -82,7 +95,7 @@ TEST_CASE("Gemma's pipeline gives the reference's tokens and text") {
     const auto tokenizer = ple::Tokenizer::open(data + file);
     const Token bos = tokenizer.token_to_id("<bos>").value();
     for (const json& c : cases) {
-      check_case(tokenizer, c);
+      CHECK(check_case(tokenizer, c));
       auto with_bos = ids_of(c["ids"]);
       with_bos.insert(with_bos.begin(), bos);
       CHECK(tokenizer.encode(c["text"].get<std::string>()) == with_bos);
@@ -106,7 +119,8 @@ TEST_CASE("the other supported components do what the reference's do") {
     CAPTURE(name);
     const auto tokenizer = ple::Tokenizer::parse(file["tokenizer"].dump(), name);
     for (const json& c : file["cases"]) {
-      check_case(tokenizer, c);
+      const bool same = check_case(tokenizer, c);
+      CHECK((same || name == "ignore_merges"));
       CHECK(tokenizer.encode(c["text"].get<std::string>()) == ids_of(c["full"]));
     }
   }

@@ -13,6 +13,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
+#include "ple/text/control_tokens.h"
 #include "ple/text/pair_map.h"
 #include "ple/text/utf8.h"
 #include "ple/text/vocabulary.h"
@@ -24,7 +25,7 @@ inline namespace PLE_ABI {
 struct AddedToken {
   Token id = 0;
   std::string content;
-  bool special = false;     ///< left out by decode() when asked; plain text when specials are not to be parsed
+  bool special = false;     ///< left out by decode() when asked; a control token
   bool normalized = false;  ///< looked for after the normalizer, in the form the normalizer gives it
   bool lstrip = false;      ///< swallows the whitespace on its left
   bool rstrip = false;      ///< swallows the whitespace on its right
@@ -60,10 +61,11 @@ class AddedTokens {
   std::size_t id_end() const { return names_.id_end(); }
 
   /// Cuts `text` at the tokens that are looked for before (or, `normalized`, after) the normalizer. Calls, in order,
-  /// `on_token(Token)` for each and `on_text(std::string_view)` for what lies between. Special tokens stay text unless
-  /// `parse_special`.
+  /// `on_token(Token)` for each and `on_text(std::string_view)` for what lies between. Tokens that are not allowed stay
+  /// text.
   template <class OnToken, class OnText>
-  void split(std::string_view text, bool normalized, bool parse_special, OnToken on_token, OnText on_text) const {
+  void split(std::string_view text, bool normalized, const AllowedTokens& allowed, OnToken on_token,
+             OnText on_text) const {
     const Trie& trie = normalized ? normalized_trie_ : raw_trie_;
     std::size_t done = 0;
     std::size_t space_begin = 0, space_end = 0;  // white space that a token took with it last
@@ -77,7 +79,7 @@ class AddedTokens {
       std::size_t begin = position;
       std::size_t end = position + length;
       position = end;
-      if (token.special && !parse_special) continue;
+      if (!allowed.contains(id)) continue;
       if (token.lstrip && begin > done) begin -= space_suffix(text.substr(done, begin - done), is_whitespace);
       if (token.rstrip) {
         // The next token may stand in the same white space; it is measured once.

@@ -16,6 +16,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
+#include "ple/text/control_tokens.h"
 #include "ple/text/pair_map.h"
 #include "ple/text/utf8.h"
 #include "ple/text/vocabulary.h"
@@ -86,6 +87,7 @@ class Bpe {
   }
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
+  std::optional<Token> unk() const { return unk_; }
 
   /// Working memory of encode(), to be reused from word to word.
   class Scratch {
@@ -106,10 +108,11 @@ class Bpe {
   };
 
   /// Appends the tokens of one word. O(n log n) in the word's length. A byte that is not part of well-formed UTF-8 is
-  /// treated as a character that is no piece. Throws argument if the word has 2 GiB or more.
-  void encode(std::string_view word, Scratch& scratch, std::vector<Token>& out) const {
+  /// treated as a character that is no piece. So is one whose piece is not allowed, and merges to such pieces do not
+  /// happen. Throws argument if the word has 2 GiB or more.
+  void encode(std::string_view word, const AllowedTokens& allowed, Scratch& scratch, std::vector<Token>& out) const {
     if (ignore_merges_) {
-      if (const auto id = vocabulary_.find(word)) {
+      if (const auto id = vocabulary_.find(word); id && allowed.contains(*id)) {
         out.push_back(*id);
         return;
       }
@@ -117,8 +120,8 @@ class Bpe {
     if (word.size() > static_cast<std::size_t>((std::numeric_limits<std::int32_t>::max)())) {
       fail(ErrorCode::argument, "text of ", word.size(), " bytes without a break, expected less than 2 GiB");
     }
-    split_characters(word, scratch.symbols);
-    merge_pairs(scratch);
+    split_characters(word, allowed, scratch.symbols);
+    merge_pairs(allowed, scratch);
     for (const auto& symbol : scratch.symbols) {
       if (symbol.token >= 0) out.push_back(symbol.token);
     }
@@ -148,31 +151,35 @@ class Bpe {
     return merges_.find(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
   }
 
-  void split_characters(std::string_view word, std::vector<Scratch::Symbol>& symbols) const {
+  void split_characters(std::string_view word, const AllowedTokens& allowed,
+                        std::vector<Scratch::Symbol>& symbols) const {
     symbols.clear();
     const auto add = [&symbols](Token token) {
       const auto position = static_cast<std::int32_t>(symbols.size());
       if (position > 0) symbols.back().next = position;
       symbols.push_back({token, position - 1, -1});
     };
+    const auto byte_token = [this](char byte) { return byte_tokens_[static_cast<unsigned char>(byte)]; };
+    const auto is_allowed = [&](char byte) { return allowed.contains(byte_token(byte)); };
     bool after_unk = false;
     while (!word.empty()) {
       const std::size_t length = utf8_length(word);
       const std::string_view character = word.substr(0, length == 0 ? 1 : length);
       word.remove_prefix(character.size());
       const auto id = length == 0 ? std::nullopt : vocabulary_.find(character);
-      if (id) {
+      const bool is_piece = id && allowed.contains(*id);
+      if (is_piece) {
         add(*id);
-      } else if (byte_fallback_) {
-        for (const char byte : character) add(byte_tokens_[static_cast<unsigned char>(byte)]);
-      } else if (unk_ && !(after_unk && fuse_unk_)) {
+      } else if (byte_fallback_ && std::all_of(character.begin(), character.end(), is_allowed)) {
+        for (const char byte : character) add(byte_token(byte));
+      } else if (unk_ && allowed.unk && !(after_unk && fuse_unk_)) {
         add(*unk_);
       }
-      after_unk = !id;
+      after_unk = !is_piece;
     }
   }
 
-  void merge_pairs(Scratch& scratch) const {
+  void merge_pairs(const AllowedTokens& allowed, Scratch& scratch) const {
     auto& symbols = scratch.symbols;
     auto& heap = scratch.heap;
     const auto at = [&symbols](std::int32_t position) -> Scratch::Symbol& {
@@ -181,7 +188,7 @@ class Bpe {
     const auto later = [](const Scratch::Candidate& a, const Scratch::Candidate& b) { return a.order > b.order; };
     const auto candidate = [&](std::int32_t left) -> std::optional<Scratch::Candidate> {
       const Merge* merge = find_merge(at(left).token, at(at(left).next).token);
-      if (merge == nullptr) return std::nullopt;
+      if (merge == nullptr || !allowed.contains(merge->token)) return std::nullopt;
       return Scratch::Candidate{(std::uint64_t{merge->rank} << 32) | static_cast<std::uint32_t>(left), merge->token};
     };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "ple/core/token.h"
 #include "ple/io/gguf_metadata.h"
 #include "ple/text/bpe.h"
+#include "ple/text/control_tokens.h"
 #include "ple/text/sentencepiece.h"
 #include "ple/text/tokenizer_parts.h"
 #include "ple/text/vocabulary.h"
@@ -33,21 +35,33 @@ inline constexpr std::string_view space_piece = "\xE2\x96\x81";  // U+2581 stand
 class GgufTokenizer {
  public:
   explicit GgufTokenizer(const GgufMetadata& keys)
-      : keys_(keys), tokens_(keys.texts("tokenizer.ggml.tokens")), is_gemma4_(read_model()) {
+      : keys_(keys),
+        tokens_(keys.texts("tokenizer.ggml.tokens")),
+        model_(keys.text("tokenizer.ggml.model")),
+        architecture_(keys.text("general.architecture", "")),
+        is_gemma4_(model_ == "gemma4" || architecture_ == "gemma4"),
+        has_merges_(model_ == "gemma4" || (is_gemma4_ && has_entries("tokenizer.ggml.merges"))) {
+    if (model_ != "gemma4" && model_ != "llama") {
+      fail(ErrorCode::not_supported, keys_.file(), ": tokenizer.ggml.model is '", model_,
+           "', expected 'gemma4' or 'llama'");
+    }
     read_types();
+    read_named();
   }
 
   TokenizerParts parts() const {
-    TokenizerParts parts{model(), {}, {}, {}, {}, {}, {}};
-    // A sentence begins with a space where the file wants it: so does whatever follows a special token.
-    const bool space_first = keys_.boolean("tokenizer.ggml.add_space_prefix", !is_gemma4_) && !is_gemma4_;
+    TokenizerParts parts{model(), {}, {}, {}, {}, {}, {}, control_};
+    // A sentence begins with a space where the file wants it: so does whatever follows a special token. No Gemma wants
+    // one, which only files of llama.cpp's converter say.
+    const bool space_first =
+        !is_gemma4_ && keys_.boolean("tokenizer.ggml.add_space_prefix", !architecture_.starts_with("gemma"));
     if (space_first) parts.normalizer.steps.push_back({"", std::string(space_piece)});
     parts.normalizer.steps.push_back({" ", std::string(space_piece)});
     parts.decoder.before_bytes.push_back({std::string(space_piece), " ", 0});
     parts.decoder.byte_fallback = true;
     if (space_first) parts.decoder.on_whole_text.push_back({" ", "", 1});
     for (std::size_t row = 0; row < tokens_.size(); ++row) add_special(static_cast<Token>(row), parts);
-    // Early files of Gemma 4 deny the <bos> that the model needs.
+    // Early files of Gemma 4, and Ollama's, deny the <bos> that the model needs.
     if (is_gemma4_ || keys_.boolean("tokenizer.ggml.add_bos_token", true))
       parts.prefix.push_back(token("tokenizer.ggml.bos_token_id"));
     if (keys_.boolean("tokenizer.ggml.add_eos_token", false))
@@ -61,15 +75,9 @@ class GgufTokenizer {
     fail(ErrorCode::malformed, keys_.file(), ": ", key, ": ", parts...);
   }
 
-  /// Whether merges stand in the file (Gemma 4), or follow from scores (SentencePiece's models before it). A file may
-  /// have both: its name for the tokenizer decides.
-  bool read_model() const {
-    const std::string_view model = keys_.text("tokenizer.ggml.model");
-    if (model != "gemma4" && model != "llama") {
-      fail(ErrorCode::not_supported, keys_.file(), ": tokenizer.ggml.model is '", model,
-           "', expected 'gemma4' or 'llama'");
-    }
-    return model == "gemma4";
+  bool has_entries(std::string_view key) const {
+    const GgufValue* value = keys_.find(key);
+    return value != nullptr && value->is_array() && value->count > 0;
   }
 
   void read_types() {
@@ -79,6 +87,32 @@ class GgufTokenizer {
     for (std::size_t row = 0; row < types.size(); ++row) {
       if (types[row] < 1 || types[row] > 6) malformed(key, "entry ", row, " is ", types[row], ", expected 1 to 6");
       types_.push_back(static_cast<GgufTokenType>(types[row]));
+    }
+  }
+
+  /// The ids that a key names, if it names any.
+  std::vector<std::size_t> ids_of(std::string_view key) const {
+    constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();  // stands for none
+    if (!key.starts_with("tokenizer.ggml.")) return {};
+    if (key.ends_with("_token_ids")) return keys_.counts(key, most);
+    if (key.ends_with("_token_id")) return {keys_.count(key, std::nullopt, most)};
+    return {};
+  }
+
+  /// The tokens that keys name, <bos>, <eos> and their like: control tokens, whatever their types.
+  void read_named() {
+    constexpr std::string_view unknown_key = "tokenizer.ggml.unknown_token_id";
+    named_.assign(tokens_.size(), false);
+    const std::size_t unk = keys_.has(unknown_key) ? ids_of(unknown_key)[0] : tokens_.size();
+    for (const auto& entry : keys_.all()) {
+      const std::string& key = entry.first;
+      for (const std::size_t id : ids_of(key)) {
+        if (id >= tokens_.size()) continue;  // no text could become it
+        named_[id] = true;
+        // Some models pad with unk, which stays what it is.
+        const bool is_unk = id == unk && (key == unknown_key || key == "tokenizer.ggml.padding_token_id");
+        if (!is_unk) control_.push_back(static_cast<Token>(id));
+      }
     }
   }
 
@@ -93,12 +127,14 @@ class GgufTokenizer {
       vocabulary.add(static_cast<std::int64_t>(row), tokens_[row], keys_.file());
     BpeOptions options{.unk_piece = {}, .fuse_unk = true, .byte_fallback = false, .ignore_merges = false};
     for (std::size_t row = 0; row < tokens_.size(); ++row) {
-      options.byte_fallback = options.byte_fallback || types_[row] == GgufTokenType::byte;
+      // Ollama's files of Gemma 4 call them normal.
+      options.byte_fallback =
+          options.byte_fallback || types_[row] == GgufTokenType::byte || (has_merges_ && tokens_[row] == "<0x00>");
     }
     if (keys_.has("tokenizer.ggml.unknown_token_id"))
       options.unk_piece = tokens_[static_cast<std::size_t>(token("tokenizer.ggml.unknown_token_id"))];
     Bpe bpe(std::move(vocabulary), options, keys_.file());
-    is_gemma4_ ? add_merges(bpe) : add_scores(bpe);
+    has_merges_ ? add_merges(bpe) : add_scores(bpe);
     return bpe;
   }
 
@@ -133,20 +169,14 @@ class GgufTokenizer {
     add_scored_merges(bpe, scores, from_text);
   }
 
-  /// Gemma 4's control tokens look like <|turn>, <turn|> or <|think|>, and no other piece of its does. The types in a
-  /// file do not tell: llama.cpp's converter calls some of them user-defined so that its own chat parser sees them, and
-  /// others normal where tokenizer_config.json does not list them. Here they are what they are in tokenizer.json.
-  static bool has_control_form(std::string_view piece) {
-    return piece.size() > 3 && piece.front() == '<' && piece.back() == '>' &&
-           (piece[1] == '|' || piece[piece.size() - 2] == '|');
-  }
-
-  /// Tokens that are looked for in the text before anything else.
+  /// Tokens that are looked for in the text before anything else. The types in a file do not tell which are special:
+  /// llama.cpp's converter calls some of them user-defined so that its own chat parser sees them, and others normal
+  /// where tokenizer_config.json does not list them. Here they are what they are in tokenizer.json.
   void add_special(Token id, TokenizerParts& parts) const {
     const auto row = static_cast<std::size_t>(id);
     const GgufTokenType type = types_[row];
-    const bool special = type == GgufTokenType::control || type == GgufTokenType::unknown ||
-                         (is_gemma4_ && has_control_form(tokens_[row]));
+    const bool special = type == GgufTokenType::control || type == GgufTokenType::unknown || named_[row] ||
+                         is_control_name(tokens_[row]);
     if (!special && type != GgufTokenType::user_defined) return;
     AddedToken added;
     added.id = id;
@@ -162,14 +192,21 @@ class GgufTokenizer {
 
   const GgufMetadata& keys_;
   std::vector<std::string_view> tokens_;
-  std::vector<GgufTokenType> types_;
+  std::string_view model_, architecture_;
   bool is_gemma4_;
+  /// Whether merges stand in the file (Gemma 4), or follow from scores (SentencePiece's models before it). A file may
+  /// have both, of which one may mean nothing: Ollama calls Gemma 4's 'llama' too, and numbers its pieces as scores.
+  bool has_merges_;
+  std::vector<GgufTokenType> types_;
+  std::vector<bool> named_;     // by id
+  std::vector<Token> control_;  // TokenizerParts::control
 };
 
 }  // namespace detail
 
-/// The parts of a GGUF file's tokenizer: 'gemma4' (BPE with merges, as the model's tokenizer.json) or 'llama'
-/// (SentencePiece's BPE by scores). Errors: ErrorCode::missing, malformed, config; not_supported for others.
+/// The parts of a GGUF file's tokenizer: Gemma 4's (BPE with merges, as the model's tokenizer.json), by its name
+/// 'gemma4' or by the model's architecture, or 'llama' (SentencePiece's BPE by scores). Errors: ErrorCode::missing,
+/// malformed, config; not_supported for others.
 inline TokenizerParts make_tokenizer_parts(const GgufMetadata& metadata) {
   return detail::GgufTokenizer(metadata).parts();
 }

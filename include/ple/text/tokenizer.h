@@ -18,6 +18,7 @@
 #include "ple/core/token.h"
 #include "ple/text/added_tokens.h"
 #include "ple/text/bpe.h"
+#include "ple/text/control_tokens.h"
 #include "ple/text/pipeline.h"
 #include "ple/text/tokenizer_json.h"
 #include "ple/text/tokenizer_parts.h"
@@ -26,8 +27,11 @@ namespace ple {
 inline namespace PLE_ABI {
 
 struct EncodeOptions {
-  bool add_special = true;    ///< put the tokens around the text that the file's post-processor asks for (`<bos>`)
-  bool parse_special = true;  ///< text that spells a special token becomes that token; false for text of strangers
+  bool add_special = true;  ///< put the tokens around the text that the file's post-processor asks for (`<bos>`)
+  /// Text that spells a special token becomes that token. False for text of strangers: no control token comes out of
+  /// it, however the file is made; the text becomes other pieces of the same characters.
+  bool parse_special = true;
+  std::span<const Token> never = {};  ///< with parse_special false: tokens to be treated as control tokens, too
 };
 
 /// Text to tokens and back, as the Hugging Face `tokenizers` library does it for BPE models like Gemma's, and as
@@ -50,23 +54,25 @@ class Tokenizer {
     return Tokenizer(make_tokenizer_parts(handler.take(), name));
   }
 
-  explicit Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) {}
+  explicit Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) { find_control(); }
 
   /// The tokens of `text`. Bytes that are not well-formed UTF-8 each become their byte piece `<0xNN>`, or, without byte
-  /// fallback, unk. Time is O(n log n). Throws argument for 2 GiB of text without a break.
+  /// fallback, unk. Time is O(n log n), whatever file was opened. Throws argument for 2 GiB of text without a break.
   std::vector<Token> encode(std::string_view text, EncodeOptions options = {}) const {
     std::vector<Token> tokens;
     if (options.add_special) tokens = parts_.prefix;
+    const AllowedTokens allowed = allowed_tokens(options);
     Bpe::Scratch scratch;
     const auto add_token = [&](Token token) { tokens.push_back(token); };
     const auto add_words = [&](std::string_view part) {
-      for (const std::string_view word : parts_.pre_tokenizer(part)) parts_.model.encode(word, scratch, tokens);
+      for (const std::string_view word : parts_.pre_tokenizer(part))
+        parts_.model.encode(word, allowed, scratch, tokens);
     };
     const auto add_text = [&](std::string_view part) {
       const std::string normalized = parts_.normalizer(part);
-      parts_.added.split(normalized, true, options.parse_special, add_token, add_words);
+      parts_.added.split(normalized, true, allowed, add_token, add_words);
     };
-    parts_.added.split(text, false, options.parse_special, add_token, add_text);
+    parts_.added.split(text, false, allowed, add_token, add_text);
     if (options.add_special) tokens.insert(tokens.end(), parts_.suffix.begin(), parts_.suffix.end());
     return tokens;
   }
@@ -107,10 +113,16 @@ class Tokenizer {
     return find_piece(token).value_or(std::string_view());
   }
 
+  /// Whether the file says that it is special: decode() may leave it out.
   bool is_special(Token token) const {
     const AddedToken* added = parts_.added.find(token);
     return added != nullptr && added->special;
   }
+
+  /// Whether it steers the model: a special token, or <bos>, <eos>, unk, a turn or the like by its id or its name,
+  /// whatever the file says of it. A stranger's text becomes none of them, but that unk, unless it is another of them,
+  /// stands for characters that have no piece and no bytes.
+  bool is_control(Token token) const { return control_.contains(token); }
 
   /// What encode() puts before and after the text: for Gemma `<bos>` and nothing.
   std::span<const Token> prefix() const { return parts_.prefix; }
@@ -130,7 +142,40 @@ class Tokenizer {
     return parts_.model.vocabulary().piece(token);
   }
 
+  // The one place that knows what is a control token.
+  void find_control() {
+    const auto unk = parts_.model.unk();
+    for (const auto* list : {&parts_.prefix, &parts_.suffix, &parts_.control}) {
+      for (const Token id : *list) {
+        control_.add(id);
+        if (id == unk) unk_steers_ = true;
+      }
+    }
+    for (std::size_t row = 0; row < vocab_size(); ++row) {
+      const auto id = static_cast<Token>(row);
+      const std::string_view name = token_name(id);
+      if (is_special(id) || is_control_name(name)) control_.add(id);
+      if (id == unk && is_control_name(name) && name != "<unk>") unk_steers_ = true;
+    }
+    if (unk) control_.add(*unk);
+  }
+
+  AllowedTokens allowed_tokens(const EncodeOptions& options) const {
+    if (options.parse_special) return {};
+    const auto unk = parts_.model.unk();
+    const bool never_unk = unk && std::find(options.never.begin(), options.never.end(), *unk) != options.never.end();
+    return {.forbidden = &control_, .also_forbidden = options.never, .unk = !unk_steers_ && !never_unk};
+  }
+
+  // As the file writes it, whatever the normalizer makes of an added token.
+  std::string_view token_name(Token token) const {
+    if (const AddedToken* added = parts_.added.find(token)) return added->content;
+    return parts_.model.vocabulary().piece(token).value_or(std::string_view());
+  }
+
   TokenizerParts parts_;
+  ControlTokens control_;
+  bool unk_steers_ = false;  // unk is another control token, too
 };
 
 /// That of an HfFolder; ple/text/open_tokenizer.h has it for what may be a GGUF file. Errors: those of Tokenizer::open.

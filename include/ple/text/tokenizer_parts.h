@@ -29,6 +29,9 @@ struct TokenizerParts {
   PieceDecoder decoder;
   std::vector<Token> prefix;  ///< put before an encoded text
   std::vector<Token> suffix;  ///< put after it
+  /// Control tokens besides those above, the special added ones, unk and those whose name says it: others whose ids the
+  /// file gives.
+  std::vector<Token> control;
 };
 
 namespace detail {
@@ -236,6 +239,7 @@ inline TokenizerParts make_tokenizer_parts(TokenizerJson json, const std::string
                        detail::read_normalizer(file),
                        detail::read_pre_tokenizer(file),
                        detail::read_decoder(file),
+                       {},
                        {},
                        {}};
   detail::read_added_tokens(file, source, parts);
