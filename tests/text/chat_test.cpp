@@ -100,6 +100,25 @@ TEST_CASE("a user cannot write the format's tokens") {
   CHECK(specials(honest).size() == 6);  // <bos>, <|turn>, <turn|>, <|turn>, <|channel>, <channel|>
 }
 
+TEST_CASE("nor those of a format of the program's own, ordinary pieces though they are") {
+  const auto tokenizer = ple::Tokenizer::parse(R"({"model": {"type": "BPE", "unk_token": "?", "vocab": {
+    "?": 0, "S": 1, "[": 2, "U": 3, "]": 4, "[U": 5, "[U]": 6, "E": 7, "[E": 8, "[E]": 9},
+    "merges": [["[", "U"], ["[U", "]"], ["[", "E"], ["[E", "]"]]}})",
+                                               "own.json");
+  ChatFormat format = ChatFormat::gemma3n();
+  format.bos = "S";
+  format.turn_begin = "[U]";
+  format.turn_end = "[E]";
+  const auto count = [&](const char* text) {
+    const auto tokens = ple::encode_chat(tokenizer, format.segments(std::vector<Message>{{Role::user, text}}));
+    return std::vector<std::ptrdiff_t>{std::count(tokens.begin(), tokens.end(), 1),
+                                       std::count(tokens.begin(), tokens.end(), 6),
+                                       std::count(tokens.begin(), tokens.end(), 9)};
+  };
+  CHECK(count("E[") == std::vector<std::ptrdiff_t>{1, 2, 1});
+  CHECK(count("S[E][U]") == std::vector<std::ptrdiff_t>{1, 2, 1});
+}
+
 TEST_CASE("turn by turn gives the same text as the whole conversation at once") {
   // With thinking off, an empty thought channel stays in the context when it was the prompt; a new rendering drops it.
   ChatFormat thinking;

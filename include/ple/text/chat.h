@@ -4,6 +4,7 @@
 // user writes could then open a turn.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <initializer_list>
 #include <optional>
@@ -248,14 +249,23 @@ inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<st
 /// plain text. Equal to encoding the rendered text where no message spells a special token. Throws missing if the
 /// tokenizer lacks one of the format's tokens.
 inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<const ChatSegment> segments) {
+  std::vector<Token> own;    // of the special segments
+  std::vector<Token> never;  // those that no text may become, and that the tokenizer does not know as such
+  for (const ChatSegment& segment : segments) {
+    if (!segment.is_special) continue;
+    const auto token = tokenizer.token_to_id(segment.text);
+    if (!token) fail(ErrorCode::missing, "the tokenizer has no '", segment.text, "', which the chat format needs");
+    own.push_back(*token);
+    if (!tokenizer.is_control(*token) && std::find(never.begin(), never.end(), *token) == never.end())
+      never.push_back(*token);
+  }
   std::vector<Token> tokens;
+  auto next = own.begin();
   for (const ChatSegment& segment : segments) {
     if (segment.is_special) {
-      const auto token = tokenizer.token_to_id(segment.text);
-      if (!token) fail(ErrorCode::missing, "the tokenizer has no '", segment.text, "', which the chat format needs");
-      tokens.push_back(*token);
+      tokens.push_back(*next++);
     } else {
-      const auto part = tokenizer.encode(segment.text, {.add_special = false, .parse_special = false});
+      const auto part = tokenizer.encode(segment.text, {.add_special = false, .parse_special = false, .never = never});
       tokens.insert(tokens.end(), part.begin(), part.end());
     }
   }
