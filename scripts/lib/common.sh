@@ -55,7 +55,7 @@ built() {
   else
     built_log=$logs/$1.log
     : >"$built_log"
-    with_news build_news logged "$@"
+    NINJA_STATUS="[%f/%t] " with_news build_news logged "$@"
   fi
 }
 build_news() {
