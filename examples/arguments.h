@@ -40,7 +40,13 @@ Number number_of(std::string_view what, std::string_view word, Number least = st
       refuse(what, ": '", word, "' is not a whole number from ", std::to_string(least), " to ", std::to_string(most));
     }
   } else if (!whole_word || !std::isfinite(value) || value < least || value > most) {
-    refuse(what, ": '", word, "' is not a number it can take");
+    char limits[80] = "";
+    if (most < std::numeric_limits<Number>::max()) {
+      std::snprintf(limits, sizeof limits, " from %g to %g", double{least}, double{most});
+    } else if (least > std::numeric_limits<Number>::lowest()) {
+      std::snprintf(limits, sizeof limits, " from %g up", double{least});
+    }
+    refuse(what, ": '", word, "' is not a number", limits);
   }
   return value;
 }

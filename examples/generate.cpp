@@ -12,6 +12,7 @@
 #include "table.h"
 
 #include <chrono>
+#include <filesystem>
 #include <iostream>
 
 const std::string usage =
@@ -128,11 +129,15 @@ void continue_text(ple::Session& session, std::span<const ple::Token> prompt, co
 
 /// `--temperature` and the like, on top of what the model recommends.
 ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptions options) {
-  options.temperature = arguments.number("--temperature", options.temperature);
+  options.temperature = arguments.number("--temperature", options.temperature, 0.0f);
   options.top_k = arguments.number("--top-k", options.top_k);
-  options.top_p = arguments.number("--top-p", options.top_p);
-  options.min_p = arguments.number("--min-p", options.min_p);
-  options.repetition_penalty = arguments.number("--repetition-penalty", options.repetition_penalty);
+  const auto share = [&](const char* name, float otherwise) { return arguments.number(name, otherwise, 0.0f, 1.0f); };
+  options.top_p = share("--top-p", options.top_p);
+  if (options.top_p == 0) examples::refuse("--top-p: 0 leaves no token to draw; 1 leaves all");
+  options.min_p = share("--min-p", options.min_p);
+  options.repetition_penalty = arguments.number("--repetition-penalty", options.repetition_penalty, 0.0f);
+  if (options.repetition_penalty == 0)
+    examples::refuse("--repetition-penalty: expected more than 0; 1 changes nothing");
   options.seed = arguments.number("--seed", options.seed);
   return options;
 }
@@ -157,6 +162,10 @@ void run(examples::Arguments& arguments) {
   options.session.threads = arguments.threads();
   options.sampling = sampling(arguments, checkpoint.recommended_sampling());
   arguments.done();
+
+  if (made_up == 0 && !std::filesystem::exists(checkpoint.tokenizer_file())) {
+    examples::refuse(path, ": has no tokenizer; --prompt-tokens N makes up tokens to continue");
+  }
 
   examples::with_backend(backend, [&]<ple::Backend B>() {
     const auto loaded = ple::load_model<ple::Any, B>(checkpoint, load);

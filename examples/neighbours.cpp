@@ -287,7 +287,7 @@ void draw(const Survey& survey, std::span<const ple::Token> tokens, ple::Token t
   }
   const double key = 448 + 20 * static_cast<double>(neighbours.size());
   svg.rectangle(738, key, 18, 18, "#e3e9ef");
-  svg.text(764, key + 13, "98 % of them", {.size = 12});
+  svg.text(764, key + 13, "98 % of the tokens", {.size = 12});
   examples::depth_axis(svg, x, depths, 624, "depth (layer)");
   svg.write(path);
 }

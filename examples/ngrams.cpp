@@ -14,6 +14,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <unordered_map>
 
 constexpr const char* usage =
@@ -117,6 +118,9 @@ void run(examples::Arguments& arguments) {
     table.select(text, 1, 0, selection);  // the last token, after what came before it
     table.gather(executor, selection, 0, 0, 1, {scores.data(), 1, vocabulary, vocabulary});
     if (*std::max_element(scores.begin(), scores.end()) == 0) break;  // the model never wrote these two tokens
+    for (float& score : scores) {
+      if (score == 0) score = -std::numeric_limits<float>::infinity();  // what never followed is not drawn
+    }
     text.push_back(sampler.sample(scores));
     fmt::print("{}", decoder.push(text.back()));
   }
