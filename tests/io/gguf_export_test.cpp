@@ -333,4 +333,25 @@ TEST_CASE("a full disk, and who cancels, leave the older file as it was and noth
   check_untouched();
 }
 
+TEST_CASE("a model is not written over a file that it is read from") {
+  const TemporaryFolder folder;
+  const auto from = std::filesystem::path(PLE_MODEL_DIR) / "storyteller";
+  for (const auto& file : std::filesystem::directory_iterator(from)) {
+    std::filesystem::copy(file.path(), folder / file.path().filename().string());
+  }
+  const Checkpoint model = Checkpoint::open(folder / ".");
+  InlineExecutor executor;
+  const auto plan = plan_gguf(model);
+  for (const char* name : {"model.safetensors", "config.json", "tokenizer.json"}) {
+    CHECK(message(ErrorCode::argument, [&] { write_gguf(model, {}, plan, folder / name, executor); }) ==
+          (folder / name).string() + ": cannot write: is one of the files that are read");
+    CHECK(contents(folder / name) == contents(from / name));
+  }
+  write_gguf(model, {}, plan, folder / "model.gguf", executor);
+  const Checkpoint written = Checkpoint::open(folder / "model.gguf");
+  CHECK(message(ErrorCode::argument, [&] {
+          write_gguf(written, {}, plan_gguf(written), folder / "model.gguf", executor);
+        }).ends_with("is one of the files that are read"));
+}
+
 }  // namespace ple::gguf_export_test

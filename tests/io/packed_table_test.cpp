@@ -236,6 +236,60 @@ TEST_CASE("a cut-down vocabulary gives the kept tokens' logits and refuses, or s
         "pack_table: token 1024, expected 0 to 1023");
 }
 
+TEST_CASE("a token that was left out is refused before any thread needs its row, even one past the table's end") {
+  using Gemma = Gemma3n<Any, Scalar>;
+  const std::filesystem::path gemma3n = std::filesystem::path(PLE_TEST_DATA) / "golden_gemma3n/e2b_like";
+  testing::TemporaryFolder temporary;
+  InlineExecutor executor;
+  {
+    const auto whole = Gemma::load(Checkpoint::open(gemma3n));
+    REQUIRE(whole.config.vocab_size > whole.config.vocab_size_per_layer_input);
+    PackOptions options;
+    options.dtypes.assign(whole.config.num_layers(), Dtype::f32);
+    for (Token token = 0; token < 10; ++token) options.kept.push_back(token);
+    pack_table(whole, options, temporary / "table", executor);
+  }
+  const auto model = Gemma::load(Checkpoint::open(gemma3n, {.table = temporary / "table"}));
+  const auto past_the_table = static_cast<Token>(model.config.vocab_size - 1);
+  for (const std::size_t threads : {1u, 3u}) {
+    ThreadPool pool(threads);
+    Session session(model, {.context = 100, .chunk = 40, .executor = &pool});
+    for (const Token token : {Token{20}, past_the_table}) {
+      std::vector<Token> tokens(40, 3);
+      tokens[17] = tokens[39] = token;
+      CHECK(message([&] { session.read(tokens); }) ==
+            "token " + std::to_string(token) + " has no row: it was left out when the table was packed");
+      CHECK(session.position() == 0);
+    }
+    session.read(std::vector<Token>(40, 3));
+    CHECK(session.position() == 40);
+  }
+}
+
+TEST_CASE("a table is not packed over a file that the model lies in") {
+  testing::TemporaryFolder temporary;
+  for (const auto& file : std::filesystem::directory_iterator(folder)) {
+    std::filesystem::copy(file.path(), temporary / file.path().filename().string());
+  }
+  InlineExecutor executor;
+  const auto weights = temporary / "model.safetensors", table = temporary / "table";
+  const auto size = std::filesystem::file_size(weights);
+  {
+    const Model model = Model::load(Checkpoint::open(temporary / "."));
+    CHECK(message([&] { pack_table(model, {.dtypes = all_layers(Dtype::f32)}, weights, executor); }) ==
+          weights.string() + ": cannot write: is one of the files that are read");
+    pack_table(model, {.dtypes = all_layers(Dtype::bf16)}, table, executor);
+    pack_table(model, {.dtypes = all_layers(Dtype::f32)}, table, executor);  // not one of its files: written again
+  }
+  CHECK(std::filesystem::file_size(weights) == size);
+  // Nor over the table that it was given.
+  for (const TableStorage& storage : {TableStorage(Mapped{}), TableStorage(Resident{})}) {
+    const Model model = Model::load(Checkpoint::open(temporary / ".", {.table = table}), {.table = storage});
+    CHECK(message([&] { pack_table(model, {.dtypes = all_layers(Dtype::bf16)}, table, executor); }) ==
+          table.string() + ": cannot write: is one of the files that are read");
+  }
+}
+
 TEST_CASE("a model whose table is keyed by n-grams gives the same logits however its text is cut") {
   Model model = Model::load(Checkpoint::open(folder), {.table = Streamed{.budget = 4096}});
   const std::vector<float> by_token = logits_of(model, text());

@@ -260,7 +260,20 @@ TEST_CASE("slices that a model does not have") {
                 [](const char*, std::uint64_t done, std::uint64_t total) { return done < total / 2; });
   };
   CHECK(says(message(cancelled), "writing was cancelled"));
-  CHECK_FALSE(std::filesystem::exists(temporary / "slice/config.json"));
+  CHECK(temporary.names().empty());  // as it was
+  // An empty folder that was there stays, one that somebody else fills is left alone.
+  std::filesystem::create_directory(temporary / "slice");
+  CHECK(says(message(cancelled), "writing was cancelled"));
+  CHECK(temporary.names() == std::vector<std::string>{"slice"});
+  CHECK(std::filesystem::is_empty(temporary / "slice"));
+  std::string second;
+  write_slice(data / "e4b_like", slices[0], temporary / "slice", [&](const char*, std::uint64_t, std::uint64_t) {
+    if (second.empty()) second = message([&] { write_slice(data / "e4b_like", slices[1], temporary / "slice"); });
+    return true;
+  });
+  CHECK(says(second, "slice: is not empty, expected a new or an empty folder"));
+  CHECK_NOTHROW(Checkpoint::open(temporary / "slice"));
+  CHECK_FALSE(std::filesystem::exists(temporary / "slice/ple.partial"));
 }
 
 }  // namespace ple::slice_test

@@ -12,6 +12,7 @@
 
 #include "../model/random_model.h"
 #include "../temporary.h"
+#include "ple/io/checkpoint.h"
 #include "ple/run/chat.h"
 #include "ple/table/streamed.h"
 #include "ple/text/open_tokenizer.h"
@@ -201,6 +202,26 @@ TEST_CASE("a damaged, truncated, forged or foreign file is refused") {
     session.read(tokens);
     CHECK(same_bits(session.logits(), saved.logits()));
   }
+}
+
+TEST_CASE("a session is saved over an older one that it came from, never over a file of its model") {
+  const std::filesystem::path from = std::filesystem::path(PLE_MODEL_DIR) / "storyteller";
+  TemporaryFolder temporary;
+  for (const auto& file : std::filesystem::directory_iterator(from)) {
+    std::filesystem::copy(file.path(), temporary / file.path().filename().string());
+  }
+  const auto model = Gemma4<Any, Simd>::load(Checkpoint::open(temporary / "."));
+  Session session(model, {.context = 16, .threads = 1});
+  session.read(some_tokens(3));
+  CHECK(error_of(ErrorCode::argument, [&] { SavedSession::save(session, temporary / "model.safetensors"); }) ==
+        (temporary / "model.safetensors").string() + ": cannot write: is one of the files that are read");
+  CHECK(read_file(temporary / "model.safetensors") == read_file(from / "model.safetensors"));
+  SavedSession::save(session, temporary / "session");
+  SavedSession::load(session, temporary / "session");
+  session.read(some_tokens(2));
+  SavedSession::save(session, temporary / "session");
+  SavedSession::load(session, temporary / "session");
+  CHECK(session.position() == 5);
 }
 
 TEST_CASE("the identity knows configuration, weights and table, not where the table lives") {

@@ -12,7 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include "../child.h"
 #include "../temporary.h"
+#include "ple/core/memory_use.h"
 
 namespace ple::streamed_rows_test {
 
@@ -270,6 +272,79 @@ TEST_CASE("a file that shrinks while it is open is an error, one that is deleted
     std::filesystem::remove(path);
     CHECK(right(*store, {0, 98, 99}));
   });
+}
+
+TEST_CASE("rows that are pinned, waited for or on their way when a process forks are read anew in the child" *
+          doctest::skip(testing::no_threads_in_children)) {
+  testing::TemporaryFolder folder;
+  const auto path = folder.write("rows.bin", file_bytes());
+  for_each_engine(path, [&](ReadEngine engine, bool direct) {
+    auto store = streamed(path, 100'000, engine, direct);
+    std::vector<RowId> all(StreamedRows::landing);
+    std::iota(all.begin(), all.end(), RowId{0});
+    std::vector<const std::byte*> found(all.size());
+    store->hold(all, found);  // as many as there is room for
+    const std::vector<RowId> more = {1000, 1001, 1002};
+    store->request(more);
+    CHECK(testing::in_child([&] {
+            store->release(all);  // held nowhere here: of no effect
+            std::vector<RowId> others(StreamedRows::landing);
+            std::iota(others.begin(), others.end(), RowId{2000});
+            const bool good = right(*store, others) && right(*store, more) && right(*store, all);
+            store.reset();
+            return good ? 0 : 1;
+          }) == 0);
+    bool good = true;
+    for (std::size_t i = 0; i < all.size(); ++i) good &= is_row(found[i], all[i]);
+    CHECK(good);
+    store->release(all);
+    CHECK(right(*store, more));
+  });
+}
+
+TEST_CASE("a store whose queue cannot be made again says so in the child, and ends there") {
+  StreamedRows store = faulty(10'000, [](const ReadRequest&, ReadResult result) { return result; });
+  CHECK(right(store, {1, 2}));
+  CHECK(testing::in_child([&] {
+          store.request(std::vector<RowId>{7});  // a hint that fails stays silent
+          try {
+            right(store, {1});
+          } catch (const Error& error) {
+            return error.code() == ErrorCode::not_supported ? 0 : 1;
+          }
+          return 2;
+        }) == 0);
+  CHECK(right(store, {1, 2, 3}));
+}
+
+TEST_CASE("a queue that throws leaves no row held") {
+  class ThrowingQueue final : public ReadQueue {
+   public:
+    const char* name() const override { return "throws"; }
+    std::size_t depth() const override { return 16; }
+    void submit(std::span<const ReadRequest> requests) override {
+      tags_.insert(tags_.end(), requests.begin(), requests.end());
+    }
+    std::size_t wait(std::span<ReadDone> done) override {
+      if (!std::exchange(thrown_, true)) throw std::runtime_error("the queue");
+      const ReadRequest request = tags_.front();
+      tags_.pop_front();
+      for (std::size_t i = 0; i < request.into.size(); ++i)
+        request.into[i] = expected((request.offset - offset) / row_bytes, i);
+      done[0] = {request.tag, {request.into.size(), 0}};
+      return 1;
+    }
+
+   private:
+    bool thrown_ = false;
+    std::deque<ReadRequest> tags_;
+  };
+  StreamedRows store({"rows", offset, row_bytes, false}, std::make_unique<ThrowingQueue>(), 0);
+  CHECK_THROWS_WITH_AS(right(store, {1, 2, 3}), "the queue", std::runtime_error);
+  CHECK(right(store, {1, 2, 3}));
+  std::vector<RowId> all(16);
+  std::iota(all.begin(), all.end(), RowId{100});
+  for (int round = 0; round < 10; ++round) CHECK(right(store, all));
 }
 
 TEST_CASE("a mapped file that shrank is an error as well") {

@@ -52,6 +52,7 @@ class Checkpoint {
            ", more than Limits::vocab_size, which is ", limits.vocab_size);
     }
     if (!options.table.empty()) {
+      checkpoint.table_path_ = options.table;
       detail::check_file_size(options.table, limits.file_bytes);
       checkpoint.ple_table_ = read_packed_table(options.table);
     }
@@ -93,6 +94,14 @@ class Checkpoint {
   /// For open_tokenizer: tokenizer.json, or the GGUF file itself.
   std::filesystem::path tokenizer_file() const { return source_->tokenizer_file(); }
 
+  /// What it is read from, which nothing that is made from it should overwrite: see check_output_path. Some of it may
+  /// not be there.
+  std::vector<std::filesystem::path> files() const {
+    std::vector<std::filesystem::path> files = source_->files();
+    if (!table_path_.empty()) files.push_back(table_path_);
+    return files;
+  }
+
  private:
   explicit Checkpoint(const std::filesystem::path& path) : path_(path.string()) {
     // A file that is no GGUF file says so better itself.
@@ -111,6 +120,7 @@ class Checkpoint {
   }
 
   std::string path_;
+  std::filesystem::path table_path_;
   std::shared_ptr<const CheckpointSource> source_;
   std::optional<TableSource> ple_table_;
 };

@@ -32,6 +32,8 @@ class CheckpointSource {
   virtual Tensor tensor(Parameter parameter, std::size_t layer) const = 0;
   virtual std::optional<std::string> chat_template() const = 0;
   virtual std::filesystem::path tokenizer_file() const = 0;
+  /// What it is read from; some of it may not be there.
+  virtual std::vector<std::filesystem::path> files() const = 0;
 
   std::size_t vocab_size() const {
     return std::visit([](const auto& c) { return c.vocab_size; }, config);

@@ -62,6 +62,7 @@ class GgufCheckpoint final : public CheckpointSource {
   }
 
   std::filesystem::path tokenizer_file() const override { return files_.path(); }
+  std::vector<std::filesystem::path> files() const override { return files_.paths(); }
 
  private:
   /// Matrix i of [matrices, rows, cols].

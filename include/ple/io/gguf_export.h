@@ -204,8 +204,8 @@ inline void check_plan(const Checkpoint& checkpoint, std::span<const GgufPlanEnt
 
 /// Writes the model to `path`, which it replaces at the end, once all was read back. `tokenizer` holds the keys of its
 /// tokenizer (text/gguf_tokenizer_keys.h), or none. Takes memory for a few rows at a time. Returns one entry for each
-/// of the plan's. Errors: ErrorCode::argument, file, shape, dtype; not_supported if a type can be read but not written;
-/// cancelled if `progress` says so.
+/// of the plan's. Errors: ErrorCode::argument, also if `path` is a file that the model is read from; file, shape,
+/// dtype; not_supported if a type can be read but not written; cancelled if `progress` says so.
 inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const GgufKeys& tokenizer,
                                           std::span<const GgufPlanEntry> plan, const std::filesystem::path& path,
                                           Executor& executor, const WriteProgress& progress = {}) {
@@ -227,7 +227,7 @@ inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const Gg
     tensors.push_back(entry.tensor);
     total += entry.tensor.bytes();
   }
-  GgufFileWriter file(path, keys, std::move(tensors));
+  GgufFileWriter file(path, keys, std::move(tensors), identities_of(checkpoint.files()));
   file.write(std::as_bytes(std::span(factors)));
   std::vector<StoredSums> sums(plan.size());
   std::uint64_t done = 0;

@@ -39,6 +39,11 @@ class GgufShards {
   const std::filesystem::path& path() const { return files_[0].path(); }
   const std::string& name() const { return metadata().file(); }
   std::size_t count() const { return files_.size(); }
+  std::vector<std::filesystem::path> paths() const {
+    std::vector<std::filesystem::path> paths;
+    for (const GgufFile& file : files_) paths.push_back(file.path());
+    return paths;
+  }
 
   bool contains(std::string_view tensor) const { return find(tensor) != nullptr; }
 

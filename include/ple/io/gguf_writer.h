@@ -134,8 +134,10 @@ struct GgufTensor {
 /// file's name before finish(): see CheckedWriter, whose errors all functions have.
 class GgufFileWriter {
  public:
-  GgufFileWriter(const std::filesystem::path& path, const GgufKeys& keys, std::vector<GgufTensor> tensors)
-      : tensors_(std::move(tensors)), out_(path) {
+  /// `inputs`: files that must not be written over.
+  GgufFileWriter(const std::filesystem::path& path, const GgufKeys& keys, std::vector<GgufTensor> tensors,
+                 std::span<const FileIdentity> inputs = {})
+      : tensors_(std::move(tensors)), out_(path, inputs) {
     std::string header = "GGUF";
     const auto put = [&](auto value) { header.append(reinterpret_cast<const char*>(&value), sizeof value); };
     put(std::uint32_t{3});

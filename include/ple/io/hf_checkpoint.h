@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "ple/core/config.h"
 #include "ple/io/checkpoint_source.h"
@@ -34,6 +35,7 @@ class HfCheckpoint final : public CheckpointSource {
   Tensor tensor(Parameter parameter, std::size_t layer) const override { return folder_.tensor(parameter, layer); }
   std::optional<std::string> chat_template() const override { return folder_.chat_template(); }
   std::filesystem::path tokenizer_file() const override { return folder_.tokenizer_json(); }
+  std::vector<std::filesystem::path> files() const override { return folder_.paths(); }
 
   const HfFolder& folder() const { return folder_; }
 

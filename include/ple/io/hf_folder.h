@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -117,6 +118,20 @@ class HfFolder {
   const TensorFiles& files() const { return files_; }
   const HfTensorNames& names() const { return names_; }
   std::string_view prefix() const { return names_.prefix(); }
+
+  /// Everything that a model is read from, be it there or not.
+  std::vector<std::filesystem::path> paths() const {
+    std::vector<std::filesystem::path> paths;
+    for (const char* name : {"config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json",
+                             "tokenizer_config.json", "chat_template.jinja", "chat_template.json"}) {
+      paths.push_back(folder_ / name);
+    }
+    std::set<const SafetensorsFile*> seen;
+    for (const auto& [name, file] : files_) {
+      if (seen.insert(file.get()).second) paths.emplace_back(file->raw(name).file);
+    }
+    return paths;
+  }
 
  private:
   bool exists(const char* name) const { return file_exists(folder_ / name); }

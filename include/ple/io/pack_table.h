@@ -43,8 +43,8 @@ inline std::string shortest(float value) {
 }  // namespace detail
 
 /// Writes `model`'s table to `path`, which it replaces at the end, once all was read back.
-/// Errors: ErrorCode::argument, config, file; not_supported if a type can be read but not written; cancelled if
-/// `progress` says so.
+/// Errors: ErrorCode::argument, also if `path` is a file that the model lies in; config, file; not_supported if a type
+/// can be read but not written; cancelled if `progress` says so.
 template <class Block, class Table>
 void pack_table(const Decoder<Block, Table>& model, PackOptions options, const std::filesystem::path& path,
                 Executor& executor, const WriteProgress& progress = {}) {
@@ -98,7 +98,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   }
   if (options.fold) header.tensor("pad_identity", "F32", {layers * p}, layers * p * sizeof(float));
 
-  CheckedWriter writer(path);
+  CheckedWriter writer(path, model.files());
   const std::string head = header.bytes();
   writer.write(head.data(), head.size());
   constexpr std::size_t chunk = 256;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +25,8 @@
 #include "ple/core/json.h"
 #include "ple/core/json_text.h"
 #include "ple/core/memory.h"
+#include "ple/core/os.h"
+#include "ple/core/output_file.h"
 #include "ple/io/hf_checkpoint.h"
 #include "ple/io/hf_folder.h"
 #include "ple/io/hf_names.h"
@@ -176,6 +179,51 @@ class SlicedFile {
   std::vector<SlicedTensor> tensors_;
 };
 
+/// A new or empty folder that one at a time may fill. Unless all of it is there, it becomes what it was.
+class FolderToFill {
+ public:
+  /// Errors: ErrorCode::file; ErrorCode::argument for a folder that is not empty, or that somebody else fills.
+  explicit FolderToFill(const std::filesystem::path& folder) : folder_(folder), mark_(folder / "ple.partial") {
+    std::error_code error;
+    is_new_ = std::filesystem::create_directories(folder_, error);
+    if (!is_folder(folder_)) fail(ErrorCode::file, folder_.string(), ": cannot make this folder");
+    if (file_exists(mark_)) refuse();
+    OutputFile(mark_, folder_.string());
+    const std::filesystem::directory_iterator files(folder_);
+    if (std::distance(begin(files), end(files)) > 1) {
+      std::filesystem::remove(mark_, error);
+      refuse();
+    }
+  }
+  FolderToFill(const FolderToFill&) = delete;
+  FolderToFill& operator=(const FolderToFill&) = delete;
+  ~FolderToFill() {
+    if (is_complete_ || process_ != os::process_id()) return;
+    std::error_code ignored;
+    for (const std::filesystem::path& file : files_) std::filesystem::remove(file, ignored);
+    std::filesystem::remove(mark_, ignored);
+    if (is_new_) std::filesystem::remove(folder_, ignored);
+  }
+
+  /// A file that is about to be written.
+  std::filesystem::path add(const std::filesystem::path& name) { return files_.emplace_back(folder_ / name); }
+
+  void complete() {
+    std::filesystem::remove(mark_);
+    is_complete_ = true;
+  }
+
+ private:
+  [[noreturn]] void refuse() const {
+    fail(ErrorCode::argument, folder_.string(), ": is not empty, expected a new or an empty folder");
+  }
+
+  std::filesystem::path folder_, mark_;
+  std::vector<std::filesystem::path> files_;
+  bool is_new_ = false, is_complete_ = false;
+  std::uint64_t process_ = os::process_id();
+};
+
 inline void write_text_file(const std::filesystem::path& path, const std::string& text) {
   CheckedWriter writer(path);
   writer.write(text.data(), text.size());
@@ -187,17 +235,14 @@ inline void write_text_file(const std::filesystem::path& path, const std::string
 /// Writes the slice that `options` describe of the Gemma 3n in folder `from` to folder `to`, which must be new or
 /// empty: config.json, as many safetensors files as there are, and copies of the files for text, images and sound.
 /// Whatever is no layer of the text model goes along: a head of its own, vision, audio. config.json comes last, so what
-/// is not complete does not open. Takes a few megabytes of memory. Returns the slice.
+/// is not complete does not open; after an error the folder is as it was. Takes a few megabytes of memory. Returns the
+/// slice.
 /// Errors: ErrorCode::argument, file, shape; those of opening `from`; cancelled if `progress` says so.
 inline MatformerSlice write_slice(const std::filesystem::path& from, const MatformerOptions& options,
                                   const std::filesystem::path& to, const WriteProgress& progress = {}) {
   const auto whole = std::make_shared<const HfCheckpoint>(from);
   const SlicedSource slice(whole, options, from.string());
-  std::error_code error;
-  std::filesystem::create_directories(to, error);
-  if (!std::filesystem::is_directory(to, error)) fail(ErrorCode::file, to.string(), ": cannot make this folder");
-  if (!std::filesystem::is_empty(to, error))
-    fail(ErrorCode::argument, to.string(), ": is not empty, expected a new or an empty folder");
+  detail::FolderToFill out(to);
 
   std::map<std::filesystem::path, detail::SlicedFile> files;  // by name
   std::uint64_t total = 0, done = 0;
@@ -209,7 +254,7 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
   Json shards = Json::object();
   for (const auto& [name, file] : files) {
     if (file.tensors().empty()) continue;
-    file.write(to / name, progress, done, total);
+    file.write(out.add(name), progress, done, total);
     done += file.bytes();
     for (const detail::SlicedTensor& tensor : file.tensors()) shards.add(tensor.name, Json(name.string()));
   }
@@ -218,15 +263,16 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
     metadata.add("total_size", Json(total));
     index.add("metadata", std::move(metadata));
     index.add("weight_map", std::move(shards));
-    detail::write_text_file(to / "model.safetensors.index.json", json_text(index));
+    detail::write_text_file(out.add("model.safetensors.index.json"), json_text(index));
   }
   for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
                            "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
                            "processor_config.json", "preprocessor_config.json"}) {
-    if (file_exists(from / name)) detail::write_text_file(to / name, read_text_file(from / name));
+    if (file_exists(from / name)) detail::write_text_file(out.add(name), read_text_file(from / name));
   }
   const Json config = detail::sliced_config(read_json_file(from / "config.json"), slice.slice());
-  detail::write_text_file(to / "config.json", json_text(config));
+  detail::write_text_file(out.add("config.json"), json_text(config));
+  out.complete();
   return slice.slice();
 }
 

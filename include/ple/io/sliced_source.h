@@ -55,6 +55,7 @@ class SlicedSource final : public CheckpointSource {
 
   std::optional<std::string> chat_template() const override { return whole_->chat_template(); }
   std::filesystem::path tokenizer_file() const override { return whole_->tokenizer_file(); }
+  std::vector<std::filesystem::path> files() const override { return whole_->files(); }
 
   /// Whether a slice may have only a part of it.
   static bool is_cut(Parameter parameter) {

@@ -130,6 +130,13 @@ class Decoder final : public LanguageModel {
   std::size_t hidden_size() const override { return config.hidden_size; }
   TableCounters table_counters() const override { return table.counters(); }
 
+  std::vector<FileIdentity> files() const override {
+    std::vector<FileIdentity> files;
+    for (const auto& file : files_) files.push_back(file->file()->identity());
+    if (table.file()) files.push_back(*table.file());
+    return files;
+  }
+
   std::uint64_t identity() const override {
     for (const auto& file : files_) file->check_size();
     return model_identity(*this);

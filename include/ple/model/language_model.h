@@ -8,10 +8,12 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
+#include "ple/core/os.h"
 #include "ple/core/token.h"
 #include "ple/dtype/traits.h"
 #include "ple/table/row_store.h"
@@ -89,6 +91,9 @@ class LanguageModel {
 
   /// What its PLE table has done since it was opened.
   virtual TableCounters table_counters() const { return {}; }
+
+  /// The files that its weights lie in, which nothing should overwrite.
+  virtual std::vector<FileIdentity> files() const { return {}; }
 
   /// Width of an embedding.
   virtual std::size_t hidden_size() const = 0;

@@ -44,7 +44,8 @@ static_assert(sizeof(SavedHeader) == 48);
 class SavedSession {
  public:
   /// Writes the session to `path`, which it replaces once all was read back. What a Sampler has drawn is not part of
-  /// it. Errors: ErrorCode::file, and then an older file is still there; those of LanguageModel::identity.
+  /// it. Errors: those of check_output_path; ErrorCode::file, and then an older file is still there; those of
+  /// LanguageModel::identity.
   static void save(const Session& session, const std::filesystem::path& path) {
     ModelState& state = *session.state_;
     SavedHeader header = header_of(state);
@@ -53,7 +54,7 @@ class SavedSession {
     header.logits = session.has_logits_ ? session.logits_.size() : 0;
     state.for_each_cached([&](std::span<const std::byte> bytes) { header.cache_bytes += bytes.size(); });
     Checksum checksum;
-    CheckedWriter writer(path);
+    CheckedWriter writer(path, session.model_->files());
     const auto write = [&](std::span<const std::byte> bytes) {
       writer.write(bytes.data(), bytes.size());
       checksum.add(bytes);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "ple/core/config.h"
+#include "ple/core/os.h"
 #include "ple/core/token.h"
 #include "ple/nn/linear.h"
 #include "ple/simd/decode.h"
@@ -54,6 +55,8 @@ class PleTable {
   const std::shared_ptr<const VocabularyMap>& vocabulary() const { return vocabulary_; }
   std::size_t history() const { return keys_.history; }
   const std::shared_ptr<RowStore>& store() const { return store_; }
+  /// The file it was taken from, if it was taken from one.
+  const std::optional<FileIdentity>& file() const { return file_; }
   TableCounters counters() const { return store_ ? store_->counters() : TableCounters{}; }
 
   /// Whether layer l has values here; the others skip their PLE step.
@@ -110,6 +113,7 @@ class PleTable {
     pad_identity_ = source.pad_identity;
     vocabulary_ = source.vocabulary;
     rows_ = source.rows;
+    file_ = tensor.map ? std::optional(tensor.map->file()->identity()) : std::nullopt;
   }
 
   /// Another way from tokens to rows. The ids must be below rows().
@@ -277,6 +281,7 @@ class PleTable {
   std::vector<float> pad_identity_;
   std::shared_ptr<const VocabularyMap> vocabulary_;
   std::shared_ptr<RowStore> store_;
+  std::optional<FileIdentity> file_;
   RowKeys keys_;
   std::map<RowId, std::vector<float>> overlay_;
 };
