@@ -9,6 +9,7 @@
 #include <fmt/core.h>
 
 #include "arguments.h"
+#include "output.h"
 #include "plan.h"
 #include "progress.h"
 #include "svg.h"
@@ -214,7 +215,7 @@ void print_proposal(const Report& report) {
   if (proposal.bytes > report.budget) fmt::print("No packing is that small; this is the smallest.\n");
 }
 
-void draw(const Report& report, const std::string& path) {
+void draw(const Report& report, const examples::Output& out) {
   const std::size_t depths = report.effect.size();
   const double lines = std::ceil(static_cast<double>(report.choices.size()) / 3);
   examples::Svg svg(900, 706 + 20 * lines, "What each depth of the PLE table is worth");
@@ -301,18 +302,19 @@ void draw(const Report& report, const std::string& path) {
                          examples::number_text(candidate.effect.kl)),
              {.size = 12, .colour = "#666666"});
   }
-  svg.write(path);
+  out.write(svg.page());
 }
 
 void run(examples::Arguments& arguments) {
   const std::string model_path = arguments.first("MODEL"), text = read_text(arguments.first("TEXT"));
-  const std::string svg = arguments.text("--svg").value_or("depths.svg");
+  const std::string svg_path = arguments.text("--svg").value_or("depths.svg");
   const auto budget = arguments.bytes("--budget");
   const auto types = arguments.text("--dtypes");
   ple::ThreadPool pool(arguments.threads());
   arguments.done();
 
   const auto checkpoint = ple::Checkpoint::open(model_path);
+  const examples::Output svg(svg_path, checkpoint.files());
   const auto model = Model::load(checkpoint);
   if (!model.has_ple()) throw std::runtime_error(fmt::format("{}: the model has no PLE table", model_path));
   const auto tokenizer = ple::open_tokenizer(checkpoint);
@@ -337,7 +339,7 @@ void run(examples::Arguments& arguments) {
   print(report);
   print_proposal(report);
   draw(report, svg);
-  fmt::print("{} shows it.\n", svg);
+  fmt::print("{} shows it.\n", svg.path());
 }
 
 }  // namespace

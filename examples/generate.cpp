@@ -162,6 +162,7 @@ void run(examples::Arguments& arguments) {
   options.session.threads = arguments.threads();
   options.sampling = sampling(arguments, checkpoint.recommended_sampling());
   arguments.done();
+  if (save) ple::check_output_path(*save, ple::identities_of(checkpoint.files()));  // not after the answer
 
   if (made_up == 0 && !std::filesystem::exists(checkpoint.tokenizer_file())) {
     examples::refuse(path, ": has no tokenizer; --prompt-tokens N makes up tokens to continue");

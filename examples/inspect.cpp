@@ -6,16 +6,19 @@
 #include "inspect_html.h"
 #include "inspect_report.h"
 #include "kv_cache.h"
+#include "output.h"
 
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <fstream>
+#include <filesystem>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 constexpr const char* usage =
     "usage: inspect MODEL [options]\n"
@@ -126,12 +129,18 @@ void print_memory(const Report& report) {
 int main(int argc, char** argv) {
   return examples::run(usage, argc, argv, [](examples::Arguments& arguments) {
     const std::string name = arguments.first("MODEL");
-    const auto html = arguments.text("--html");
+    const auto html_path = arguments.text("--html");
     const auto found = ple::inspect(name);
     const std::size_t longest = std::visit([](const auto& c) { return c.max_position_embeddings; }, found.config);
     const auto context = arguments.number<std::size_t>("--context", std::min<std::size_t>(4096, longest), 1);
     const ple::Dtype kv_cache_dtype = examples::kv_cache_dtype(arguments);
     arguments.done();
+    std::optional<examples::Output> html;
+    if (html_path) {
+      const std::filesystem::path folder = name;
+      html.emplace(*html_path, std::vector{folder / "config.json", folder / "model.safetensors",
+                                           folder / "model.safetensors.index.json"});
+    }
     const Report report = examples::make_report(found, context, kv_cache_dtype);
     fmt::print("{}: {}\n{}\n", report.name, report.family, report.shape);
     fmt::print("{}\n", report.has_files ? "Counted from the headers of its files; no weight was read."
@@ -141,9 +150,7 @@ int main(int argc, char** argv) {
     print_reads(report);
     print_memory(report);
     if (!html) return;
-    std::ofstream file(*html, std::ios::binary);
-    file << examples::html_page(report);
-    if (!file.flush()) throw std::runtime_error(*html + ": cannot write");
-    fmt::print("\nwrote {}\n", *html);
+    html->write(examples::html_page(report));
+    fmt::print("\nwrote {}\n", html->path());
   });
 }

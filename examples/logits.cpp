@@ -2,6 +2,7 @@
 // Logits of every position as raw f32, for comparisons with other programs.
 #include "backend.h"
 
+#include <ple/core/checked_writer.h>
 #include <ple/ple.h>
 
 #include <fmt/core.h>
@@ -9,7 +10,7 @@
 #include "arguments.h"
 #include "slice_options.h"
 
-#include <fstream>
+#include <vector>
 
 const std::string usage = std::string(
                               "usage: logits MODEL --tokens 2,17,4 --out FILE [--chunk N] [--threads N] "
@@ -32,17 +33,17 @@ int main(int argc, char** argv) {
     const auto tokens = examples::numbers_of<ple::Token>("--tokens", *list);
 
     const auto checkpoint = ple::Checkpoint::open(folder, {.slice = slice});
+    const std::vector<ple::FileIdentity> inputs = ple::identities_of(checkpoint.files());
+    ple::check_output_path(*out, inputs);
     examples::with_backend(backend, [&]<ple::Backend B>() {
       const auto loaded = ple::load_model<ple::Any, B>(checkpoint);
       const ple::LanguageModel& model = *loaded;
       ple::Session session(model,
                            {.context = tokens.size(), .chunk = chunk ? chunk : tokens.size(), .threads = threads});
-      std::ofstream file(*out, std::ios::binary);
-      session.evaluate(tokens, [&](std::size_t, std::span<const float> logits) {
-        file.write(reinterpret_cast<const char*>(logits.data()), static_cast<std::streamsize>(logits.size_bytes()));
-      });
-      file.close();
-      if (!file) throw std::runtime_error(fmt::format("{}: cannot write", *out));
+      ple::CheckedWriter file(*out, inputs);
+      session.evaluate(
+          tokens, [&](std::size_t, std::span<const float> logits) { file.write(logits.data(), logits.size_bytes()); });
+      file.finish({});
       fmt::print("{} tokens, {} logits each, on {}\n", tokens.size(), model.vocab_size(), B::name());
     });
   });

@@ -8,6 +8,7 @@
 #include <fmt/core.h>
 
 #include "arguments.h"
+#include "output.h"
 #include "progress.h"
 #include "svg.h"
 
@@ -180,7 +181,7 @@ void print(const Survey& survey, std::span<const ple::Token> tokens, ple::Token 
 }
 
 void draw(const Survey& survey, std::span<const ple::Token> tokens, ple::Token token, const Names& names,
-          const std::string& model, const std::string& path) {
+          const std::string& model, const examples::Output& out) {
   constexpr std::size_t bins = 36, followed = 5;
   const std::size_t depths = survey.depths;
   const auto of_tokens = [&](std::span<const float> values) {
@@ -289,7 +290,7 @@ void draw(const Survey& survey, std::span<const ple::Token> tokens, ple::Token t
   svg.rectangle(738, key, 18, 18, "#e3e9ef");
   svg.text(764, key + 13, "98 % of the tokens", {.size = 12});
   examples::depth_axis(svg, x, depths, 624, "depth (layer)");
-  svg.write(path);
+  out.write(svg.page());
 }
 
 std::vector<std::size_t> parse_depths(const std::optional<std::string>& list, std::size_t depths) {
@@ -308,11 +309,12 @@ void run(examples::Arguments& arguments) {
   const std::string model_path = arguments.first("MODEL"), word = arguments.first("TOKEN");
   const auto count = arguments.number<std::size_t>("--count", 5, 1);
   const auto list = arguments.text("--depths");
-  const std::string svg = arguments.text("--svg").value_or("neighbours.svg");
+  const std::string svg_path = arguments.text("--svg").value_or("neighbours.svg");
   ple::ThreadPool pool(arguments.threads());
   arguments.done();
 
   const auto checkpoint = ple::Checkpoint::open(model_path);
+  const examples::Output svg(svg_path, checkpoint.files());
   const auto [rows, depths, p] = std::visit(
       [](const auto& config) {
         return std::array{config.vocab_size_per_layer_input, config.num_layers(), config.hidden_size_per_layer_input};
@@ -337,7 +339,7 @@ void run(examples::Arguments& arguments) {
   const std::vector<ple::Token> tokens = names.of_text(table.rows());
   print(result, tokens, token, names, wanted, count);
   draw(result, tokens, token, names, examples::name_of_model(model_path), svg);
-  fmt::print("{} shows it.\n", svg);
+  fmt::print("{} shows it.\n", svg.path());
 }
 
 }  // namespace

@@ -62,7 +62,8 @@ std::size_t write_table(const std::string& path, std::span<const ple::Token> tex
       ++row[static_cast<std::size_t>(text[i + 1])];
     }
   }
-  std::ofstream file(path, std::ios::binary);
+  ple::OutputFile(path, path);  // refuses a file that has come meanwhile
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
   std::vector<ple::f16> stored(vocabulary);
   for (const auto& [id, row] : counts) {
     const float weight = id >= rows / 2 ? 4 : 1;
@@ -95,6 +96,9 @@ void run(examples::Arguments& arguments) {
   arguments.done();
   if (rows % 2 != 0) examples::refuse("--rows: ", std::to_string(rows), " is odd, and half of them are for each n");
 
+  ple::check_output_path(path);
+  if (ple::file_exists(path))
+    examples::refuse(path, ": is there already, expected a new file: it is removed at the end");
   const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
   const auto tokenizer = ple::open_tokenizer(checkpoint);
   const std::size_t vocabulary = model.vocab_size();

@@ -51,6 +51,9 @@ void run(examples::Arguments& arguments) {
   if (substitute) options.substitute = examples::number_of<ple::Token>("--substitute", *substitute, 0);
   ple::ThreadPool pool(arguments.threads());
   arguments.done();
+  std::vector<std::filesystem::path> inputs = checkpoint.files();
+  if (vocabulary) inputs.emplace_back(*vocabulary);
+  ple::check_output_path(out, ple::identities_of(inputs));
 
   const auto pack = [&](const auto& model) {
     const std::size_t layers = model.config.num_layers();

@@ -140,6 +140,7 @@ void run(examples::Arguments& arguments) {
     throw std::runtime_error(fmt::format("{}: is no folder: expected a Hugging Face folder", model));
 
   const auto checkpoint = ple::Checkpoint::open(model);
+  ple::check_output_path(out, ple::identities_of(checkpoint.files()));
   std::vector<ple::GgufPlanEntry> plan = ple::plan_gguf(checkpoint, types);
   for (const std::string& change : changes) change_type(plan, change);
   print_fallbacks(plan);

@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -84,12 +82,7 @@ class Svg {
                     xml_escaped(text));
   }
 
-  void write(const std::string& path) const {
-    std::ofstream file(path);
-    file << body_ << "</svg>\n";
-    file.close();
-    if (!file) throw std::runtime_error(fmt::format("{}: cannot write", path));
-  }
+  std::string page() const { return body_ + "</svg>\n"; }
 
  private:
   std::string body_;
