@@ -34,7 +34,7 @@ inline void tokenizer(std::string_view data) {
     const auto tokens = tokenizer.encode(data, {.add_special = false, .parse_special = parse_special});
     for (const Token token : tokens) {
       require(token >= 0 && static_cast<std::size_t>(token) < tokenizer.vocab_size(), "a token outside the vocabulary");
-      require(parse_special || !tokenizer.is_special(token), "a stranger's text became a special token");
+      require(parse_special || !tokenizer.is_control(token), "a stranger's text became a control token");
     }
     const std::string text = tokenizer.decode(tokens, false);
     require(is_utf8(text), "text that is not UTF-8");

@@ -12,12 +12,19 @@ namespace ple::fuzz {
 inline void tokenizer_json(std::string_view data) {
   may_refuse([&] {
     const auto tokenizer = Tokenizer::parse(data, "tokenizer.json");
-    const auto tokens = tokenizer.encode("ab a<bos> b\xff\xc3\xa9");
-    for (const Token token : tokens) {
-      require(token >= 0 && static_cast<std::size_t>(token) < tokenizer.vocab_size(), "a token outside the vocabulary");
-      tokenizer.piece(token);
+    constexpr std::string_view text = "ab a<bos> b\xff\xc3\xa9";
+    for (const bool parse_special : {true, false}) {
+      const auto tokens = tokenizer.encode(text, {.parse_special = parse_special});
+      for (const Token token : tokens) {
+        require(token >= 0 && static_cast<std::size_t>(token) < tokenizer.vocab_size(),
+                "a token outside the vocabulary");
+        tokenizer.piece(token);
+      }
+      tokenizer.decode(tokens, false);
     }
-    tokenizer.decode(tokens, false);
+    // Each file has one name that steers, and unk may stand for what is no piece.
+    for (const Token token : tokenizer.encode(text, {.add_special = false, .parse_special = false}))
+      require(token != tokenizer.token_to_id("<bos>"), "a stranger's text became a control token");
   });
 }
 

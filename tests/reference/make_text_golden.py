@@ -272,6 +272,19 @@ def small_tokenizers(vocab, merges):
     )
     yield "added", added
 
+    # Ordinary merges build the names of tokens that are special, that only look for themselves, and that do neither.
+    pieces, chain = dict(keep), []
+    for name in ["<eos>", "<|turn>", "<turn|>"]:
+        for end in range(2, len(name) + 1):
+            pieces.setdefault(name[:end], len(pieces))
+            chain.append((name[: end - 1], name[end - 1]))
+    built = Tokenizer(models.BPE(vocab=pieces, merges=few + chain, unk_token="<unk>", byte_fallback=True))
+    built.normalizer = normalizers.Replace(" ", SPACE)
+    built.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    built.add_special_tokens([AddedToken("<|turn>", normalized=False)])
+    built.add_tokens([AddedToken("<turn|>", normalized=False)])
+    yield "built", built
+
 
 SMALL_TEXTS = [
     *["", " ", "a b", " a  b ", "the  sky is", "the", "   ", "漢字 and é漢", "漢", "é é"],
