@@ -3,21 +3,26 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "ple/core/config.h"
+#include "ple/core/token.h"
 
 namespace ple {
 inline namespace PLE_ABI {
 
 /// How the next token is drawn, with the meaning these words have in Hugging Face's transformers. The steps apply in
-/// this order: repetition penalty, temperature, top-k, top-p, min-p.
+/// this order: repetition penalty, n-grams, suppressed tokens, temperature, top-k, top-p, min-p. The first three apply
+/// where the likeliest token is taken, too.
 struct SamplingOptions {
   float temperature = 0;         ///< logits are divided by it; 0 takes the likeliest token
   std::size_t top_k = 0;         ///< keep the k likeliest; 0: all
-  float top_p = 1;               ///< keep the likeliest that together reach this probability
+  float top_p = 1;               ///< keep the likeliest that together reach this probability; 0: the likeliest one
   float min_p = 0;               ///< keep those with at least this share of the likeliest one's probability
   float repetition_penalty = 1;  ///< logits of tokens seen before are divided by it where positive, else multiplied
   std::uint64_t seed = 0;        ///< the same seed draws the same tokens from the same logits
+  std::size_t no_repeat_ngram_size = 0;     ///< so many tokens in a row never come twice; 0: they may
+  std::vector<Token> suppress_tokens = {};  ///< never come
 };
 
 }  // namespace PLE_ABI

@@ -14,6 +14,7 @@
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/model/sampling_options.h"
+#include "ple/run/sampling_rules.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -28,21 +29,26 @@ class Sampler {
     };
     check("temperature", options.temperature, options.temperature >= 0 && std::isfinite(options.temperature),
           "0 or more");
-    check("top_p", options.top_p, options.top_p > 0 && options.top_p <= 1, "more than 0, at most 1");
+    check("top_p", options.top_p, options.top_p >= 0 && options.top_p <= 1, "0 to 1");
     check("min_p", options.min_p, options.min_p >= 0 && options.min_p <= 1, "0 to 1");
     check("repetition_penalty", options.repetition_penalty,
           options.repetition_penalty > 0 && std::isfinite(options.repetition_penalty), "more than 0");
     scores_.resize(vocab_size);
+    suppress_tokens(options_.suppress_tokens, scores_);  // checks them
     candidates_.reserve(vocab_size);
     sorted_.reserve(vocab_size);
   }
 
-  /// logits: [vocab_size]. history: the tokens that the repetition penalty looks at. Errors: ErrorCode::argument for
-  /// logits of another size, or with a NaN, which only broken weights give.
+  /// logits: [vocab_size]. history: the tokens that the repetition penalty and the n-grams look at, of which soft
+  /// ones are -1. Errors: ErrorCode::argument for logits of another size, with a NaN, which only broken weights give,
+  /// or all minus infinity, as if every token was forbidden.
   Token sample(std::span<const float> logits, std::span<const Token> history = {}) {
     if (logits.size() != scores_.size())
       fail(ErrorCode::argument, "Sampler: ", logits.size(), " logits, expected ", scores_.size());
-    penalize(logits, history);
+    std::copy(logits.begin(), logits.end(), scores_.begin());
+    if (options_.repetition_penalty != 1) penalize_repetition(logits, history, options_.repetition_penalty, scores_);
+    forbid_repeated_ngrams(history, options_.no_repeat_ngram_size, scores_);
+    suppress_tokens(options_.suppress_tokens, scores_);
     const std::size_t best = likeliest();
     if (options_.temperature == 0) return static_cast<Token>(best);
     weigh(best);
@@ -61,23 +67,13 @@ class Sampler {
     return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
   }
 
-  void penalize(std::span<const float> logits, std::span<const Token> history) {
-    std::copy(logits.begin(), logits.end(), scores_.begin());
-    if (options_.repetition_penalty == 1) return;
-    for (const Token token : history) {
-      const auto i = static_cast<std::size_t>(token);
-      if (token < 0 || i >= scores_.size())
-        fail(ErrorCode::argument, "Sampler: token ", token, " in the history, expected 0 to ", scores_.size() - 1);
-      scores_[i] = logits[i] > 0 ? logits[i] / options_.repetition_penalty : logits[i] * options_.repetition_penalty;
-    }
-  }
-
   std::size_t likeliest() const {
     std::size_t best = 0;
     for (std::size_t i = 0; i < scores_.size(); ++i) {
       if (std::isnan(scores_[i])) fail(ErrorCode::argument, "Sampler: the logit of token ", i, " is not a number");
       if (scores_[i] > scores_[best]) best = i;
     }
+    if (scores_[best] == detail::forbidden) fail(ErrorCode::argument, "Sampler: every token is forbidden");
     return best;
   }
 
@@ -99,7 +95,8 @@ class Sampler {
     std::erase_if(candidates_, [least = kth->weight](const Candidate& c) { return c.weight < least; });
   }
 
-  /// A token stays if those before it do not reach top_p yet. Sorts no more than it needs to.
+  /// A token stays if those before it do not reach top_p yet, and the first stays always. Sorts no more than it needs
+  /// to.
   void keep_top_p() {
     if (options_.top_p == 1) return;
     double total = 0, reached = 0;
@@ -112,7 +109,7 @@ class Sampler {
       sorted = more;
       while (kept < sorted && reached < double(options_.top_p) * total) reached += double(candidates_[kept++].weight);
     }
-    candidates_.resize(kept);
+    candidates_.resize(std::max<std::size_t>(kept, 1));
   }
 
   Token draw() {
