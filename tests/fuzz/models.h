@@ -30,6 +30,7 @@ inline const testing::Folder& valid_folder() {
 inline void use(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
   const auto checkpoint = Checkpoint::open(path, options);
   may_refuse([&] { checkpoint.chat_template(); });
+  may_refuse([&] { checkpoint.recommended_sampling(); });
   const auto model = Model::load(checkpoint);
   InlineExecutor executor;
   Session session(model, {.context = 16, .chunk = 4, .executor = &executor});

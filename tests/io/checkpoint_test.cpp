@@ -43,6 +43,136 @@ TEST_CASE("stop tokens and sampling come from generation_config.json, or else fr
   CHECK(Checkpoint::open(folder.path()).recommended_sampling().temperature == 0);
 }
 
+TEST_CASE("stop tokens of config.json: the whole model's go before the text model's, a number or a list") {
+  Folder folder;
+  const auto text = folder.config;
+  const auto stop_tokens = [&](const testing::ordered_json& top, const testing::ordered_json& inner) {
+    folder.config = {{"model_type", "gemma4"}, {"text_config", text}};
+    folder.config["text_config"]["eos_token_id"] = inner;
+    folder.config["eos_token_id"] = top;
+    folder.write();
+    return Checkpoint::open(folder.path()).stop_tokens();
+  };
+  CHECK(stop_tokens({1, 7}, 1) == std::vector<Token>{1, 7});
+  CHECK(stop_tokens(9, {1, 7}) == std::vector<Token>{9});
+  CHECK(stop_tokens(nullptr, {1, 7}) == std::vector<Token>{1, 7});
+  CHECK(stop_tokens(nullptr, 5) == std::vector<Token>{5});
+  CHECK(stop_tokens(nullptr, nullptr) == std::vector<Token>{1});  // the reference's default
+  write_file(folder.path() / "generation_config.json", R"({"eos_token_id":11})");
+  CHECK(stop_tokens({1, 7}, 1) == std::vector<Token>{11});
+}
+
+TEST_CASE("what generation_config.json says of greedy decoding holds without do_sample, as in the reference") {
+  Folder folder;
+  folder.write();
+  const auto sampling = [&](const std::string& text) {
+    write_file(folder.path() / "generation_config.json", text);
+    return Checkpoint::open(folder.path()).recommended_sampling();
+  };
+  const SamplingOptions greedy = sampling(R"({"repetition_penalty":1.1,"no_repeat_ngram_size":3,"temperature":0.7,
+      "suppress_tokens":[4,-1,19,20,99999999999],"top_k":64,"do_sample":false})");
+  CHECK(greedy.temperature == 0);
+  CHECK(greedy.top_k == 0);
+  CHECK(greedy.repetition_penalty == 1.1f);
+  CHECK(greedy.no_repeat_ngram_size == 3);
+  CHECK(greedy.suppress_tokens == std::vector<Token>{4, 19});  // the vocabulary has 20
+  const SamplingOptions sampled = sampling(R"({"do_sample":true,"suppress_tokens":[0],"min_p":0.1})");
+  CHECK(sampled.temperature == 1);
+  CHECK(sampled.top_k == 50);
+  CHECK(sampled.top_p == 1);
+  CHECK(sampled.min_p == 0.1f);
+  CHECK(sampled.suppress_tokens == std::vector<Token>{0});
+}
+
+TEST_CASE("recommended sampling that makes no sense is an error for who asks, and a model opens all the same") {
+  Folder folder;
+  folder.write();
+  const auto write = [&](const std::string& fields) {
+    write_file(folder.path() / "generation_config.json", R"({"do_sample":true,)" + fields + "}");
+    return Checkpoint::open(folder.path());
+  };
+  for (const char* const none : {R"("top_k":-1)", R"("top_k":0)", R"("top_k":-1.0)"}) {
+    CHECK(write(none).recommended_sampling().top_k == 0);
+  }
+  CHECK(write(R"("top_p":0)").recommended_sampling().top_p == 0);
+  CHECK(write(R"("top_p":1.5)").recommended_sampling().top_p == 1);
+  CHECK(write(R"("temperature":0.0)").recommended_sampling().temperature == 0);
+  CHECK(write(R"("no_repeat_ngram_size":-2)").recommended_sampling().no_repeat_ngram_size == 0);
+  CHECK(write(R"("top_k":null,"temperature":null,"suppress_tokens":null)").recommended_sampling().top_k == 50);
+
+  const auto error = [&](const std::string& fields) {
+    const Checkpoint checkpoint = write(fields);
+    try {
+      static_cast<void>(checkpoint.recommended_sampling());
+    } catch (const Error& e) {
+      CHECK(e.code() == ErrorCode::config);
+      const std::string what = e.what(), file = (folder.path() / "generation_config.json").string() + ": ";
+      CHECK(what.starts_with(file));
+      return what.substr((std::min)(what.size(), file.size()));
+    }
+    return std::string("no error");
+  };
+  CHECK(error(R"("temperature":-1)") == "temperature is -1, expected 0 or more");
+  CHECK(error(R"("temperature":1e300)") == "temperature is 1.0000000000000001e+300, expected 0 or more");
+  CHECK(error(R"("top_p":-0.5)") == "top_p is -0.5, expected 0 to 1");
+  CHECK(error(R"("min_p":2)") == "min_p is 2, expected 0 to 1");
+  CHECK(error(R"("repetition_penalty":0)") == "repetition_penalty is 0, expected more than 0");
+  CHECK(error(R"("repetition_penalty":1e-60)").ends_with("expected more than 0"));
+  CHECK(error(R"("top_k":"all")").starts_with("top_k is \"all\", expected a whole number"));
+  CHECK(error(R"("top_k":-1.5)").starts_with("top_k is -1.5, expected a whole number"));
+  CHECK(error(R"("suppress_tokens":7)") == "suppress_tokens is 7, expected a list of tokens");
+  CHECK(error(R"("suppress_tokens":["a"])") == "suppress_tokens is \"a\", expected tokens");
+  // Who brings options does not ask; what no sampling asks for is not read.
+  write_file(folder.path() / "generation_config.json", R"({"temperature":-1,"top_p":7})");
+  CHECK(Checkpoint::open(folder.path()).recommended_sampling().temperature == 0);
+}
+
+TEST_CASE("the chat template is found wherever transformers finds it") {
+  Folder folder;
+  folder.write();
+  const auto chat_template = [&] { return Checkpoint::open(folder.path()).chat_template(); };
+  CHECK(!chat_template());
+  // What only processors read.
+  write_file(folder.path() / "processor_config.json", R"({"chat_template":"processor"})");
+  CHECK(chat_template() == "processor");
+  write_file(folder.path() / "chat_template.json", R"({"chat_template":"json"})");
+  CHECK(chat_template() == "json");
+  // What tokenizers read: one, or named ones in either form.
+  write_file(folder.path() / "tokenizer_config.json", R"({"chat_template":null})");
+  CHECK(chat_template() == "json");
+  write_file(folder.path() / "tokenizer_config.json",
+             R"({"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]})");
+  CHECK(chat_template() == "d");
+  write_file(folder.path() / "tokenizer_config.json", R"({"chat_template":{"tool_use":"t","default":"e"}})");
+  CHECK(chat_template() == "e");
+  write_file(folder.path() / "chat_template.jinja", "jinja");
+  CHECK(chat_template() == "jinja");
+  std::filesystem::create_directories(folder.path() / "additional_chat_templates");
+  write_file(folder.path() / "additional_chat_templates" / "tool_use.jinja", "t");
+  CHECK(chat_template() == "jinja");
+  write_file(folder.path() / "additional_chat_templates" / "default.jinja", "additional");
+  CHECK(chat_template() == "additional");
+
+  std::filesystem::remove_all(folder.path() / "additional_chat_templates");
+  std::filesystem::remove(folder.path() / "chat_template.jinja");
+  const auto refused = [&](const std::string& json, ErrorCode code) {
+    write_file(folder.path() / "tokenizer_config.json", json);
+    try {
+      chat_template();
+    } catch (const Error& e) {
+      CHECK(e.code() == code);
+      return std::string(e.what()).substr((folder.path() / "tokenizer_config.json").string().size());
+    }
+    return std::string("no error");
+  };
+  CHECK(refused(R"({"chat_template":[{"name":"rag","template":"r"},{"name":"tool_use","template":"t"}]})",
+                ErrorCode::missing) == ": none of its chat templates is called default, only rag, tool_use");
+  CHECK(refused(R"({"chat_template":7})", ErrorCode::config) ==
+        ": chat_template is 7, expected a text, or templates with names");
+  CHECK(refused(R"({"chat_template":["a"]})", ErrorCode::config) ==
+        ": chat_template is \"a\", expected a template with a name");
+}
+
 TEST_CASE("the chat template is its own file, or stands in tokenizer_config.json") {
   Folder folder;
   folder.write();

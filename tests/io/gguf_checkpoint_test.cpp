@@ -149,11 +149,74 @@ TEST_CASE("stop tokens, sampling, chat template and tokenizer of a GGUF file") {
   writer.texts("tokenizer.ggml.tokens", tokens);
   CHECK(open(writer).stop_tokens() == std::vector<Token>{1, 5});
 
+  // Google's three, by name, though the file has but the second.
+  tokens[2] = "<eos>";
+  tokens[8] = "<|tool_response>";
+  writer.remove("tokenizer.ggml.tokens").texts("tokenizer.ggml.tokens", tokens);
+  writer.remove("tokenizer.ggml.eos_token_id").count("tokenizer.ggml.eos_token_id", 5);
+  writer.remove("tokenizer.ggml.eot_token_id");
+  CHECK(open(writer).stop_tokens() == std::vector<Token>{5, 2, 8});
+  // Ollama's list.
+  writer.numbers<std::int32_t>("tokenizer.ggml.eos_token_ids", GgufWriter::i32, {1, 5, 9});
+  CHECK(open(writer).stop_tokens() == std::vector<Token>{5, 1, 9, 2, 8});
+  writer.remove("tokenizer.ggml.eos_token_ids")
+      .numbers<std::int32_t>("tokenizer.ggml.eos_token_ids", GgufWriter::i32, {1, 20});
+  CHECK_THROWS_AS(open(writer), Error);
+  writer.remove("tokenizer.ggml.eos_token_ids");
+
   TemporaryFolder folder;
   writer.write(folder / "without_extension");
   const auto checkpoint = Checkpoint::open(folder / "without_extension");
   CHECK(checkpoint.tokenizer_file() == folder / "without_extension");
   CHECK(checkpoint.folder() == (folder / "x").parent_path());
+}
+
+TEST_CASE("recommended sampling of a GGUF file: greedy rules by themselves, nonsense stops nobody from opening") {
+  const auto sampling = [](auto&& change) {
+    GgufWriter writer = small();
+    change(writer);
+    return open(writer).recommended_sampling();
+  };
+  const SamplingOptions greedy = sampling([](GgufWriter& w) {
+    w.number("general.sampling.penalty_repeat", 1.25)
+        .numbers<std::int32_t>("tokenizer.ggml.suppress_tokens", GgufWriter::i32, {3, -1, 19, 20});
+  });
+  CHECK(greedy.temperature == 0);
+  CHECK(greedy.repetition_penalty == 1.25f);
+  CHECK(greedy.suppress_tokens == std::vector<Token>{3, 19});
+  const auto i32 = [](std::int32_t value) { return raw(value); };
+  const SamplingOptions odd = sampling([&](GgufWriter& w) {
+    w.number("general.sampling.temp", -0.5).add("general.sampling.top_k", GgufWriter::i32, i32(-1));
+    w.number("general.sampling.top_p", 2).number("general.sampling.min_p", -1);
+  });
+  CHECK(odd.temperature == 0);
+  CHECK(odd.top_k == 0);
+  CHECK(odd.top_p == 1);
+  CHECK(odd.min_p == 0);
+  GgufWriter writer = small();
+  writer.number("general.sampling.temp", 1).number("general.sampling.top_p", -1);
+  const Checkpoint checkpoint = open(writer);
+  try {
+    static_cast<void>(checkpoint.recommended_sampling());
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::config);
+    CHECK(std::string(error.what()).find(": general.sampling.top_p is -1, expected 0 to ") != std::string::npos);
+  }
+}
+
+TEST_CASE("named chat templates of a GGUF file") {
+  GgufWriter writer = small();
+  writer.texts("tokenizer.chat_templates", {"rag", "tool_use"}).text("tokenizer.chat_template.rag", "r");
+  try {
+    static_cast<void>(open(writer).chat_template());
+    FAIL("no error");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::missing);
+    CHECK(std::string(error.what()).find("they are rag, tool_use") != std::string::npos);
+  }
+  writer.text("tokenizer.chat_template", "d");
+  CHECK(open(writer).chat_template() == "d");
 }
 
 TEST_CASE("a split model is one checkpoint") {

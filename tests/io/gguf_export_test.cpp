@@ -268,6 +268,7 @@ TEST_CASE("stop tokens, sampling and chat template") {
   CHECK(a.top_p == b.top_p);
   CHECK(a.min_p == b.min_p);
   CHECK(a.repetition_penalty == b.repetition_penalty);
+  CHECK(a.suppress_tokens == b.suppress_tokens);
 
   testing::Folder small;
   small.config["eos_token_id"] = {1, 5, 7};
@@ -282,6 +283,22 @@ TEST_CASE("stop tokens, sampling and chat template") {
   small.write();
   CHECK(message(ErrorCode::not_supported, [&] { write(Checkpoint::open(small.path()), {}); }) ==
         "GGUF has no word for a RoPE factor, which is 8 in full layers");
+}
+
+TEST_CASE("what a model recommends for greedy decoding goes into the file") {
+  testing::Folder small;
+  small.write();
+  const auto generation = [&](const std::string& text) {
+    testing::write_file(small.path() / "generation_config.json", text);
+    return Checkpoint::open(small.path());
+  };
+  const SamplingOptions sampling =
+      write(generation(R"({"repetition_penalty":1.2,"suppress_tokens":[7,3]})"), {}).checkpoint.recommended_sampling();
+  CHECK(sampling.temperature == 0);
+  CHECK(sampling.repetition_penalty == 1.2f);
+  CHECK(sampling.suppress_tokens == std::vector<Token>{7, 3});
+  CHECK(message(ErrorCode::not_supported, [&] { write(generation(R"({"no_repeat_ngram_size":3})"), {}); }) ==
+        "GGUF has no word for no_repeat_ngram_size, which is 3");
 }
 
 TEST_CASE("values that a type cannot hold are an error that names the row") {

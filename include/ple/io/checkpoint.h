@@ -85,8 +85,9 @@ class Checkpoint {
   /// The tokens that end a text. A folder: generation_config.json's, or else config.json's.
   const std::vector<Token>& stop_tokens() const { return source_->stop_tokens; }
 
-  /// What the files recommend; greedy where they do not ask for sampling.
-  const SamplingOptions& recommended_sampling() const { return source_->sampling; }
+  /// What the files recommend; greedy where they do not ask for sampling. Errors: ErrorCode::config for what makes no
+  /// sense.
+  SamplingOptions recommended_sampling() const { return source_->recommended_sampling(); }
 
   /// The chat template's text, if there is one.
   std::optional<std::string> chat_template() const { return source_->chat_template(); }

@@ -31,6 +31,8 @@ class CheckpointSource {
   /// Errors: ErrorCode::missing, dtype.
   virtual Tensor tensor(Parameter parameter, std::size_t layer) const = 0;
   virtual std::optional<std::string> chat_template() const = 0;
+  /// Asked for only by who will sample with it, so that nonsense in it stops nobody else. Errors: ErrorCode::config.
+  virtual SamplingOptions recommended_sampling() const = 0;
   virtual std::filesystem::path tokenizer_file() const = 0;
   /// What it is read from; some of it may not be there.
   virtual std::vector<std::filesystem::path> files() const = 0;
@@ -41,7 +43,6 @@ class CheckpointSource {
 
   ModelConfig config;
   std::vector<Token> stop_tokens;
-  SamplingOptions sampling;
 };
 
 }  // namespace PLE_ABI

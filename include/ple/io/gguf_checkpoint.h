@@ -18,8 +18,10 @@
 #include "ple/io/checkpoint_source.h"
 #include "ple/io/gguf_config.h"
 #include "ple/io/gguf_gemma3n_config.h"
+#include "ple/io/gguf_metadata.h"
 #include "ple/io/gguf_names.h"
 #include "ple/io/gguf_shards.h"
+#include "ple/model/sampling_options.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -35,7 +37,6 @@ class GgufCheckpoint final : public CheckpointSource {
     }
     check_vocabulary();
     read_stop_tokens();
-    read_sampling();
   }
 
   bool has(Parameter parameter, std::size_t layer) const override {
@@ -55,10 +56,48 @@ class GgufCheckpoint final : public CheckpointSource {
     return stacked ? matrix_of_stack(files_.tensor(name), layer) : files_.tensor(name);
   }
 
+  /// The converter writes the default of named templates as a single one, and the others under their names.
   std::optional<std::string> chat_template() const override {
-    constexpr std::string_view key = "tokenizer.chat_template";
-    if (!files_.metadata().has(key)) return std::nullopt;
-    return std::string(files_.metadata().text(key));
+    const GgufMetadata& keys = files_.metadata();
+    for (const char* const key : {"tokenizer.chat_template", "tokenizer.chat_template.default"}) {
+      if (keys.has(key)) return std::string(keys.text(key));
+    }
+    if (!keys.has("tokenizer.chat_templates")) return std::nullopt;
+    std::string names;
+    for (const std::string_view name : keys.texts("tokenizer.chat_templates"))
+      names.append(names.empty() ? "" : ", ").append(name);
+    fail(ErrorCode::missing, files_.name(), ": none of its chat templates is the default one, they are ", names);
+  }
+
+  /// What the converter takes from generation_config.json. It does not say there whether to sample at all; who
+  /// recommends a temperature, a top-k or a top-p means so. As llama.cpp has it, a temperature or a top-k of 0 or less
+  /// is greedy or none, a top-p of 1 or more and a min-p of 0 or less are none.
+  SamplingOptions recommended_sampling() const override {
+    const GgufMetadata& keys = files_.metadata();
+    const std::string prefix = "general.sampling.";
+    const auto number = [&](const char* name, double otherwise, double least, double most) {
+      const double value = keys.number(prefix + name, otherwise);
+      if (!(value >= least && value <= most)) {
+        fail(ErrorCode::config, files_.name(), ": ", prefix, name, " is ", value, ", expected ", least, " to ", most);
+      }
+      return static_cast<float>(value);
+    };
+    constexpr double tiny = 1e-30, huge = 1e30;
+    SamplingOptions options;
+    options.repetition_penalty = number("penalty_repeat", 1, tiny, huge);
+    constexpr std::string_view suppressed = "tokenizer.ggml.suppress_tokens";
+    if (keys.has(suppressed)) {
+      for (const double token : keys.numbers(suppressed)) {
+        if (token >= 0 && token < static_cast<double>(vocab_size()))
+          options.suppress_tokens.push_back(static_cast<Token>(token));
+      }
+    }
+    if (!keys.has(prefix + "temp") && !keys.has(prefix + "top_k") && !keys.has(prefix + "top_p")) return options;
+    options.temperature = (std::max)(0.0f, number("temp", 1, -huge, huge));
+    if (keys.number(prefix + "top_k", 0) >= 1) options.top_k = keys.count(prefix + "top_k");
+    options.top_p = (std::min)(1.0f, number("top_p", 1, 0, huge));
+    options.min_p = (std::max)(0.0f, number("min_p", 0, -huge, 1));
+    return options;
   }
 
   std::filesystem::path tokenizer_file() const override { return files_.path(); }
@@ -93,7 +132,8 @@ class GgufCheckpoint final : public CheckpointSource {
                                 gguf_name(Parameter::token_embedding, 0));
   }
 
-  /// The converter writes one token that ends a text. What ends a turn of a chat is known by its name.
+  /// The converter writes one token that ends a text, Ollama's a list. What ends a turn of a chat, and where a model
+  /// waits for what a tool answers, is known by name, whatever the keys say.
   void read_stop_tokens() {
     const GgufMetadata& keys = files_.metadata();
     const auto add = [&](std::size_t token) {
@@ -104,28 +144,16 @@ class GgufCheckpoint final : public CheckpointSource {
          {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
       if (keys.has(key)) add(keys.count(key, std::nullopt, vocab_size() - 1));
     }
+    constexpr std::string_view list = "tokenizer.ggml.eos_token_ids";
+    if (keys.has(list)) {
+      for (const std::size_t token : keys.counts(list, vocab_size() - 1)) add(token);
+    }
     if (!keys.has("tokenizer.ggml.tokens")) return;
     const std::vector<std::string_view> tokens = keys.texts("tokenizer.ggml.tokens");
-    for (const std::string_view name : {"<turn|>", "<end_of_turn>"}) {
-      const auto turn_end = std::find(tokens.begin(), tokens.end(), name);
-      if (turn_end != tokens.end()) add(static_cast<std::size_t>(turn_end - tokens.begin()));
+    for (const std::string_view name : {"<eos>", "<turn|>", "<|tool_response>", "<end_of_turn>"}) {
+      const auto end = std::find(tokens.begin(), tokens.end(), name);
+      if (end != tokens.end()) add(static_cast<std::size_t>(end - tokens.begin()));
     }
-  }
-
-  /// What the converter takes from generation_config.json. It does not say there whether to sample at all; who
-  /// recommends a temperature, a top-k or a top-p means so.
-  void read_sampling() {
-    const GgufMetadata& keys = files_.metadata();
-    const std::string prefix = "general.sampling.";
-    if (!keys.has(prefix + "temp") && !keys.has(prefix + "top_k") && !keys.has(prefix + "top_p")) return;
-    const auto number = [&](const char* name, double otherwise) {
-      return static_cast<float>(keys.number(prefix + name, otherwise));
-    };
-    sampling.temperature = number("temp", 1);
-    sampling.top_k = keys.count(prefix + "top_k", 0);
-    sampling.top_p = number("top_p", 1);
-    sampling.min_p = number("min_p", 0);
-    sampling.repetition_penalty = number("penalty_repeat", 1);
   }
 
   GgufShards files_;

@@ -137,12 +137,16 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   if (tokens.size() > std::size(stops)) refuse(tokens.size(), " stop tokens, only for ", std::size(stops));
   for (std::size_t i = 0; i < tokens.size(); ++i) keys.count(stops[i], static_cast<std::uint64_t>(tokens[i]));
   if (const auto chat_template = checkpoint.chat_template()) keys.text("tokenizer.chat_template", *chat_template);
-  if (const SamplingOptions& sampling = checkpoint.recommended_sampling(); sampling.temperature > 0) {
+  const SamplingOptions sampling = checkpoint.recommended_sampling();
+  if (sampling.no_repeat_ngram_size > 0) refuse("no_repeat_ngram_size, which is ", sampling.no_repeat_ngram_size);
+  if (sampling.repetition_penalty != 1)
+    keys.number("general.sampling.penalty_repeat", static_cast<double>(sampling.repetition_penalty));
+  if (!sampling.suppress_tokens.empty()) keys.integers("tokenizer.ggml.suppress_tokens", sampling.suppress_tokens);
+  if (sampling.temperature > 0) {
     keys.number("general.sampling.temp", static_cast<double>(sampling.temperature));
     keys.count("general.sampling.top_k", sampling.top_k);
     keys.number("general.sampling.top_p", static_cast<double>(sampling.top_p));
     keys.number("general.sampling.min_p", static_cast<double>(sampling.min_p));
-    keys.number("general.sampling.penalty_repeat", static_cast<double>(sampling.repetition_penalty));
   }
   return keys;
 }

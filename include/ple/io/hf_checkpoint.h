@@ -28,12 +28,12 @@ class HfCheckpoint final : public CheckpointSource {
       config = folder_.config<Gemma4Config>();
     }
     stop_tokens = folder_.stop_tokens();
-    sampling = folder_.recommended_sampling();
   }
 
   bool has(Parameter parameter, std::size_t layer) const override { return folder_.has(parameter, layer); }
   Tensor tensor(Parameter parameter, std::size_t layer) const override { return folder_.tensor(parameter, layer); }
   std::optional<std::string> chat_template() const override { return folder_.chat_template(); }
+  SamplingOptions recommended_sampling() const override { return folder_.recommended_sampling(); }
   std::filesystem::path tokenizer_file() const override { return folder_.tokenizer_json(); }
   std::vector<std::filesystem::path> files() const override { return folder_.paths(); }
 

@@ -16,7 +16,9 @@
 #include "ple/core/file.h"
 #include "ple/core/token.h"
 #include "ple/io/folder_contents.h"
+#include "ple/io/hf_chat_template.h"
 #include "ple/io/hf_config.h"
+#include "ple/io/hf_generation.h"
 #include "ple/io/hf_tensor_names.h"
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
@@ -78,39 +80,27 @@ class HfFolder {
     return parameter == Parameter::ple_table ? file.unaligned_tensor(*name) : file.tensor(*name);
   }
 
-  /// The tokens that end a text: generation_config.json's, or else config.json's. Errors: ErrorCode::config.
+  /// The tokens that end a text: generation_config.json's, or else those at the top of config.json, or else its
+  /// text_config's. Errors: ErrorCode::config.
   std::vector<Token> stop_tokens() const {
     const JsonFields top(config_, config_name_);
+    const auto text = top.object("text_config");
     std::vector<Token> tokens;
-    if (const auto fields = generation()) tokens = stop_tokens(*fields);
-    if (tokens.empty()) tokens = stop_tokens(top.object("text_config").value_or(top));
-    if (tokens.empty()) tokens = stop_tokens(top);
+    if (const auto fields = generation()) tokens = hf_stop_tokens(*fields, vocab_size());
+    if (tokens.empty()) tokens = hf_stop_tokens(top, vocab_size());
+    if (tokens.empty() && text) tokens = hf_stop_tokens(*text, vocab_size());
+    if (tokens.empty() && vocab_size() > 1) tokens = {1};  // the reference's default, <eos>
     return tokens;
   }
 
-  /// What the files recommend; greedy where they do not ask for sampling. Errors: ErrorCode::config.
+  /// What generation_config.json recommends, as hf_sampling() reads it; greedy without one. Errors: ErrorCode::config.
   SamplingOptions recommended_sampling() const {
-    SamplingOptions sampling;
     const auto fields = generation();
-    if (!fields || !fields->boolean("do_sample", false)) return sampling;
-    sampling.temperature = static_cast<float>(fields->number("temperature", 1.0));
-    sampling.top_k = fields->count("top_k", 50);  // transformers' default
-    sampling.top_p = static_cast<float>(fields->number("top_p", 1.0));
-    sampling.min_p = static_cast<float>(fields->number("min_p", 0.0));
-    sampling.repetition_penalty = static_cast<float>(fields->number("repetition_penalty", 1.0));
-    return sampling;
+    return fields ? hf_sampling(*fields, vocab_size()) : SamplingOptions{};
   }
 
-  /// chat_template.jinja, or else tokenizer_config.json's.
-  std::optional<std::string> chat_template() const {
-    if (exists("chat_template.jinja")) return read_text_file(folder_ / "chat_template.jinja");
-    if (!exists("tokenizer_config.json")) return std::nullopt;
-    const std::filesystem::path path = folder_ / "tokenizer_config.json";
-    const Json json = read_json_file(path);
-    const JsonFields fields(json, path.string());
-    if (!fields.find("chat_template")) return std::nullopt;
-    return fields.text("chat_template");
-  }
+  /// As hf_chat_template() finds it.
+  std::optional<std::string> chat_template() const { return hf_chat_template(folder_); }
 
   std::filesystem::path tokenizer_json() const { return folder_ / "tokenizer.json"; }
 
@@ -142,26 +132,9 @@ class HfFolder {
     return JsonFields(*generation_, (folder_ / "generation_config.json").string());
   }
 
-  /// eos_token_id: a number or a list of them.
-  std::vector<Token> stop_tokens(const JsonFields& fields) const {
-    std::vector<Token> tokens;
-    const Json* ids = fields.find("eos_token_id");
-    if (!ids) return tokens;
-    const JsonFields top(config_, config_name_);
-    const std::size_t vocab_size =  // the defaults are the reference's
-        top.object("text_config").value_or(top).count("vocab_size", is_gemma3n() ? 262400 : 262144);
-    const auto add = [&](const Json& id) {
-      if (!id.is_natural() || id.natural() >= vocab_size) {
-        fields.wrong("eos_token_id", id, "a token from 0 to ", vocab_size - 1);
-      }
-      tokens.push_back(static_cast<Token>(id.natural()));
-    };
-    if (ids->is_array()) {
-      for (const Json& id : ids->items()) add(id);
-    } else {
-      add(*ids);
-    }
-    return tokens;
+  std::size_t vocab_size() const {
+    const JsonFields top(config_, config_name_);  // the defaults are the reference's
+    return top.object("text_config").value_or(top).count("vocab_size", is_gemma3n() ? 262400 : 262144);
   }
 
   std::filesystem::path folder_;

@@ -36,7 +36,6 @@ class SlicedSource final : public CheckpointSource {
     slice_ = matformer_slice(*whole_config_, options, name);
     config = slice_.config;
     stop_tokens = whole_->stop_tokens;
-    sampling = whole_->sampling;
   }
 
   const MatformerSlice& slice() const { return slice_; }
@@ -54,6 +53,7 @@ class SlicedSource final : public CheckpointSource {
   }
 
   std::optional<std::string> chat_template() const override { return whole_->chat_template(); }
+  SamplingOptions recommended_sampling() const override { return whole_->recommended_sampling(); }
   std::filesystem::path tokenizer_file() const override { return whole_->tokenizer_file(); }
   std::vector<std::filesystem::path> files() const override { return whole_->files(); }
 
