@@ -51,7 +51,8 @@ std::vector<Golden> goldens() {
                     Checkpoint::open(folder),
                     SafetensorsFile::open(folder / "expected.safetensors"),
                     {}};
-      for (const float token : values(golden, "tokens")) golden.tokens.push_back(static_cast<Token>(token));
+      const std::span<const float> tokens = values(golden, "tokens");
+      for (const float token : tokens) golden.tokens.push_back(static_cast<Token>(token));
       all.push_back(std::move(golden));
     }
     REQUIRE(all.size() - before >= 9);

@@ -44,7 +44,7 @@ class CheckedWriter {
   CheckedWriter(const CheckedWriter&) = delete;
   CheckedWriter& operator=(const CheckedWriter&) = delete;
   ~CheckedWriter() {
-    if (!out_ || process_ != os::process_id()) return;  // in a copy that fork() made it is not ours
+    if (has_name_ || process_ != os::process_id()) return;  // in a copy that fork() made it is not ours
     out_.reset();
     std::error_code ignored;
     std::filesystem::remove(partial_, ignored);
@@ -86,7 +86,6 @@ class CheckedWriter {
     if (checksum != checksum_)
       fail(ErrorCode::file, path_.string(), ": the disk reads back other bytes than were written");
     take_name();
-    out_.reset();
   }
 
  private:
@@ -117,9 +116,11 @@ class CheckedWriter {
     if (place.path != place_.path)
       fail(ErrorCode::file, path_.string(), ": cannot write: leads to another place than when it was begun");
     if (place.old) out_->set_access(*place.old);
+    out_.reset();  // closed first: not every system renames what is open
     if (const int error = os::replace(partial_, place_.path)) {
       fail(ErrorCode::file, path_.string(), ": cannot take the place of an older file: ", os::text_of(error));
     }
+    has_name_ = true;
     os::sync_folder(place_.folder());
   }
 
@@ -140,7 +141,8 @@ class CheckedWriter {
   std::vector<FileIdentity> inputs_;
   OutputPlace place_;
   std::filesystem::path partial_;
-  std::optional<OutputFile> out_;  // nothing: the file has its name
+  std::optional<OutputFile> out_;  // nothing: all is written
+  bool has_name_ = false;
   std::uint64_t process_ = os::process_id();
   std::vector<std::byte> buffer_;
   std::uint64_t checksum_ = first;

@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <fstream>
 #include <limits>
 #include <string>
 
 #include "ple/core/config.h"
+
+#if defined(_WIN32)
+struct _PROCESS_MEMORY_COUNTERS;
+extern "C" {
+__declspec(dllimport) void* __stdcall GetCurrentProcess();
+__declspec(dllimport) int __stdcall K32GetProcessMemoryInfo(void*, _PROCESS_MEMORY_COUNTERS*, unsigned long);
+}
+#endif
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -16,6 +26,23 @@ struct MemoryUse {
   std::uint64_t resident = 0;   ///< everything in RAM, pages of mapped files included
   std::uint64_t anonymous = 0;  ///< the part of `resident` that no file backs: it cannot be dropped, only swapped
 };
+
+#if defined(_WIN32)
+
+/// Windows: the working set; and of it as much as the process has memory of its own, in RAM or not.
+inline MemoryUse memory_use() {
+  struct {  // PROCESS_MEMORY_COUNTERS_EX
+    std::uint32_t size, page_faults;
+    std::size_t peak_working_set, working_set, pools[4], pagefile, peak_pagefile, own;
+  } counters = {};
+  counters.size = sizeof counters;
+  const int known = ::K32GetProcessMemoryInfo(::GetCurrentProcess(),
+                                              reinterpret_cast<_PROCESS_MEMORY_COUNTERS*>(&counters), counters.size);
+  if (known == 0) return {};
+  return {counters.working_set, (std::min)(counters.own, counters.working_set)};
+}
+
+#else
 
 /// Linux: VmRSS and RssAnon of /proc/self/status.
 inline MemoryUse memory_use() {
@@ -29,6 +56,8 @@ inline MemoryUse memory_use() {
   }
   return use;
 }
+
+#endif
 
 }  // namespace PLE_ABI
 }  // namespace ple
