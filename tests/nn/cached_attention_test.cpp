@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over cached keys and values against its formula in f64, for every backend and type of cache.
 #include "ple/nn/cached_attention.h"
+#include "ple/core/thread_pool.h"
 
 #include <doctest/doctest.h>
 

@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "ple/core/thread_pool.h"
 #include "ple/tensor/eigen.h"
 
 namespace ple::linear_test {

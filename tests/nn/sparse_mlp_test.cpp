@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ple/core/thread_pool.h"
 #include "ple/simd/decode.h"
 
 namespace ple::sparse_mlp_test {

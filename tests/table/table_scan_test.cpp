@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../temporary.h"
+#include "ple/core/thread_pool.h"
 #include "ple/table/encode_row.h"
 
 namespace ple::table_scan_test {
