@@ -246,6 +246,8 @@ TEST_CASE("fields out of range, of the wrong type, or contradicting each other")
   with_config(set("intermediate_size", 0), config, {"intermediate_size is 0"});
   with_config(set("hidden_size_per_layer_input", 100000), config, {"hidden_size_per_layer_input is 100000"});
   with_config(set("vocab_size_per_layer_input", 0), config, {"vocab_size_per_layer_input is 0"});
+  with_config(set("pad_token_id", 20), config, {"pad_token_id is 20", "0 to 19"});
+  with_config(set("pad_token_id", -1), config, {"pad_token_id is -1", "0 to 19"});
   with_config(set("rms_norm_eps", -1), config, {"rms_norm_eps is -1"});
   with_config(set("rms_norm_eps", "small"), config, {"rms_norm_eps is \"small\", expected a number"});
   with_config(set("final_logit_softcapping", -30), config, {"final_logit_softcapping is -30"});

@@ -156,7 +156,7 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   config.max_position_embeddings = text.count("max_position_embeddings", 131072);
   config.vocab_size_per_layer_input = text.count("vocab_size_per_layer_input", 262144);
   config.hidden_size_per_layer_input = text.count("hidden_size_per_layer_input", 256);
-  config.pad_token_id = static_cast<Token>(text.count("pad_token_id", 0, config.vocab_size));
+  config.pad_token_id = static_cast<Token>(text.count("pad_token_id", 0, config.vocab_size - 1));
   config.attention_k_eq_v = text.boolean("attention_k_eq_v", false);
   config.tie_word_embeddings = hf_tie_word_embeddings(config_json, source);
   config.rms_norm_eps = static_cast<float>(text.number("rms_norm_eps", 1e-6));

@@ -67,7 +67,7 @@ inline Gemma3nConfig gemma3n_config(const Json& config_json, const std::string& 
   config.max_position_embeddings = text.count("max_position_embeddings", config.max_position_embeddings);
   config.vocab_size_per_layer_input = text.count("vocab_size_per_layer_input", config.vocab_size_per_layer_input);
   config.hidden_size_per_layer_input = text.count("hidden_size_per_layer_input", config.hidden_size_per_layer_input);
-  config.pad_token_id = static_cast<Token>(text.count("pad_token_id", 0, config.vocab_size));
+  config.pad_token_id = static_cast<Token>(text.count("pad_token_id", 0, config.vocab_size - 1));
   config.altup_num_inputs = text.count("altup_num_inputs", config.altup_num_inputs);
   config.altup_active_idx = text.count("altup_active_idx", config.altup_active_idx);
   config.altup_coef_clip = static_cast<float>(text.number("altup_coef_clip", config.altup_coef_clip));

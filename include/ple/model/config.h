@@ -48,6 +48,11 @@ struct ConfigChecks {
       fail(ErrorCode::config, source, ": ", field, " is ", value, ", expected ", least, " to ", most);
     }
   }
+  void token(const std::string& field, std::int32_t value, std::size_t limit) const {
+    if (value < 0 || static_cast<std::size_t>(value) >= limit) {
+      fail(ErrorCode::config, source, ": ", field, " is ", value, ", expected 0 to ", limit - 1);
+    }
+  }
   void rope(AttentionType type, const RopeConfig& rope) const {
     const std::string name = type == AttentionType::full ? "full_attention" : "sliding_attention";
     number("rope_parameters." + name + ".rope_theta", rope.theta, 1, 1e15);

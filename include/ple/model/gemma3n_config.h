@@ -2,6 +2,7 @@
 // The numbers that make a Gemma 3n text model: nothing here computes.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -104,6 +105,7 @@ inline void validate(const Gemma3nConfig& config, const std::string& source) {
   check.count("max_position_embeddings", config.max_position_embeddings, 1, check.most_tokens);
   check.count("hidden_size_per_layer_input", config.hidden_size_per_layer_input, 1, 65536);
   check.count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, check.most_tokens);
+  check.token("pad_token_id", config.pad_token_id, (std::min)(config.vocab_size, config.vocab_size_per_layer_input));
   check.count("altup_num_inputs", config.altup_num_inputs, 1, 64);
   check.count("altup_active_idx", config.altup_active_idx, 0, config.altup_num_inputs - 1);
   check.number("altup_coef_clip", config.altup_coef_clip, 0, 1e9);

@@ -128,6 +128,7 @@ inline void validate(const Gemma4Config& config, const std::string& source) {
   if (config.hidden_size_per_layer_input > 0) {
     check.count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, check.most_tokens);
   }
+  check.token("pad_token_id", config.pad_token_id, config.token_limit());
   check.number("rms_norm_eps", config.rms_norm_eps, 0, 1);
   check.number("final_logit_softcapping", config.final_logit_softcapping, 0, 1e9);
   for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) check.rope(type, config.rope(type));
