@@ -7,14 +7,20 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "../allocations.h"
 #include "../model/random_model.h"
 #include "../model/requantized.h"
+#include "../table/failing_storage.h"
 #include "ple/ple.h"
 
 namespace ple::batch_test {
+
+static_assert(!std::is_constructible_v<Batch, Gemma4<f32, Simd>> &&
+              !std::is_constructible_v<Batch, const Gemma3n<Any>>);
+static_assert(std::is_constructible_v<Batch, Gemma4<f32, Simd>&> && std::is_nothrow_move_constructible_v<Batch>);
 
 namespace {
 
@@ -110,11 +116,15 @@ TEST_CASE("a batch refuses what cannot be, and changes nothing") {
   const std::vector<float> logits(b.logits().begin(), b.logits().end());
   CHECK(refused({&a, &b, &c}, {1, 2, 3}) == "Batch: 3 sessions at once, at most 2");
   CHECK(refused({&a}, {1, 2}) == "Batch: 1 sessions, but 2 tokens");
-  CHECK(refused({&a, &b}, {1, 2}) == "forward: 1 tokens at position 3 go past the context of 3");
-  CHECK(refused({&a, &c}, {1, 2}) == "forward: the state was made by another model");
-  CHECK(refused({&a, &d}, {1, 2}) == "forward: the state was made by another model");
-  CHECK(refused({&a, &a}, {1, 2}) == "forward_each: text 1 is there twice");
-  CHECK(refused({&a}, {101}) == "forward: token 101, expected 0 to 100");
+  CHECK(refused({&a, &b}, {1, 2}) ==
+        "Batch: session 1 is at the end of its context of 3; SessionOptions::context makes it longer");
+  CHECK(refused({&a, &c}, {1, 2}) == "Batch: session 1 is of another model");
+  CHECK(refused({&a, &d}, {1, 2}) == "Batch: session 1 is of another model");
+  CHECK(refused({&c, &a, &a}, {1, 2, 3}) == "Batch: 3 sessions at once, at most 2");
+  CHECK(refused({&a, &a}, {1, 2}) == "Batch: session 1 is session 0 again");
+  CHECK(refused({&a, nullptr}, {1, 2}) == "Batch: session 1 is null");
+  CHECK(refused({&a}, {101}) == "Batch: session 0: token 101, expected 0 to 100");
+  CHECK(refused({&a}, {soft_token}) == "Batch: session 0: token -1, expected 0 to 100");
   CHECK(a.position() == 0);
   CHECK(b.position() == 3);
   CHECK(same(b.logits(), logits));
@@ -122,6 +132,72 @@ TEST_CASE("a batch refuses what cannot be, and changes nothing") {
   CHECK(a.position() == 1);
   CHECK(refused({}, {}) == "no error");
   CHECK_THROWS_WITH(Batch(model, {.sessions = 0}), "Batch: 0 sessions, expected at least 1");
+}
+
+TEST_CASE("a batch whose read fails has changed no session, and its next try reads what was to be read") {
+  const auto fault = std::make_shared<testing::ReadFault>();
+  const auto storyteller = Checkpoint::open(std::filesystem::path(PLE_MODEL_DIR) / "storyteller");
+  const auto model = Gemma4<Any, Simd>::load(storyteller, {.table = testing::FailingStorage{fault}});
+  InlineExecutor executor;
+  const SessionOptions options{.context = 64, .executor = &executor};
+  Session a(model, options), b(model, options), alone(model, options);
+  Batch made(model, {.sessions = 2, .executor = &executor});
+  Batch batch = std::move(made);  // a batch can be moved
+  Session* const sessions[] = {&a, &b};
+  a.read(text_of(2, 1000));
+  b.read(text_of(3, 1000));
+  alone.read(text_of(3, 1000));
+  const std::vector<float> logits(b.logits().begin(), b.logits().end());
+  const Token tokens[] = {7, 8};
+  fault->fail_at(1);
+  CHECK_THROWS_AS(batch.read(sessions, tokens), Error);
+  CHECK(fault->count == 1);
+  CHECK(a.position() == 7);
+  CHECK(a.tokens().size() == 7);
+  CHECK(b.position() == 10);
+  CHECK(same(b.logits(), logits));
+  batch.read(sessions, tokens);
+  alone.read(8);
+  CHECK(same(b.logits(), alone.logits()));
+}
+
+TEST_CASE("a model without a forward_each of its own: after an error every session has the tokens it has read") {
+  /// Logits are the position; token 3 cannot be read.
+  struct Counter final : LanguageModel {
+    struct State final : ModelState {
+      using ModelState::ModelState;
+      std::size_t kv_cache_bytes() const override { return 0; }
+    };
+    std::size_t vocab_size() const override { return 4; }
+    std::size_t max_position_embeddings() const override { return 64; }
+    std::size_t hidden_size() const override { return 1; }
+    std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
+      return std::make_unique<State>(options);
+    }
+    void forward(ModelState& state, Executor&, std::span<const Token> tokens, Rows logits, Rows) const override {
+      if (std::ranges::count(tokens, 3) > 0) fail(ErrorCode::file, "row 3 cannot be read");
+      state.position += tokens.size();
+      for (std::size_t r = 0; r < logits.rows; ++r)
+        std::fill_n(logits.row(r), logits.cols, static_cast<float>(state.position));
+    }
+  };
+  const Counter model;
+  InlineExecutor executor;
+  Session a(model, {.context = 8, .executor = &executor}), b(model, {.context = 8, .executor = &executor});
+  Batch batch(model, {.sessions = 2, .executor = &executor});
+  Session* const sessions[] = {&a, &b};
+  const Token tokens[] = {1, 3}, good[] = {1, 2};
+  a.read(0);
+  CHECK_THROWS_WITH(batch.read(sessions, tokens), "row 3 cannot be read");
+  CHECK(a.position() == 2);
+  CHECK(a.tokens().size() == 2);
+  CHECK(a.logits()[0] == 2);
+  CHECK(b.position() == 0);
+  CHECK(b.tokens().empty());
+  CHECK_THROWS_WITH(a.rewind(1), "Session: cannot go to position 1 from 2, expected 0 or 2 to 2");
+  batch.read(sessions, good);
+  CHECK(a.logits()[0] == 3);
+  CHECK(b.logits()[0] == 1);
 }
 
 }  // namespace ple::batch_test

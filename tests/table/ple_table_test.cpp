@@ -280,6 +280,36 @@ TEST_CASE("a table keyed by hashed 2- and 3-grams gives the sum of the n-grams' 
   }
 }
 
+TEST_CASE("keys that cannot be are refused, and a selection that was made for others") {
+  testing::TemporaryFolder folder;
+  PleTable<Any, Simd> table(vocabulary, layers, p);
+  table.load(source_in(folder, RowLayout(layers, p, Dtype::f32), 0), Resident{});
+  CHECK_THROWS_WITH_AS(table.set_keys({.per_token = 0}),
+                       "PleTable::set_keys: 0 rows a token, expected 1, for there is no function that says which",
+                       Error);
+  CHECK_THROWS_WITH_AS(table.set_keys({.per_token = 2}),
+                       "PleTable::set_keys: 2 rows a token, expected 1, for there is no function that says which",
+                       Error);
+  CHECK_THROWS_WITH_AS(hashed_ngrams(1, 100),
+                       "hashed_ngrams: n-grams of 2 to 1 tokens in 100 rows, expected 2 or more tokens and a row for "
+                       "each length",
+                       Error);
+  CHECK_THROWS_AS(hashed_ngrams(6, 4), Error);
+  InlineExecutor executor;
+  const std::vector<Token> text = some_tokens(3, 9);
+  RowSelection selection = table.make_selection(3);
+  Output out(3, layers * p);
+  table.select(text, 3, 0, selection);
+  table.set_keys(hashed_ngrams(6, vocabulary));
+  CHECK_THROWS_WITH_AS(table.gather(executor, selection, 0, 0, layers, out.rows),
+                       "PleTable: a selection of 3 rows with room for 3, expected 15: was it made before set_keys?",
+                       Error);
+  table.select(text, 3, 0, selection);
+  CHECK_THROWS_WITH_AS(table.gather(executor, selection, 0, 0, layers, out.rows),
+                       "PleTable: a selection of 15 rows with room for 3, expected 15: was it made before set_keys?",
+                       Error);
+}
+
 TEST_CASE("types of layers are read and written as text") {
   const auto parse = [](const char* text) { return RowLayout(RowLayout::parse(text, 3, "here"), 64); };
   CHECK(parse("bf16,none,q4_0").text() == "bf16,none,q4_0");

@@ -156,7 +156,7 @@ class Decoder final : public LanguageModel {
       fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
            " layers, more than kv_cache_limit, which is ", options.kv_cache_limit);
     }
-    return std::make_unique<State>(*this, options, widest_integer_row_, widest_bf16_row_);
+    return std::make_unique<State>(*this, tag_.get(), options, room_sizes());
   }
 
   void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
@@ -173,6 +173,7 @@ class Decoder final : public LanguageModel {
     check(state, threads, tokens, logits, soft);
     check_context(state, tokens.size());
     if (tokens.empty()) return;
+    state.will_write(tokens.size());
     table.select(state.with_history(tokens), tokens.size(), config.token_of_no_text(), state.rows);
     state.workspace.start(state.position, tokens.size());
     const auto places = [&](std::size_t layer, std::size_t row) {
@@ -196,12 +197,13 @@ class Decoder final : public LanguageModel {
       check_context(own(*states[i]), 1);  // and so each is a State
       if (std::find(states.begin(), states.begin() + static_cast<std::ptrdiff_t>(i), states[i]) !=
           states.begin() + static_cast<std::ptrdiff_t>(i)) {
-        fail(ErrorCode::argument, "forward_each: text ", i, " is there twice");
+        fail(ErrorCode::argument, "forward_each: state ", i, " is there twice");
       }
       room.positions.push_back(states[i]->position);
     }
     if (tokens.empty()) return;
     const auto state_of = [&](std::size_t i) -> State& { return static_cast<State&>(*states[i]); };
+    for (std::size_t i = 0; i < states.size(); ++i) state_of(i).will_write(1);
     room.rows.ids.clear();
     for (std::size_t i = 0; i < states.size(); ++i) {
       table.select_more(state_of(i).with_history(tokens.subspan(i, 1)), 1, config.token_of_no_text(), room.rows);
@@ -221,11 +223,12 @@ class Decoder final : public LanguageModel {
 
   void will_read(ModelState& model_state, std::span<const Token> tokens) const override {
     State* state = if_own(model_state);
-    if (state == nullptr || !has_ple()) return;
+    if (state == nullptr || state->sizes != room_sizes() || !has_ple()) return;
     tokens = tokens.first((std::min)(tokens.size(), state->ahead));
     for (const Token token : tokens) {
       if (token != soft_token && (token < 0 || static_cast<std::size_t>(token) >= config.token_limit())) return;
-      if (table.vocabulary() && token != soft_token && !table.vocabulary()->row(token)) return;
+      if (table.vocabulary() && !table.vocabulary()->row(token == soft_token ? config.token_of_no_text() : token))
+        return;
     }
     table.select(state->with_history(tokens), tokens.size(), config.token_of_no_text(), state->rows_ahead);
     table.request(state->rows_ahead);
@@ -252,12 +255,27 @@ class Decoder final : public LanguageModel {
   State* if_own(ModelState& model_state) const {
     if (model_state.type != &State::type_of_state) return nullptr;
     auto& state = static_cast<State&>(model_state);
-    return state.model == this ? &state : nullptr;
+    // Its address alone does not tell a model that was replaced, its tag alone not one that was moved.
+    return state.model == this && state.tag == tag_.get() ? &state : nullptr;
   }
   State& own(ModelState& model_state) const {
     State* state = if_own(model_state);
-    if (state == nullptr) fail(ErrorCode::argument, "forward: the state was made by another model");
-    return *state;
+    if (state == nullptr) {
+      fail(ErrorCode::argument, "forward: the state was made by another model, or before this one was replaced");
+    }
+    const RoomSizes now = room_sizes(), then = state->sizes;
+    if (now == then) return *state;
+    if (now.ids_per_token != then.ids_per_token || now.history != then.history) {
+      fail(ErrorCode::argument, "forward: the table's keys are ", now.ids_per_token, " rows a token, looking back ",
+           now.history, " tokens; when the state was made they were ", then.ids_per_token, " and ", then.history,
+           ": make sessions after set_keys");
+    }
+    fail(ErrorCode::argument, "forward: the model's weights or table were replaced after the state was made");
+  }
+
+  RoomSizes room_sizes() const {
+    return {table.ids_per_token(), table.history(), table.vocabulary() ? head.rows() : 0, widest_integer_row_,
+            widest_bf16_row_};
   }
 
   static void check_context(const State& state, std::size_t tokens) {
@@ -402,6 +420,7 @@ class Decoder final : public LanguageModel {
     for (std::size_t t = 0; t < from.rows; ++t) std::copy_n(from.row(t), from.cols, to.row(t));
   }
 
+  ModelTag tag_;
   std::vector<std::shared_ptr<const MappedFile>> files_;
   std::size_t widest_integer_row_ = 0, widest_bf16_row_ = 0;
 };

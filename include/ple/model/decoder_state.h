@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ple/core/arena.h"
@@ -36,6 +38,31 @@ class ExecutorWithScratch final : public Executor {
   std::span<std::byte> scratch_;
 };
 
+/// Tells models apart, whatever address they have: a copy is another model, and so is one that another was assigned to.
+class ModelTag {
+ public:
+  ModelTag() = default;
+  ModelTag(const ModelTag&) : ModelTag() {}
+  ModelTag(ModelTag&&) = default;
+  ModelTag& operator=(const ModelTag&) { return *this = ModelTag(); }
+  ModelTag& operator=(ModelTag&&) = default;
+  ~ModelTag() = default;
+
+  const std::shared_ptr<const char>& get() const { return tag_; }
+
+ private:
+  std::shared_ptr<const char> tag_ = std::make_shared<const char>();
+};
+
+/// What the room of a state depends on, besides the configuration: all of it can change while a state lives.
+struct RoomSizes {
+  std::size_t ids_per_token = 1, history = 0;  ///< of the table's keys
+  std::size_t kept_tokens = 0;                 ///< that a cut-down vocabulary has; 0: it has all
+  std::size_t widest_integer_row = 0;          ///< of the matrices of integer types; 0: there is none
+  std::size_t widest_bf16_row = 0;
+  bool operator==(const RoomSizes&) const = default;
+};
+
 /// The state of a Decoder. Model: that decoder.
 template <class Model>
 struct DecoderState final : ModelState {
@@ -43,6 +70,8 @@ struct DecoderState final : ModelState {
   static constexpr char type_of_state = 0;
 
   const Model* model;
+  std::shared_ptr<const char> tag;  // the model's when it made this
+  RoomSizes sizes;
   std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
   typename Layer::Workspace workspace;
   AlignedVector<float> memory;
@@ -54,10 +83,11 @@ struct DecoderState final : ModelState {
   std::vector<Token> text;             // those, and the chunk
   std::vector<std::size_t> positions;  // of several texts, and their caches of a layer
   std::vector<KvCache*> texts_caches;
+  std::size_t written = 0;  // K and V below this position were written, perhaps by a pass that failed
+  std::size_t resumed = 0;  // K and V below it came from a saved session, which has no more than what was still seen
 
-  /// The longest rows of the model's matrices of integer types, and of bf16; 0: it has none.
-  DecoderState(const Model& m, const StateOptions& o, std::size_t widest_integer_row, std::size_t widest_bf16_row)
-      : ModelState(o, &type_of_state), model(&m), workspace(m.config, o) {
+  DecoderState(const Model& m, std::shared_ptr<const char> t, const StateOptions& o, const RoomSizes& s)
+      : ModelState(o, &type_of_state), model(&m), tag(std::move(t)), sizes(s), workspace(m.config, o) {
     const auto& c = m.config;
     std::size_t cache_bytes = 0;
     for (std::size_t l = 0; l < c.num_layers(); ++l) cache_bytes += Layer::cache_bytes(c, l, o) + alignment;
@@ -68,13 +98,13 @@ struct DecoderState final : ModelState {
                                {&wanted_embedding, o.chunk, d},
                                {&per_layer, o.chunk, packed},
                                {&context, o.chunk, packed},
-                               {&kept_logits, o.chunk, m.table.vocabulary() ? m.head.rows() : 0}};
+                               {&kept_logits, o.chunk, sizes.kept_tokens}};
     memory = allocate_rows(all);
     using B = typename Model::B;
-    std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, widest_bf16_row) : 0;
+    std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, sizes.widest_bf16_row) : 0;
     if constexpr (Matrix<typename Model::T>::may_be_integers) {
-      if (widest_integer_row > 0) {
-        scratch_bytes = (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, widest_integer_row).bytes(o.parts));
+      if (sizes.widest_integer_row > 0) {
+        scratch_bytes = (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, sizes.widest_integer_row).bytes(o.parts));
       }
     }
     scratch.resize(scratch_bytes);
@@ -85,8 +115,8 @@ struct DecoderState final : ModelState {
     }
     positions.reserve(o.chunk);
     texts_caches.reserve(o.chunk);
-    recent.reserve(m.table.history());
-    text.reserve(m.table.history() + ahead);
+    recent.reserve(sizes.history);
+    text.reserve(sizes.history + ahead);
   }
   /// The tokens, after those before them that the table's keys look at.
   std::span<const Token> with_history(std::span<const Token> tokens) {
@@ -95,8 +125,13 @@ struct DecoderState final : ModelState {
     text.insert(text.end(), tokens.begin(), tokens.end());
     return text;
   }
+  /// A pass is about to write K and V of the next `count` positions.
+  void will_write(std::size_t count) {
+    if (position == 0) written = resumed = 0;
+    written = (std::max)(written, position + count);
+  }
   void remember(std::span<const Token> tokens) {
-    const std::size_t history = model->table.history();
+    const std::size_t history = sizes.history;
     if (history == 0) return;
     text.assign(recent.begin(), recent.end());
     text.insert(text.end(), tokens.begin(), tokens.end());
@@ -108,8 +143,23 @@ struct DecoderState final : ModelState {
     return bytes;
   }
   void resume(std::span<const Token> tokens) override {
+    rewind(tokens);
+    written = resumed = position;
+  }
+  std::size_t rewindable_from() const override {
+    std::size_t from = 0;
+    for (std::size_t l = 0; l < caches.size() && position > 0; ++l) {
+      if (caches[l].slots() == 0) continue;
+      const std::size_t window = Layer::positions_seen(model->config, l);
+      const std::size_t oldest = (std::max)(caches[l].oldest(written), resumed - (std::min)(window, resumed));
+      // The token at a position sees a window that ends with itself.
+      if (oldest > 0) from = (std::max)(from, oldest + window - 1);
+    }
+    return (std::min)(from, position);
+  }
+  void rewind(std::span<const Token> tokens) override {
     position = tokens.size();
-    const auto last = tokens.last((std::min)(model->table.history(), tokens.size()));
+    const auto last = tokens.last((std::min)(sizes.history, tokens.size()));
     recent.assign(last.begin(), last.end());
   }
   void for_each_cached(const std::function<void(std::span<std::byte>)>& f) override {

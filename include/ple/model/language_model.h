@@ -49,6 +49,13 @@ struct ModelState {
   /// The type these bytes are values of: "f32".
   virtual std::string_view cache_type() const { cannot_be_saved(); }
 
+  /// The earliest position that rewind() can go back to. A model that cannot go back says where it is.
+  virtual std::size_t rewindable_from() const { return position; }
+  /// Puts it back where it was after it had read `tokens`, the first rewindable_from() or more of those it has read.
+  virtual void rewind(std::span<const Token> /*tokens*/) {
+    fail(ErrorCode::not_supported, "this model's sessions cannot go back");
+  }
+
  private:
   [[noreturn]] static void cannot_be_saved() {
     fail(ErrorCode::not_supported, "this model's sessions cannot be saved");
@@ -68,14 +75,16 @@ class LanguageModel {
 
   /// Reads tokens, at most options.chunk, and writes the logits of the last logits.rows of them: [rows, vocab_size].
   /// Rows may be 0. Where a token is soft_token the next row of `soft`, [number of them, d], is its embedding, as the
-  /// first layer gets it. Errors, and then the state is at the position it was at and can go on: ErrorCode::argument;
-  /// ErrorCode::file if a file can no longer be read.
+  /// first layer gets it. Errors, and then the state can go on from the position it is still at, and nothing was
+  /// written to `logits`: ErrorCode::argument; ErrorCode::file if a file can no longer be read.
   virtual void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
                        Rows soft = {}) const = 0;
 
   /// Reads a token of each of several texts, and writes the logits that follow: [texts, vocab_size]. A model may read
   /// its weights once for all of them; results are those of `forward`, bit for bit. `room` is a state in which it is
-  /// computed, with a chunk of at least as many; its own text is not touched. Errors: as above.
+  /// computed, with a chunk of at least as many; its own text is not touched. Errors: as above, and then no text has
+  /// read its token. Only this default, which reads one text after another, leaves those before the one that failed a
+  /// token further, with their logits written.
   virtual void forward_each(ModelState& room, Executor& executor, std::span<ModelState* const> states,
                             std::span<const Token> tokens, Rows logits) const {
     static_cast<void>(room);
@@ -84,7 +93,8 @@ class LanguageModel {
     }
   }
 
-  /// A hint that the state will read these tokens next: what has to come from a file is asked for now. Never waits.
+  /// A hint that the state will read these tokens next: what has to come from a file is asked for now. Never waits,
+  /// never throws.
   virtual void will_read(ModelState& state, std::span<const Token> tokens) const {
     static_cast<void>(state), static_cast<void>(tokens);
   }

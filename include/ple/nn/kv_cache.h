@@ -78,6 +78,9 @@ class KvCache {
     with_rows<B>(values_.data() + offset(head, run.slot), run.count, room, f);
   }
 
+  /// The oldest position that is still there once those below `written` have been written.
+  std::size_t oldest(std::size_t written) const { return written - (std::min)(written, slots_); }
+
   /// Calls f(run) for positions [begin, end), oldest first, cut where the ring wraps and into runs of at most `most`.
   template <class F>
   void for_each_run(std::size_t begin, std::size_t end, std::size_t most, F&& f) const {

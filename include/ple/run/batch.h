@@ -24,7 +24,7 @@ struct BatchOptions {
   Executor* executor = nullptr;  ///< runs the batch instead of a pool of its own; must outlive it
 };
 
-/// Room to advance sessions of one model, which must outlive it. Not for two threads at once.
+/// Room to advance sessions of one model, which must outlive it. Not for two threads at once. It can be moved.
 class Batch {
  public:
   explicit Batch(const LanguageModel& model, const BatchOptions& options = {})
@@ -38,29 +38,60 @@ class Batch {
     states_.reserve(most_);
     logits_.resize(most_ * model.vocab_size());
   }
+  Batch(const LanguageModel&& model, const BatchOptions& options = {}) = delete;  // the model must outlive it
 
   /// Session i reads tokens[i]; afterwards all have logits, the same, bit for bit, as if each had read its token alone.
   /// Errors, and then no session has changed: ErrorCode::argument for sessions of another model, one that is there
   /// twice or whose context is full, more sessions than there is room for, a token outside the vocabulary;
-  /// ErrorCode::file if a file can no longer be read.
+  /// ErrorCode::file if a file can no longer be read. A LanguageModel that leaves forward_each as it is reads one text
+  /// after another: those before the one that failed have read their token, then.
   void read(std::span<Session* const> sessions, std::span<const Token> tokens) {
     if (sessions.size() > most_)
       fail(ErrorCode::argument, "Batch: ", sessions.size(), " sessions at once, at most ", most_);
     if (sessions.size() != tokens.size())
       fail(ErrorCode::argument, "Batch: ", sessions.size(), " sessions, but ", tokens.size(), " tokens");
+    for (std::size_t i = 0; i < sessions.size(); ++i) check(sessions, i, tokens[i]);
     states_.clear();
     for (Session* session : sessions) states_.push_back(session->state_.get());
     const std::size_t width = model_->vocab_size();
     const Rows logits{logits_.data(), sessions.size(), width, width};
-    model_->forward_each(*room_, *executor_, states_, tokens, logits);
-    for (std::size_t i = 0; i < sessions.size(); ++i) {
-      sessions[i]->tokens_.push_back(tokens[i]);
-      sessions[i]->has_logits_ = true;
-      std::copy_n(logits.row(i), width, sessions[i]->logits_.data());
+    const auto finish = [&] {
+      for (std::size_t i = 0; i < sessions.size(); ++i) {
+        Session& session = *sessions[i];
+        if (session.position() == session.tokens_.size()) continue;  // after an error: it did not come to this one
+        session.tokens_.push_back(tokens[i]);
+        session.has_logits_ = true;
+        std::copy_n(logits.row(i), width, session.logits_.data());
+      }
+    };
+    try {
+      model_->forward_each(*room_, *executor_, states_, tokens, logits);
+    } catch (...) {
+      finish();
+      throw;
     }
+    finish();
   }
 
  private:
+  /// Whether session i can read the token.
+  void check(std::span<Session* const> sessions, std::size_t i, Token token) const {
+    const auto refuse = [&](const auto&... parts) { fail(ErrorCode::argument, "Batch: session ", i, parts...); };
+    const Session* session = sessions[i];
+    if (session == nullptr) refuse(" is null");
+    if (session->model_ != model_) refuse(" is of another model");
+    const auto earlier = sessions.first(i);
+    if (const auto found = std::find(earlier.begin(), earlier.end(), session); found != earlier.end()) {
+      refuse(" is session ", found - earlier.begin(), " again");
+    }
+    if (session->position() >= session->context()) {
+      refuse(" is at the end of its context of ", session->context(), session->longer_context());
+    }
+    if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {
+      refuse(": token ", token, ", expected 0 to ", model_->vocab_size() - 1);
+    }
+  }
+
   const LanguageModel* model_;
   std::unique_ptr<ThreadPool> own_pool_;
   Executor* executor_;

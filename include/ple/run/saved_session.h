@@ -136,7 +136,7 @@ class SavedSession {
     }
     if (header.position > session.context()) {
       refuse(ErrorCode::argument, "has read ", header.position, " tokens, more than the context of ", session.context(),
-             "; SessionOptions::context makes it longer");
+             session.longer_context());
     }
     if (header.logits != 0 && header.logits != session.logits_.size())
       refuse(ErrorCode::malformed, header.logits, " logits, expected 0 or ", session.logits_.size());

@@ -27,14 +27,15 @@ struct SessionOptions {
   std::size_t threads = 0;            ///< of the session's own pool; 0: one for every hardware thread
   Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
   std::uint64_t kv_cache_limit = 0;   ///< most bytes that K and V may grow to, which the context decides; 0: any number
-  Executor* executor = nullptr;       ///< runs the session instead of a pool of its own; must outlive it
+  Executor* executor = nullptr;       ///< runs the session instead of a pool of its own: a ThreadPool that several
+                                      ///< sessions share, say; must outlive it
 };
 
-/// Called with the tokens read so far and their number in all; false cancels.
+/// Called with the tokens read so far and their number in all; false cancels. It must not use the session.
 using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 
 /// One text being read and written by a model, which must outlive the session. Not for two threads at once; any number
-/// of sessions may share a model.
+/// of sessions may share a model. It can be moved, and then be used where it is now only.
 class Session {
   friend class SavedSession;  // run/saved_session.h
   friend class Batch;
@@ -57,6 +58,7 @@ class Session {
     tokens_.reserve(context_);
     logits_.resize(model.vocab_size());
   }
+  Session(const LanguageModel&& model, const SessionOptions& options = {}) = delete;  // the model must outlive it
 
   const LanguageModel& model() const { return *model_; }
   std::size_t context() const { return context_; }
@@ -66,15 +68,17 @@ class Session {
   /// Everything read so far.
   std::span<const Token> tokens() const { return tokens_; }
 
-  /// Scores of every token of the vocabulary to come next. Errors: ErrorCode::argument if the last read was not
-  /// finished, or nothing was read yet.
+  /// Scores of every token of the vocabulary to come next, until more is read. Errors: ErrorCode::argument if the last
+  /// read was not finished, nothing was read yet, or nothing since rewind().
   std::span<const float> logits() const {
     if (!has_logits_)
-      fail(ErrorCode::argument, "Session: no logits: nothing was read yet, or the last prompt was not finished");
+      fail(ErrorCode::argument,
+           "Session: no logits: nothing was read yet or since rewind(), or the last prompt was not finished");
     return logits_;
   }
 
-  /// Reads tokens after what was read before. After an error the session goes on from the last chunk that was read.
+  /// Reads tokens after what was read before. After an error the session goes on from the last chunk that was read: see
+  /// position(); if that is where it was, its logits are still there, too. The same holds if `progress` throws.
   /// Errors: ErrorCode::argument for a token outside the vocabulary or more than the context holds, before anything is
   /// read; ErrorCode::cancelled if `progress` says so; ErrorCode::file if a file can no longer be read.
   void read(std::span<const Token> tokens, const PromptProgress& progress = {}) { read(tokens, {}, progress); }
@@ -102,7 +106,8 @@ class Session {
   /// A hint that these tokens will be read next, so that what they need from files is on its way meanwhile.
   void will_read(std::span<const Token> tokens) { model_->will_read(*state_, tokens); }
 
-  /// Reads tokens and calls each(i, logits) for every one of them, with the logits that follow tokens[i].
+  /// Reads tokens and calls each(i, logits) for every one of them, with the logits that follow tokens[i]. They are read
+  /// in chunks: if `each` throws, the session has read up to the end of the one at hand, and its logits are of there.
   template <class F>
   void evaluate(std::span<const Token> tokens, F&& each) {
     check(tokens, {});
@@ -111,10 +116,31 @@ class Session {
       const std::size_t count = (std::min)(chunk_, tokens.size() - done);
       const Rows rows{all.data(), count, logits_.size(), logits_.size()};
       forward(tokens.subspan(done, count), rows, {});
-      for (std::size_t t = 0; t < count; ++t) each(done + t, std::span<const float>(rows.row(t), rows.cols));
       std::copy_n(rows.row(count - 1), rows.cols, logits_.data());
+      for (std::size_t t = 0; t < count; ++t) each(done + t, std::span<const float>(rows.row(t), rows.cols));
       done += count;
     }
+  }
+
+  /// The earliest position that rewind() can go back to, other than 0. A layer with a sliding window forgets what is
+  /// older, so it is `chunk` positions before the furthest that was read, or less while a window and a chunk hold all;
+  /// after SavedSession::load, where the session was.
+  std::size_t rewindable_from() const { return state_->rewindable_from(); }
+
+  /// Goes back to where the session was after its first `position` tokens, as if the others had not been read. There
+  /// are no logits until something is read: to have those of `position` again, go back one further and read its token.
+  /// Errors, and then nothing has changed: ErrorCode::argument for a position after the session's own, or one of which
+  /// K and V are gone.
+  void rewind(std::size_t position) {
+    if (position == state_->position) return;
+    if (position > 0 && (position > state_->position || position < rewindable_from())) {
+      fail(ErrorCode::argument, "Session: cannot go to position ", position, " from ", state_->position,
+           ", expected 0 or ", rewindable_from(), " to ", state_->position);
+    }
+    if (position == 0) return reset();
+    state_->rewind(tokens().first(position));
+    tokens_.resize(position);
+    has_logits_ = false;
   }
 
   /// Forgets everything that was read.
@@ -128,7 +154,7 @@ class Session {
   void check(std::span<const Token> tokens, Rows soft) const {
     if (tokens.size() > context_ - position()) {
       fail(ErrorCode::argument, "Session: ", tokens.size(), " tokens at position ", position(),
-           " go past the context of ", context_, "; SessionOptions::context makes it longer");
+           " go past the context of ", context_, longer_context());
     }
     const auto soft_count = static_cast<std::size_t>(std::count(tokens.begin(), tokens.end(), soft_token));
     if (soft_count != soft.rows) {
@@ -141,6 +167,12 @@ class Session {
         fail(ErrorCode::argument, "Session: token ", token, ", expected 0 to ", model_->vocab_size() - 1);
       }
     }
+  }
+
+  /// What can be done about a context that is too short.
+  const char* longer_context() const {
+    return context_ < model_->max_position_embeddings() ? "; SessionOptions::context makes it longer"
+                                                        : ", which is as long as this model's can be";
   }
 
   void forward(std::span<const Token> tokens, Rows logits, Rows soft) {

@@ -53,6 +53,7 @@ class PleTable {
   bool folded() const { return folded_; }
   std::span<const float> pad_identity() const { return pad_identity_; }
   const std::shared_ptr<const VocabularyMap>& vocabulary() const { return vocabulary_; }
+  std::size_t ids_per_token() const { return keys_.per_token; }
   std::size_t history() const { return keys_.history; }
   const std::shared_ptr<RowStore>& store() const { return store_; }
   /// The file it was taken from, if it was taken from one.
@@ -116,8 +117,15 @@ class PleTable {
     file_ = tensor.map ? std::optional(tensor.map->file()->identity()) : std::nullopt;
   }
 
-  /// Another way from tokens to rows. The ids must be below rows().
-  void set_keys(RowKeys keys) { keys_ = std::move(keys); }
+  /// Another way from tokens to rows. The ids must be below rows(). Sessions have to be made afterwards, for their room
+  /// depends on it. Errors: ErrorCode::argument for no row a token, or several without a function that says which.
+  void set_keys(RowKeys keys) {
+    if (keys.per_token == 0 || (!keys.ids && keys.per_token != 1)) {
+      fail(ErrorCode::argument, "PleTable::set_keys: ", keys.per_token, " rows a token, expected ",
+           keys.ids ? "1 or more" : "1, for there is no function that says which");
+    }
+    keys_ = std::move(keys);
+  }
 
   /// Replaces a row, or adds one past the end, in memory only: cols() values, as the file would hold them in f32. Not
   /// while a session computes. Errors: ErrorCode::argument.
@@ -194,7 +202,11 @@ class PleTable {
   /// As above, but the values as they are stored: not scaled.
   void gather_stored(Executor& executor, RowSelection& selection, std::size_t first_token, std::size_t first,
                      std::size_t layers, Rows out) const {
-    const std::size_t per_token = keys_.per_token;
+    const std::size_t per_token = keys_.per_token, wanted = (first_token + out.rows) * per_token;
+    if (wanted > selection.ids.size() || out.rows * per_token > selection.addresses.size()) {
+      fail(ErrorCode::argument, "PleTable: a selection of ", selection.ids.size(), " rows with room for ",
+           selection.addresses.size(), ", expected ", wanted, ": was it made before set_keys?");
+    }
     const std::span<const RowId> ids = std::span(selection.ids).subspan(first_token * per_token, out.rows * per_token);
     for (std::size_t t = 0; t < out.rows; ++t) std::fill_n(out.row(t), out.cols, 0.0f);
     if (!store_) return;

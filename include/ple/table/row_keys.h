@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ple/core/config.h"
+#include "ple/core/error.h"
 #include "ple/core/token.h"
 #include "ple/table/row_layout.h"
 
@@ -29,8 +30,13 @@ struct RowKeys {
 };
 
 /// Keys of hashed n-grams, n = 2 to `longest`: an n-gram's id lies in the n-th of the table's equal parts.
-/// Tokens before a text's begin count as -1.
+/// Tokens before a text's begin count as -1. Errors: ErrorCode::argument for a `longest` below 2, or fewer rows than
+/// parts.
 inline RowKeys hashed_ngrams(std::size_t longest, std::uint64_t rows) {
+  if (longest < 2 || rows < longest - 1) {
+    fail(ErrorCode::argument, "hashed_ngrams: n-grams of 2 to ", longest, " tokens in ", rows,
+         " rows, expected 2 or more tokens and a row for each length");
+  }
   const std::uint64_t part = rows / (longest - 1);
   return {longest - 1, longest - 1, [longest, part](std::span<const Token> window, std::span<RowId> ids) {
             std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over tokens, newest first
