@@ -224,6 +224,62 @@ TEST_CASE("a session is saved over an older one that it came from, never over a 
   CHECK(session.position() == 5);
 }
 
+TEST_CASE("a session in memory is the bytes of its file, and is refused where the file is") {
+  const Model model = random_model<Model>(small_config());
+  const TemporaryFolder folder;
+  const auto tokens = some_tokens(40);
+  Session session(model, {.context = 64, .chunk = 7, .threads = 1}), other(model, {.context = 64, .threads = 1});
+  session.read(tokens);
+  SavedSession::save(session, folder / "session");
+  const std::vector<std::byte> saved = SavedSession::save(session);
+  const std::string file = read_file(folder / "session");
+  REQUIRE(saved.size() == file.size());
+  CHECK(std::memcmp(saved.data(), file.data(), file.size()) == 0);
+  SavedSession::load(other, saved);
+  CHECK(same_bits(other.logits(), session.logits()));
+  other.read(tokens[3]);
+  session.read(tokens[3]);
+  CHECK(same_bits(other.logits(), session.logits()));
+  for (std::size_t size = 0; size < saved.size(); size += 101)
+    CHECK_THROWS_AS(SavedSession::load(other, std::span(saved).first(size)), Error);
+  CHECK(error_of(ErrorCode::malformed, [&] { SavedSession::load(other, std::span(saved).first(20)); }) ==
+        "a saved session in memory: has 20 bytes: it is no saved session");
+  std::vector<std::byte> damaged = saved;
+  damaged[70] ^= std::byte{1};
+  CHECK(has(error_of(ErrorCode::malformed, [&] { SavedSession::load(other, damaged); }), "is damaged"));
+  CHECK(same_bits(other.logits(), session.logits()));  // as it was
+}
+
+TEST_CASE("a session that was saved goes back no further than to where it was; one that went back is saved") {
+  const Model model = random_model<Model>(small_config());
+  const auto tokens = some_tokens(40);
+  Session whole(model, {.context = 64, .chunk = 4, .threads = 1}),
+      session(model, {.context = 64, .chunk = 4, .threads = 1}),
+      other(model, {.context = 64, .chunk = 8, .threads = 1});
+  whole.read(tokens);
+  session.read(std::span(tokens).first(30));
+  session.rewind(27);
+  SavedSession::load(other, SavedSession::save(session));
+  CHECK(other.position() == 27);
+  CHECK(error_of(ErrorCode::argument, [&] { other.logits(); }) != "no error");
+  CHECK(other.rewindable_from() == 26);  // a window of 5 was saved: positions 22 to 26
+  other.read(std::span(tokens).subspan(27));
+  CHECK(same_bits(other.logits(), whole.logits()));
+  other.rewind(32);  // a chunk of 8 back
+  other.read(std::span(tokens).subspan(32));
+  CHECK(same_bits(other.logits(), whole.logits()));
+  CHECK(error_of(ErrorCode::argument, [&] { other.rewind(25); }) ==
+        "Session: cannot go to position 25 from 40, expected 0 or 32 to 40");
+  // One that fits a window is there as a whole.
+  session.reset();
+  session.read(std::span(tokens).first(4));
+  SavedSession::load(other, SavedSession::save(session));
+  CHECK(other.rewindable_from() == 0);
+  other.rewind(2);
+  other.read(std::span(tokens).subspan(2));
+  CHECK(same_bits(other.logits(), whole.logits()));
+}
+
 TEST_CASE("the identity knows configuration, weights and table, not where the table lives") {
   const Model model = random_model<Model>(small_config());
   const auto identity = model.identity();

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,163 +15,191 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
-#include "ple/core/token.h"
 #include "ple/model/language_model.h"
 #include "ple/model/parameter.h"
+#include "ple/run/conversation.h"
 #include "ple/run/generation.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
 #include "ple/simd/backend.h"
 #include "ple/text/chat.h"
-#include "ple/text/stream_decoder.h"
 #include "ple/text/tokenizer.h"
 
 namespace ple {
 inline namespace PLE_ABI {
 
-struct ChatOptions {
-  std::string system = {};                       ///< what the model is told before the first turn
-  bool thinking = false;                         ///< let the model think before it answers
-  bool show_thinking = false;                    ///< the answer's text includes the thoughts
-  std::optional<ChatFormat> format = {};         ///< nothing: what the checkpoint's template writes
-  std::optional<SamplingOptions> sampling = {};  ///< nothing: what the checkpoint recommends
-  std::size_t max_tokens = 0;                    ///< of one answer; 0: until the context is full
-  SessionOptions session = {};
-};
-
-/// A conversation. The model must outlive it.
+/// A conversation, for one thread at a time. The model must outlive it. It can be moved, also while an answer is being
+/// given.
 class Chat {
+  using Conversation = detail::Conversation;
+  using Busy = Conversation::Busy;
+
+  /// Whose answer it is.
+  struct Turn {
+    std::weak_ptr<Conversation> of;
+    std::size_t number;
+
+    /// Nothing once the conversation went on without the answer.
+    std::shared_ptr<Conversation> conversation() const {
+      auto conversation = of.lock();
+      return conversation && conversation->turn == number ? conversation : nullptr;
+    }
+  };
+
  public:
   Chat(const Chat&) = delete;
   Chat& operator=(const Chat&) = delete;
+  Chat(Chat&&) = default;
+  Chat& operator=(Chat&&) = default;
+  ~Chat() = default;
 
   /// `checkpoint`: an HfFolder, or a Checkpoint (with ple/text/open_tokenizer.h). Errors: those of Tokenizer::open and
-  /// Session and chat_format(); ErrorCode::not_supported for a model that shall think but does not know how.
+  /// Session and chat_format(); ErrorCode::argument for an empty stop string; ErrorCode::not_supported for a model that
+  /// shall think but does not know how.
   template <class Checkpoint>
   Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
-      : options_(std::move(options)), tokenizer_(open_tokenizer(checkpoint)), session_(model, options_.session) {
-    format_ = options_.format ? *options_.format
-                              : chat_format(tokenizer_, checkpoint.chat_template(),
-                                            /*is_large=*/!checkpoint.has(Parameter::ple_table));
-    format_.thinking |= options_.thinking;
-    if (format_.thinking && !format_.can_think)
+      : conversation_(std::make_shared<Conversation>(model, open_tokenizer(checkpoint), std::move(options))) {
+    Conversation& c = *conversation_;
+    c.format = c.options.format ? *c.options.format
+                                : chat_format(c.tokenizer, checkpoint.chat_template(),
+                                              /*is_large=*/!checkpoint.has(Parameter::ple_table));
+    c.format.thinking |= c.options.thinking;
+    if (c.format.thinking && !c.format.can_think)
       fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
     // What the files recommend is read only if it is asked for.
-    generation_options_.sampling = options_.sampling ? *options_.sampling : checkpoint.recommended_sampling();
-    generation_options_.max_tokens = options_.max_tokens;
-    generation_options_.stop_tokens = checkpoint.stop_tokens();
+    c.generation_options = {.sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
+                            .stop_tokens = checkpoint.stop_tokens(),
+                            .max_tokens = c.options.max_tokens,
+                            .logits_processor = c.options.logits_processor,
+                            .cancelled = c.options.cancelled};
     // A model's turn ends with these, whatever its files say: 50 is where it waits for what a tool answers.
     for (const std::string_view name :
-         {std::string_view("<eos>"), std::string_view(format_.turn_end), std::string_view("<|tool_response>")}) {
-      if (const auto token = tokenizer_.token_to_id(name)) generation_options_.stop_tokens.push_back(*token);
+         {std::string_view("<eos>"), std::string_view(c.format.turn_end), std::string_view("<|tool_response>")}) {
+      if (const auto token = c.tokenizer.token_to_id(name)) c.generation_options.stop_tokens.push_back(*token);
     }
-    thought_begin_ = tokenizer_.token_to_id("<|channel>");
-    thought_end_ = tokenizer_.token_to_id("<channel|>");
+    c.turn_end = c.tokenizer.token_to_id(c.format.turn_end);
+    c.thought_begin = c.tokenizer.token_to_id("<|channel>");
+    c.thought_end = c.tokenizer.token_to_id("<channel|>");
   }
+  template <class Checkpoint>
+  Chat(const LanguageModel&& model, const Checkpoint&, ChatOptions = {}) = delete;  // the model must outlive it
 
   /// An answer, as a range of pieces of text: `for (std::string_view piece : chat.say(...))`. A piece is computed when
-  /// the loop comes to it, holds whole characters, and is valid until the next one. It may be iterated once; leaving
-  /// the loop early ends the answer there.
+  /// the loop comes to it, holds whole characters, and is valid until the next one. Each comes once: after a loop that
+  /// was left, or that an error ended, another one goes on with the next piece. The answer ends where it is when the
+  /// chat says something else, is reset or resumed, or is gone: in a loop there are no more pieces then.
   class Answer {
    public:
     class Iterator {
      public:
       using difference_type = std::ptrdiff_t;
       using value_type = std::string_view;
-      explicit Iterator(Chat* chat) : chat_(chat) { ++*this; }
-      std::string_view operator*() const { return chat_->piece_; }
+      explicit Iterator(const Turn& turn) : turn_(turn) { ++*this; }
+      std::string_view operator*() const { return piece_; }
       Iterator& operator++() {
-        if (!chat_->next_piece()) chat_ = nullptr;
+        const auto conversation = turn_.conversation();
+        piece_ = conversation ? conversation->next_piece() : std::string();
         return *this;
       }
       void operator++(int) { ++*this; }
-      friend bool operator==(const Iterator& i, std::default_sentinel_t) { return i.chat_ == nullptr; }
+      friend bool operator==(const Iterator& i, std::default_sentinel_t) { return i.piece_.empty(); }
 
      private:
-      Chat* chat_;
+      Turn turn_;
+      std::string piece_;
     };
-    Iterator begin() const { return Iterator(chat_); }
+
+    /// Errors: ErrorCode::argument for an answer that ended because the conversation went on without it; those of
+    /// Generation::next, here and at every step, after which the answer can go on.
+    Iterator begin() const {
+      if (!turn_.conversation())
+        fail(ErrorCode::argument, "Chat: this answer has ended: the chat said something else, was reset, or is gone");
+      return Iterator(turn_);
+    }
     std::default_sentinel_t end() const { return {}; }
+
+    /// All of its pieces that did not come yet, as one string. Errors: those of begin(), and then no piece is lost.
+    std::string text() const {
+      std::string all;
+      try {
+        for (const std::string_view piece : *this) all += piece;
+      } catch (...) {
+        if (const auto conversation = turn_.conversation()) conversation->put_back(std::move(all));
+        throw;
+      }
+      return all;
+    }
 
    private:
     friend class Chat;
-    explicit Answer(Chat* chat) : chat_(chat) {}
-    Chat* chat_;
+    explicit Answer(const std::shared_ptr<Conversation>& conversation) : turn_{conversation, conversation->turn} {}
+    Turn turn_;
   };
 
-  /// Reads the user's turn and starts the answer. Special tokens that `user` spells stay plain text.
-  /// Errors: ErrorCode::argument if the context is too short; ErrorCode::cancelled if `progress` says so, and then the
-  /// conversation should be reset.
-  Answer say(std::string_view user, const PromptProgress& progress = {}) {
-    std::vector<ChatSegment> segments;
-    if (session_.position() > 0) {
-      if (generation_) generation_->flush();
-      segments = format_.next_turn(user, /*turn_closed=*/false);
-    } else {
-      std::vector<Message> messages;
-      if (!options_.system.empty()) messages.push_back({Role::system, options_.system});
-      messages.push_back({Role::user, std::string(user)});
-      segments = format_.segments(messages);
-    }
-    session_.read(encode_chat(tokenizer_, segments), progress);
-    decoder_ = StreamDecoder(tokenizer_);
-    in_thought_ = false;
-    generation_.emplace(session_, generation_options_);
-    ++generation_options_.sampling.seed;  // the next answer draws other numbers
-    return Answer(this);
+  /// Reads the user's turn and starts the answer; that of an earlier turn ends. Special tokens that `user` spells stay
+  /// plain text. `progress` must not use the chat. Errors, and then the conversation is as it was, and the same can be
+  /// said again: ErrorCode::argument if the context is too short; ErrorCode::cancelled if `progress` says so;
+  /// ErrorCode::file if a file can no longer be read; what `progress` throws.
+  Answer say(std::string_view user, const PromptProgress& progress = {}) & {
+    const std::shared_ptr<Conversation> c = conversation_;
+    const Busy busy(*c);
+    c->say(user, progress);
+    return Answer(c);
   }
+  Answer say(std::string_view user, const PromptProgress& progress = {}) && = delete;  // the answer needs the chat
 
   /// Begins a new conversation.
   void reset() {
-    generation_.reset();
-    session_.reset();
+    const Busy busy(*conversation_);
+    conversation_->reset();
   }
 
-  /// Writes the conversation so far to a file. Errors: those of SavedSession::save.
+  /// Begins a new conversation that has these turns behind it: those of user and model, the last the model's, and
+  /// before them, perhaps, what the system says instead of ChatOptions::system. They are read now. Special tokens that
+  /// they spell stay plain text. Errors: ErrorCode::argument for turns that cannot be, or too many for the context, and
+  /// then the conversation is as it was; those of Session::read, and then it is a new one without turns.
+  void start(std::span<const Message> messages, const PromptProgress& progress = {}) {
+    const std::shared_ptr<Conversation> c = conversation_;
+    const Busy busy(*c);
+    c->start(messages, progress);
+  }
+
+  /// Writes the conversation so far to a file. Errors: those of SavedSession::save and Session::read.
   void save(const std::filesystem::path& path) {
-    if (generation_) generation_->flush();
-    SavedSession::save(session_, path);
+    const Busy busy(*conversation_);
+    conversation_->catch_up();
+    SavedSession::save(conversation_->session, path);
+  }
+  /// The same in memory.
+  std::vector<std::byte> save() {
+    const Busy busy(*conversation_);
+    conversation_->catch_up();
+    return SavedSession::save(conversation_->session);
   }
 
-  /// Goes on with a conversation that was saved, instead of this one. Errors: those of SavedSession::load.
+  /// Goes on with a conversation that was saved, instead of this one. Errors: those of SavedSession::load, and then
+  /// this one goes on, or is empty if the session is.
   void resume(const std::filesystem::path& path) {
-    generation_.reset();
-    SavedSession::load(session_, path);
+    const Busy busy(*conversation_);
+    conversation_->resume([&](Session& session) { SavedSession::load(session, path); });
+  }
+  void resume(std::span<const std::byte> saved) {
+    const Busy busy(*conversation_);
+    conversation_->resume([&](Session& session) { SavedSession::load(session, saved); });
   }
 
-  Session& session() { return session_; }
-  const Tokenizer& tokenizer() const { return tokenizer_; }
+  Session& session() { return conversation_->session; }
+  const Tokenizer& tokenizer() const { return conversation_->tokenizer; }
   /// The answer being given, or the last one: how many tokens it has, and why it ended.
-  const std::optional<Generation>& generation() const { return generation_; }
+  const std::optional<Generation>& generation() const { return conversation_->generation; }
+  /// Why the last answer ended; none: it has not, its loop was left, or there is none.
+  StopReason stop_reason() const {
+    const auto& generation = conversation_->generation;
+    return generation ? generation->reason() : StopReason::none;
+  }
 
  private:
-  /// Computes tokens until there is text in piece_; false at the end of the answer.
-  bool next_piece() {
-    piece_.clear();
-    while (piece_.empty()) {
-      const auto token = generation_->next();
-      if (!token) {
-        piece_ = decoder_.finish();
-        return !piece_.empty();
-      }
-      if (token == thought_begin_) in_thought_ = true;
-      std::string text = decoder_.push(*token);
-      if (!in_thought_ || options_.show_thinking) piece_ = std::move(text);
-      if (token == thought_end_) in_thought_ = false;
-    }
-    return true;
-  }
-
-  ChatOptions options_;
-  Tokenizer tokenizer_;
-  ChatFormat format_;
-  Session session_;
-  GenerationOptions generation_options_;
-  std::optional<Generation> generation_;
-  StreamDecoder decoder_{tokenizer_};
-  std::optional<Token> thought_begin_, thought_end_;
-  bool in_thought_ = false;
-  std::string piece_;
+  std::shared_ptr<Conversation> conversation_;
 };
 
 }  // namespace PLE_ABI

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A session in a file, to go on later or elsewhere with the same bits: what it has read, the logits that follow, K and
-// V.
+// A session in a file or in memory, to go on later or elsewhere with the same bits: what it has read, the logits that
+// follow, K and V.
 //
 // Little-endian, one behind the other:
 //   SavedHeader
@@ -47,25 +47,20 @@ class SavedSession {
   /// it. Errors: those of check_output_path; ErrorCode::file, and then an older file is still there; those of
   /// LanguageModel::identity.
   static void save(const Session& session, const std::filesystem::path& path) {
-    ModelState& state = *session.state_;
-    SavedHeader header = header_of(state);
-    header.model = session.model_->identity();
-    header.position = session.position();
-    header.logits = session.has_logits_ ? session.logits_.size() : 0;
-    state.for_each_cached([&](std::span<const std::byte> bytes) { header.cache_bytes += bytes.size(); });
-    Checksum checksum;
+    const SavedHeader header = header_of(session);
     CheckedWriter writer(path, session.model_->files());
-    const auto write = [&](std::span<const std::byte> bytes) {
-      writer.write(bytes.data(), bytes.size());
-      checksum.add(bytes);
-    };
-    write(std::as_bytes(std::span(&header, 1)));
-    write(std::as_bytes(session.tokens()));
-    write(std::as_bytes(std::span(session.logits_).first(header.logits)));
-    state.for_each_cached(write);
-    const std::uint64_t sum = checksum.value();
-    writer.write(&sum, sizeof sum);
+    write(session, header, [&](std::span<const std::byte> bytes) { writer.write(bytes.data(), bytes.size()); });
     writer.finish({});
+  }
+
+  /// The same bytes in memory. Errors: those of LanguageModel::identity; std::bad_alloc.
+  static std::vector<std::byte> save(const Session& session) {
+    const SavedHeader header = header_of(session);
+    std::vector<std::byte> all;
+    all.reserve(static_cast<std::size_t>(bytes_before_cache(header) + header.cache_bytes + sizeof(std::uint64_t)));
+    write(session, header,
+          [&](std::span<const std::byte> bytes) { all.insert(all.end(), bytes.begin(), bytes.end()); });
+    return all;
   }
 
   /// Puts the session where the saved one was; its context, chunk and threads may be others. Its logits, and all that
@@ -73,13 +68,51 @@ class SavedSession {
   /// Errors, before the session has changed: ErrorCode::file; malformed for a file that is none, or damaged; argument
   /// for one of another model or another type of K and V, or longer than the session's context. A file that only its
   /// checksum agrees with, or that fails between the two times it is read, leaves the session empty.
-  static void load(Session& session, const std::filesystem::path& path) {
-    const auto file = File::open(path);
-    const SavedHeader header = check(*file, session);
+  static void load(Session& session, const std::filesystem::path& path) { load_from(session, *File::open(path)); }
+
+  /// As above, from bytes that save() gave.
+  static void load(Session& session, std::span<const std::byte> bytes) { load_from(session, Memory{bytes}); }
+
+ private:
+  /// Bytes that are read as a File is.
+  struct Memory {
+    std::span<const std::byte> bytes;
+
+    static std::string name() { return "a saved session in memory"; }
+    std::uint64_t size() const { return bytes.size(); }
+    /// [offset, offset + into.size()) lies within size().
+    void read_all(std::uint64_t offset, std::span<std::byte> into, const std::string& /*what*/) const {
+      const auto part = bytes.subspan(static_cast<std::size_t>(offset), into.size());
+      std::copy(part.begin(), part.end(), into.begin());
+    }
+  };
+
+  template <class Write>
+  static void write(const Session& session, const SavedHeader& header, Write&& write_bytes) {
+    Checksum checksum;
+    const auto write = [&](std::span<const std::byte> bytes) {
+      write_bytes(bytes);
+      checksum.add(bytes);
+    };
+    write(std::as_bytes(std::span(&header, 1)));
+    write(std::as_bytes(session.tokens()));
+    write(std::as_bytes(std::span(session.logits_).first(static_cast<std::size_t>(header.logits))));
+    session.state_->for_each_cached(write);
+    const std::uint64_t sum = checksum.value();
+    write_bytes(std::as_bytes(std::span(&sum, 1)));
+  }
+
+  static std::uint64_t bytes_before_cache(const SavedHeader& header) {
+    return sizeof header + header.position * sizeof(Token) + header.logits * sizeof(float);
+  }
+
+  template <class Source>
+  static void load_from(Session& session, const Source& source) {
+    const SavedHeader header = check(source, session);
     try {
       std::uint64_t at = sizeof header;
       const auto read = [&](std::span<std::byte> bytes) {
-        file->read_all(at, bytes, "saved session");
+        source.read_all(at, bytes, "saved session");
         at += bytes.size();
       };
       session.reset();
@@ -87,7 +120,7 @@ class SavedSession {
       read(std::as_writable_bytes(std::span(session.tokens_)));
       for (const Token token : session.tokens_) {
         if (token == soft_token || (token >= 0 && static_cast<std::size_t>(token) < session.logits_.size())) continue;
-        fail(ErrorCode::malformed, file->name(), ": token ", token, ", expected ", soft_token, " to ",
+        fail(ErrorCode::malformed, source.name(), ": token ", token, ", expected ", soft_token, " to ",
              session.logits_.size() - 1);
       }
       read(std::as_writable_bytes(std::span(session.logits_).first(static_cast<std::size_t>(header.logits))));
@@ -95,7 +128,7 @@ class SavedSession {
       std::uint64_t cached = 0;
       session.state_->for_each_cached([&](std::span<const std::byte> bytes) { cached += bytes.size(); });
       if (cached != header.cache_bytes) {
-        fail(ErrorCode::malformed, file->name(), ": ", header.cache_bytes, " bytes of K and V, expected ", cached);
+        fail(ErrorCode::malformed, source.name(), ": ", header.cache_bytes, " bytes of K and V, expected ", cached);
       }
       session.state_->for_each_cached(read);
       session.has_logits_ = header.logits > 0;
@@ -105,7 +138,15 @@ class SavedSession {
     }
   }
 
- private:
+  static SavedHeader header_of(const Session& session) {
+    SavedHeader header = header_of(*session.state_);
+    header.model = session.model_->identity();
+    header.position = session.position();
+    header.logits = session.has_logits_ ? session.logits_.size() : 0;
+    session.state_->for_each_cached([&](std::span<const std::byte> bytes) { header.cache_bytes += bytes.size(); });
+    return header;
+  }
+
   static SavedHeader header_of(const ModelState& state) {
     SavedHeader header;
     const std::string_view type = state.cache_type();
@@ -118,8 +159,9 @@ class SavedSession {
             static_cast<std::size_t>(std::find(letters.begin(), letters.end(), '\0') - letters.begin())};
   }
 
-  /// Everything that can be wrong with a file, before a session is touched.
-  static SavedHeader check(const File& file, const Session& session) {
+  /// Everything that can be wrong with what was saved, before a session is touched.
+  template <class Source>
+  static SavedHeader check(const Source& file, const Session& session) {
     const auto refuse = [&](ErrorCode code, const auto&... parts) { fail(code, file.name(), ": ", parts...); };
     SavedHeader header;
     const SavedHeader expected = header_of(*session.state_);
@@ -140,8 +182,7 @@ class SavedSession {
     }
     if (header.logits != 0 && header.logits != session.logits_.size())
       refuse(ErrorCode::malformed, header.logits, " logits, expected 0 or ", session.logits_.size());
-    const std::uint64_t before =
-        sizeof header + header.position * sizeof(Token) + header.logits * sizeof(float) + sizeof(std::uint64_t);
+    const std::uint64_t before = bytes_before_cache(header) + sizeof(std::uint64_t);
     if (file.size() < before || file.size() - before != header.cache_bytes) {
       refuse(ErrorCode::malformed, "has ", file.size(), " bytes, expected ", before, " and ", header.cache_bytes,
              " of K and V: is it truncated?");
@@ -150,7 +191,8 @@ class SavedSession {
     return header;
   }
 
-  static void check_sum(const File& file) {
+  template <class Source>
+  static void check_sum(const Source& file) {
     std::vector<std::byte> piece(std::size_t{1} << 20);
     Checksum sum;
     std::uint64_t stored = 0, at = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "ple/core/config.h"
 #include "ple/core/token.h"
@@ -20,18 +21,24 @@ class StreamDecoder {
   /// `tokenizer` must outlive this.
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true)
       : tokenizer_(&tokenizer), skip_special_(skip_special) {}
+  explicit StreamDecoder(const Tokenizer&& tokenizer, bool skip_special = true) = delete;
 
-  /// The text that `token` makes certain; often empty. Throws argument for ids outside the vocabulary.
+  /// The text that `token` makes certain; often empty. Throws argument for ids outside the vocabulary. After an error,
+  /// std::bad_alloc too, it is as if the token had not come.
   std::string push(Token token) {
     std::string text;
-    tokenizer_->decode_next(state_, token, skip_special_, text);
+    PieceDecoder::State next = state_;
+    tokenizer_->decode_next(next, token, skip_special_, text);
+    state_ = std::move(next);
     return text;
   }
 
   /// The rest; the next push() begins a new text.
   std::string finish() {
     std::string text;
-    tokenizer_->decoder().finish(state_, text);
+    PieceDecoder::State last = state_;
+    tokenizer_->decoder().finish(last, text);
+    state_ = std::move(last);
     return text;
   }
 

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a Chat and its answers share.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/core/token.h"
+#include "ple/model/language_model.h"
+#include "ple/model/sampling_options.h"
+#include "ple/run/generation.h"
+#include "ple/run/session.h"
+#include "ple/text/chat.h"
+#include "ple/text/stop_strings.h"
+#include "ple/text/stream_decoder.h"
+#include "ple/text/tokenizer.h"
+
+namespace ple {
+inline namespace PLE_ABI {
+
+struct ChatOptions {
+  std::string system = {};                       ///< what the model is told before the first turn
+  bool thinking = false;                         ///< let the model think before it answers
+  bool show_thinking = false;                    ///< the answer's text includes the thoughts
+  std::optional<ChatFormat> format = {};         ///< nothing: what the checkpoint's template writes
+  std::optional<SamplingOptions> sampling = {};  ///< nothing: what the checkpoint recommends
+  std::size_t max_tokens = 0;                    ///< of one answer; 0: until the context is full
+  std::vector<std::string> stop_strings = {};    ///< an answer's text ends before the first of them
+  LogitsProcessor logits_processor = {};         ///< called before each token is drawn; must not use the chat
+  std::function<bool()> cancelled = {};  ///< asked before each token; true ends the answer; must not use the chat
+  SessionOptions session = {};
+};
+
+namespace detail {
+
+/// What answers share with the chat, at an address that stays.
+struct Conversation {
+  /// While one of the caller's functions may run, the chat must not change. Errors: ErrorCode::argument if it is so.
+  class Busy {
+   public:
+    explicit Busy(Conversation& conversation) : conversation_(&conversation) {
+      if (conversation.busy) {
+        fail(ErrorCode::argument,
+             "Chat: it is used by a function that it calls itself (progress, logits_processor, cancelled): let that "
+             "return first");
+      }
+      conversation.busy = true;
+    }
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+    ~Busy() { conversation_->busy = false; }
+
+   private:
+    Conversation* conversation_;
+  };
+
+  Conversation(const LanguageModel& model, Tokenizer t, ChatOptions o)
+      : options(std::move(o)),
+        tokenizer(std::move(t)),
+        session(model, options.session),
+        stop_strings(options.stop_strings) {}
+
+  void say(std::string_view user, const PromptProgress& progress) {
+    ++turn;
+    catch_up(progress);
+    std::vector<ChatSegment> segments;
+    if (session.position() > 0) {
+      // A turn that was generated is not closed: its end is a stop token, which the session has not read.
+      segments = format.next_turn(user, /*turn_closed=*/turn_end && session.tokens().back() == *turn_end);
+    } else {
+      const Message message[] = {{Role::user, std::string(user)}};
+      segments = format.segments(with_system(message));
+    }
+    read(encode_chat(tokenizer, segments), progress);
+    decoder = StreamDecoder(tokenizer);
+    stop_strings.finish();
+    returned.clear();
+    in_thought = false;
+    generation.emplace(session, generation_options);
+    ++generation_options.sampling.seed;  // the next answer draws other numbers
+  }
+
+  void reset() {
+    ++turn;
+    generation.reset();
+    unread.clear();
+    session.reset();
+  }
+
+  void start(std::span<const Message> messages, const PromptProgress& progress) {
+    if (messages.empty()) return reset();
+    if (messages.back().role != Role::model) {
+      fail(ErrorCode::argument, "Chat::start: the last of ", messages.size(),
+           " messages is not the model's: say() it instead");
+    }
+    auto segments = format.segments(with_system(messages), /*add_generation_prompt=*/false);
+    segments.pop_back();  // the line break after the last turn, which next_turn() begins with
+    const std::vector<Token> tokens = encode_chat(tokenizer, segments);
+    if (tokens.size() > session.context()) {
+      fail(ErrorCode::argument, "Chat::start: ", messages.size(), " messages of ", tokens.size(),
+           " tokens go past the context of ", session.context());
+    }
+    reset();
+    read(tokens, progress);
+  }
+
+  template <class Load>
+  void resume(Load&& load) {
+    const std::size_t before = session.position();
+    try {
+      load(session);
+    } catch (...) {
+      if (session.position() != before) reset();
+      throw;
+    }
+    ++turn;
+    generation.reset();
+    unread.clear();
+  }
+
+  /// Lets the session read what it has not read yet of the conversation.
+  void catch_up(const PromptProgress& progress = {}) {
+    if (generation) generation->flush();
+    if (unread.empty()) return;
+    session.read(std::span(unread).subspan(session.position()), progress);
+    unread.clear();
+  }
+
+  /// The next piece of text; empty at the end of the answer.
+  std::string next_piece() {
+    const Busy mark(*this);
+    std::string piece = std::exchange(returned, {});
+    while (piece.empty() && generation) {
+      const auto token = generation->next();
+      if (token && token == thought_begin) in_thought = true;
+      const std::string text = token ? decoder.push(*token) : decoder.finish();
+      if (!in_thought || options.show_thinking) piece = stop_strings.push(text);
+      if (!token) return piece + stop_strings.finish();
+      if (token == thought_end) in_thought = false;
+      if (stop_strings.found()) {
+        generation->stop(StopReason::stop_string);
+        decoder.finish();
+      }
+    }
+    return piece;
+  }
+
+  /// The next piece is `text` again.
+  void put_back(std::string text) { returned = std::move(text); }
+
+  ChatOptions options;
+  Tokenizer tokenizer;
+  ChatFormat format;
+  Session session;
+  GenerationOptions generation_options;
+  std::optional<Generation> generation;
+  StreamDecoder decoder{tokenizer};
+  StopStrings stop_strings;
+  std::optional<Token> turn_end, thought_begin, thought_end;
+  bool in_thought = false;
+  std::string returned;  // text of the answer that was put back
+  bool busy = false;     // one of the caller's functions may be running
+  std::size_t turn = 0;  // whose answer is given
+  /// The conversation's tokens, of which the session has read the first, after say() failed and it could not go back.
+  std::vector<Token> unread;
+
+ private:
+  std::vector<Message> with_system(std::span<const Message> messages) const {
+    std::vector<Message> all;
+    if (!options.system.empty() && messages[0].role != Role::system) all.push_back({Role::system, options.system});
+    all.insert(all.end(), messages.begin(), messages.end());
+    return all;
+  }
+
+  /// Reads all of these tokens, or goes back to where the session was.
+  void read(const std::vector<Token>& tokens, const PromptProgress& progress) {
+    const std::size_t before = session.position();
+    std::vector<Token> earlier(session.tokens().begin(), session.tokens().end());
+    try {
+      session.read(tokens, progress);
+    } catch (...) {
+      if (before == 0 || before >= session.rewindable_from()) {
+        session.rewind(before);
+      } else {  // sliding windows have forgotten what was there
+        session.reset();
+        unread.swap(earlier);
+      }
+      throw;
+    }
+  }
+};
+
+}  // namespace detail
+
+}  // namespace PLE_ABI
+}  // namespace ple

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+
+namespace ple {
+inline namespace PLE_ABI {
+
+/// Ends a text, which comes in pieces, before the first of some strings in it: the one that is complete first, and of
+/// those that end together the longest. Text that may be the beginning of one is held back until that is certain.
+class StopStrings {
+ public:
+  /// Errors: ErrorCode::argument for an empty string.
+  explicit StopStrings(std::vector<std::string> strings = {}) : strings_(std::move(strings)) {
+    for (std::size_t i = 0; i < strings_.size(); ++i) {
+      if (strings_[i].empty()) fail(ErrorCode::argument, "stop string ", i, " is empty");
+    }
+  }
+
+  /// The text that `piece` makes certain; often empty, and always once a string was found.
+  std::string push(std::string_view piece) {
+    if (found_) return {};
+    std::string text = held_;
+    text += piece;
+    std::size_t begin = std::string::npos, end = std::string::npos;
+    for (const std::string& string : strings_) {
+      const std::size_t at = text.find(string);
+      if (at == std::string::npos || std::pair(at + string.size(), at) >= std::pair(end, begin)) continue;
+      begin = at;
+      end = at + string.size();
+    }
+    found_ = begin != std::string::npos;
+    const std::size_t certain = found_ ? begin : text.size() - unfinished(text);
+    std::string held = found_ ? std::string() : text.substr(certain);
+    text.resize(certain);
+    held_.swap(held);
+    return text;
+  }
+
+  /// What was held back, at the end of the text; the next push() begins a new one.
+  std::string finish() {
+    found_ = false;
+    return std::exchange(held_, {});
+  }
+
+  /// Whether the text has come to one of the strings.
+  bool found() const { return found_; }
+
+ private:
+  /// Letters at the end of `text` that may be the beginning of a string.
+  std::size_t unfinished(std::string_view text) const {
+    std::size_t most = 0;
+    for (const std::string_view string : strings_) {
+      for (std::size_t n = (std::min)(string.size() - 1, text.size()); n > most; --n) {
+        if (text.ends_with(string.substr(0, n))) most = n;
+      }
+    }
+    return most;
+  }
+
+  std::vector<std::string> strings_;
+  std::string held_;
+  bool found_ = false;
+};
+
+}  // namespace PLE_ABI
+}  // namespace ple
