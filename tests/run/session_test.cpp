@@ -169,6 +169,9 @@ TEST_CASE("what cannot be is refused before anything changes") {
   const auto state = model.make_state({.context = 8, .chunk = 8, .parts = 1});
   CHECK(message([&] { other.forward(*state, executor, some_tokens(1), {}); }).find("another model") !=
         std::string::npos);
+  const auto other_type = random_model<Gemma4<f32, Scalar>>(small_config());
+  CHECK(message([&] { other_type.forward(*state, executor, some_tokens(1), {}); }).find("another model") !=
+        std::string::npos);
   CHECK(message([&] { model.forward(*state, executor, some_tokens(9), {}); }).find("9 tokens at once, at most 8") !=
         std::string::npos);
   ThreadPool pool(2);

@@ -44,6 +44,8 @@ class JsonFields {
       fail(ErrorCode::config, source_, ": ", prefix_, " is ", object.brief(), ", expected an object");
   }
 
+  JsonFields(const Json&& object, std::string source, std::string prefix = "") = delete;  // the object must outlive it
+
   const std::string& source() const { return source_; }
   std::string full_name(std::string_view name) const { return prefix_ + std::string(name); }
 
