@@ -2,6 +2,8 @@
 // Command lines of the examples: first words, then options `--name value`, `--name=value` or `--name`.
 #pragma once
 
+#include <ple/core/number_text.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -32,23 +34,27 @@ template <class... Parts>
 template <class Number>
 Number number_of(std::string_view what, std::string_view word, Number least = std::numeric_limits<Number>::lowest(),
                  Number most = std::numeric_limits<Number>::max()) {
-  Number value{};
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-  const bool whole_word = end == word.data() + word.size() && error == std::errc();
   if constexpr (std::integral<Number>) {
+    Number value{};
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    const bool whole_word = end == word.data() + word.size() && error == std::errc();
     if (!whole_word || value < least || value > most) {
       refuse(what, ": '", word, "' is not a whole number from ", std::to_string(least), " to ", std::to_string(most));
     }
-  } else if (!whole_word || !std::isfinite(value) || value < least || value > most) {
-    char limits[80] = "";
-    if (most < std::numeric_limits<Number>::max()) {
-      std::snprintf(limits, sizeof limits, " from %g to %g", double{least}, double{most});
-    } else if (least > std::numeric_limits<Number>::lowest()) {
-      std::snprintf(limits, sizeof limits, " from %g up", double{least});
+    return value;
+  } else {
+    const auto value = ple::parse_number<Number>(word);
+    if (!value || !std::isfinite(*value) || *value < least || *value > most) {
+      std::string limits;
+      if (most < std::numeric_limits<Number>::max()) {
+        limits = " from " + ple::number_text(least) + " to " + ple::number_text(most);
+      } else if (least > std::numeric_limits<Number>::lowest()) {
+        limits = " from " + ple::number_text(least) + " up";
+      }
+      refuse(what, ": '", word, "' is not a number", limits);
     }
-    refuse(what, ": '", word, "' is not a number", limits);
+    return *value;
   }
-  return value;
 }
 
 /// "20,21,22": one number or more.

@@ -8,12 +8,13 @@
 
 namespace {
 
-std::atomic<std::size_t> count{0}, live{0};
+std::atomic<std::size_t> count{0}, bytes{0}, live{0};
 thread_local std::size_t until_failure = 0;  // 0: never
 thread_local bool failed = false;
 
-bool fails() {
+bool fails(std::size_t size) {
   ++count;
+  bytes += size;
   if (until_failure == 0 || --until_failure > 0) return false;
   failed = true;
   return true;
@@ -22,9 +23,9 @@ void* counted(void* memory) {
   if (memory != nullptr) ++live;
   return memory;
 }
-void* allocate(std::size_t size) { return fails() ? nullptr : counted(std::malloc(size ? size : 1)); }
+void* allocate(std::size_t size) { return fails(size) ? nullptr : counted(std::malloc(size ? size : 1)); }
 void* allocate(std::size_t size, std::align_val_t alignment) {
-  if (fails()) return nullptr;
+  if (fails(size)) return nullptr;
   const auto a = static_cast<std::size_t>(alignment);
   return size > ~std::size_t{0} - a ? nullptr : counted(std::aligned_alloc(a, (size + a - 1) / a * a));
 }
@@ -40,6 +41,7 @@ void* or_throw(void* memory) {
 }  // namespace
 
 std::size_t ple::testing::allocations() { return count; }
+std::size_t ple::testing::allocated_bytes() { return bytes; }
 std::size_t ple::testing::live_allocations() { return live; }
 void ple::testing::fail_allocation(std::size_t n) {
   until_failure = n;

@@ -8,6 +8,9 @@ namespace ple::testing {
 /// How often this program has allocated memory with operator new.
 std::size_t allocations();
 
+/// And how many bytes.
+std::size_t allocated_bytes();
+
 /// Pieces of memory from operator new that were not given back yet.
 std::size_t live_allocations();
 

@@ -7,6 +7,7 @@
 #include <random>
 #include <string>
 
+#include "../allocations.h"
 #include "ple/core/json_text.h"
 
 namespace ple::json_test {
@@ -24,7 +25,7 @@ nlohmann::json converted(const Json& value) {
   if (value.is_array()) {
     for (const Json& item : value.items()) all.push_back(converted(item));
   } else {
-    for (const Json& member : value.members()) all[member.key()] = converted(member);
+    for (const Json& member : value.members()) all[std::string(member.key())] = converted(member);
   }
   return all;
 }
@@ -126,6 +127,70 @@ TEST_CASE("a key that stands twice, and nesting without end, are refused") {
   CHECK(error_of("{\"a\":1,\"b\":2,\"a\":3}") == "config.json: 'a' stands twice in one object");
   CHECK(error_of(std::string(1'000'000, '[')) == "config.json: nested deeper than 64 levels");
   CHECK(error_of(std::string(64, '[') + std::string(64, ']')) == "no error");
+}
+
+TEST_CASE("a whole number may be written with a fraction or an exponent") {
+  const Json json = parse_json("[10, 10.0, 1e1, 0.0, 9007199254740991.0, 18446744073709551615]", "x");
+  for (std::size_t i = 0; i < 3; ++i) CHECK(json.items()[i].whole() == 10u);
+  CHECK(json.items()[3].whole() == 0u);
+  CHECK(json.items()[4].whole() == 9007199254740991u);
+  CHECK(json.items()[5].whole() == 18446744073709551615u);
+  // 2^53 + 1 is read as 2^53: nobody knows which one was meant.
+  for (const char* text : {"-1", "-1.0", "10.5", "1e400", "9007199254740993.0", "\"10\"", "true", "null", "[10]"}) {
+    CAPTURE(text);
+    CHECK_FALSE(parse_json(text, "x").whole());
+  }
+  CHECK(json.items()[1].brief() == "10.0");
+}
+
+TEST_CASE("what is asked of a value of another type is empty") {
+  const Json json = parse_json(R"({"a": 1, "b": "", "c": [], "d": {}})", "x");
+  for (const Json& member : json.members()) {
+    CHECK(member.text().empty());
+    CHECK(member.items().empty());
+    CHECK(member.find("a") == nullptr);
+  }
+  CHECK(json.key().empty());
+  CHECK(json.members()[0].key() == "a");
+  const Json copy = json;
+  CHECK(json_text(copy) == json_text(json));
+  CHECK(&copy.members()[0] != &json.members()[0]);
+}
+
+TEST_CASE("a text that is long, or makes many values, is refused before it takes memory") {
+  const auto refused = [](const std::string& text, const JsonLimits& limits) -> std::string {
+    try {
+      parse_json(text, "config.json", limits);
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::limit);
+      return error.what();
+    }
+    return "no error";
+  };
+  CHECK(refused("[1,2]", {.bytes = 5}) == "no error");
+  CHECK(refused("[1,2]", {.bytes = 4}) == "config.json: has 5 bytes of JSON, more than JsonLimits::bytes, which is 4");
+  CHECK(refused("[1,{\"a\":2}]", {.nodes = 4}) == "no error");
+  CHECK(refused("[1,{\"a\":2}]", {.nodes = 3}) ==
+        "config.json: has more JSON values than JsonLimits::nodes, which is 3");
+
+  // Without a word from the program: 20 MiB of numbers, once 1.7 GB of values.
+  std::string numbers = "[0";
+  for (std::size_t i = 0; i < (std::size_t{10} << 20); ++i) numbers += ",0";
+  const std::size_t before = testing::allocated_bytes();
+  CHECK(refused(numbers + "]", {}) == "config.json: has more JSON values than JsonLimits::nodes, which is 1048576");
+  CHECK(testing::allocated_bytes() - before < std::size_t{128}
+                                                  << 20);  // the text again, and 24 bytes a value as they grow
+
+  // What a byte of a text costs at most.
+  for (const char* unit : {"0,", "\"\",", "\"a\",", "[],", "{},", "[0],", "{\"\":0},"}) {
+    CAPTURE(unit);
+    std::string text = "[";
+    for (int i = 0; i < 100000; ++i) text += unit;
+    text.back() = ']';
+    const std::size_t start = testing::allocated_bytes();
+    parse_json(text, "x");
+    CHECK(testing::allocated_bytes() - start < 64 * text.size());
+  }
 }
 
 TEST_CASE("a text damaged anywhere is read as another library reads it, or refused") {

@@ -318,7 +318,7 @@ TEST_CASE("a key that is not what is asked for, a tensor that is not there or of
   };
   config([&] { k.text("a.uint8"); }, "a.uint8 is 200 (uint8), expected a text");
   config([&] { k.count("a.int8"); }, "a.int8 is -5");
-  config([&] { k.count("a.float32"); }, "a.float32 is 0.5");
+  config([&] { k.count("a.float32"); }, "a.float32 is 0.5 (float32), expected a whole number");
   config([&] { k.count("a.uint8", {}, 199); }, "a.uint8 is 200 (uint8), expected a whole number from 0 to 199");
   config([&] { k.number("a.true"); }, "a.true is true, expected a finite number");
   config([&] { k.number("a.nan"); }, "a.nan is ");

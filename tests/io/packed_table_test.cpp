@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "../comma_locale.h"
 #include "../temporary.h"
 #include "ple/ple.h"
 
@@ -395,6 +396,49 @@ TEST_CASE("a packed table that is not what it says is refused") {
              "ple_table: dtype is I8, expected U8"));
   CHECK(says(message([&] { Checkpoint::open(folder, {.table = folder / "model.safetensors"}); }),
              "format is 'pt', expected ple.table.1"));
+}
+
+TEST_CASE("a packed table whose shape has more bytes than 64 bits can say is refused") {
+  testing::TemporaryFolder temporary;
+  SafetensorsHeader header;
+  for (const auto& [name, value] : {std::pair<const char*, const char*>{"format", "ple.table.1"},
+                                    {"layers", "1"},
+                                    {"width", "1"},
+                                    {"vocab_size", "1024"},
+                                    {"dtypes", "f32"},
+                                    {"scale", "1"},
+                                    {"folded", "false"}}) {
+    header.metadata(name, value);
+  }
+  // 2^59 values of 32 bits: 2^64 bits, which a product in 64 bits takes for none.
+  header.tensor("kept_tokens", "I32", {std::uint64_t{1} << 59}, 0);
+  header.tensor("ple_table", "F32", {std::uint64_t{1} << 59, 1}, 0);
+  header.tensor("token_embedding", "F32", {1, 1}, 4);
+  const std::string bytes = header.bytes() + std::string(4, '\0');
+  temporary.write("table", std::as_bytes(std::span(bytes)));
+  CHECK(message([&] {
+          read_packed_table(temporary / "table");
+        }).find("kept_tokens: has 0 bytes, but shape [576460752303423488] of I32 takes 2305843009213693952") !=
+        std::string::npos);
+}
+
+TEST_CASE("a table packed and read under another locale is the same") {
+  testing::TemporaryFolder temporary;
+  const Model original = Model::load(Checkpoint::open(folder));
+  const PackOptions options{.dtypes = all_layers(Dtype::f32)};
+  const Model plain = packed(original, temporary, "plain", options);
+  const testing::CommaLocale locale("de_DE");
+  if (!locale.works) {
+    MESSAGE("left out: this system has no locale with a comma, and none can be built");
+    return;
+  }
+  CHECK(same(logits_of(packed(original, temporary, "german", options), text()), logits_of(plain, text())));
+  const auto bytes = [&](const char* name) {
+    std::ifstream file(temporary / name, std::ios::binary);
+    return std::string{std::istreambuf_iterator<char>(file), {}};
+  };
+  CHECK(bytes("german") == bytes("plain"));
+  CHECK(std::fabs(plain.table.scale() - std::round(plain.table.scale())) > 0.1f);  // a number with a fraction
 }
 
 }  // namespace ple::packed_table_test

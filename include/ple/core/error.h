@@ -4,12 +4,12 @@
 
 #include <concepts>
 #include <cstddef>
-#include <cstdio>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "ple/core/config.h"
+#include "ple/core/number_text.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -68,15 +68,11 @@ struct MessagePart {
   std::string message;
   for (std::size_t i = 0; i < count; ++i) {
     const MessagePart& part = parts[i];
-    char number[32];
     switch (part.kind) {
       case MessagePart::Kind::text: message.append(part.text, part.size); break;
       case MessagePart::Kind::integer: message += std::to_string(part.integer); break;
       case MessagePart::Kind::natural: message += std::to_string(part.natural); break;
-      case MessagePart::Kind::real:
-        std::snprintf(number, sizeof number, "%g", part.real);
-        message += number;
-        break;
+      case MessagePart::Kind::real: message += printed_number(part.real, 6); break;
     }
   }
   throw Error(code, message);

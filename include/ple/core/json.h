@@ -6,39 +6,61 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/number_text.h"
 
 namespace ple {
 inline namespace PLE_ABI {
 
-/// A JSON value. Members of an object are values that have a key, in the file's order.
+/// How much JSON a file may hold. Going over one is ErrorCode::limit, before more memory is taken for it.
+struct JsonLimits {
+  /// Of a text. The largest tokenizer.json published has 33 MB: Gemma's, 262,144 pieces and half a million merges.
+  std::uint64_t bytes = std::uint64_t{64} << 20;
+  /// Values that are kept of a text, those inside others included. A tensor in a safetensors header has about 8.
+  std::uint64_t nodes = std::uint64_t{1} << 20;
+};
+
+/// A JSON value. Members of an object are values that have a key, in the file's order. A number takes 24 bytes; what
+/// has a text, a key or items in it some 100 more.
 class Json {
  public:
   enum class Type : std::uint8_t { null, boolean, integer, natural, real, string, array, object };
 
   Json() = default;
-  explicit Json(bool value) : type_(Type::boolean), natural_(value) {}
-  explicit Json(std::int64_t value) : type_(Type::integer), integer_(value) {}
-  explicit Json(std::uint64_t value) : type_(Type::natural), natural_(value) {}
-  explicit Json(double value) : type_(Type::real), real_(value) {}
-  explicit Json(std::string value) : type_(Type::string), text_(std::move(value)) {}
+  explicit Json(bool value) : type_(Type::boolean), bits_(value) {}
+  explicit Json(std::int64_t value) : type_(Type::integer), bits_(std::bit_cast<std::uint64_t>(value)) {}
+  explicit Json(std::uint64_t value) : type_(Type::natural), bits_(value) {}
+  explicit Json(double value) : type_(Type::real), bits_(std::bit_cast<std::uint64_t>(value)) {}
+  explicit Json(std::string value) : type_(Type::string) {
+    if (!value.empty()) body().text = std::move(value);
+  }
   static Json array() { return Json(Type::array); }
   static Json object() { return Json(Type::object); }
 
+  Json(const Json& other)
+      : type_(other.type_), bits_(other.bits_), body_(other.body_ ? std::make_unique<Body>(*other.body_) : nullptr) {}
+  Json(Json&&) = default;
+  Json& operator=(const Json& other) { return *this = Json(other); }
+  Json& operator=(Json&&) = default;
+  ~Json() = default;
+
   bool is_null() const { return type_ == Type::null; }
   bool is_boolean() const { return type_ == Type::boolean; }
-  bool is_natural() const { return type_ == Type::natural; }  ///< a whole number from 0 to 2^64 - 1
+  bool is_natural() const { return type_ == Type::natural; }  ///< a whole number from 0 to 2^64 - 1, written as such
   bool is_real() const { return type_ == Type::real; }        ///< written with a fraction or an exponent, or too large
   bool is_number() const { return type_ == Type::integer || type_ == Type::natural || type_ == Type::real; }
   bool is_string() const { return type_ == Type::string; }
@@ -46,46 +68,57 @@ class Json {
   bool is_object() const { return type_ == Type::object; }
 
   // The value, of a type that was asked for before.
-  bool boolean() const { return natural_ != 0; }
-  std::uint64_t natural() const { return natural_; }
+  bool boolean() const { return bits_ != 0; }
+  std::uint64_t natural() const { return bits_; }
   double number() const {
-    return type_ == Type::real      ? real_
-           : type_ == Type::natural ? static_cast<double>(natural_)
-                                    : static_cast<double>(integer_);
+    return type_ == Type::real      ? std::bit_cast<double>(bits_)
+           : type_ == Type::natural ? static_cast<double>(bits_)
+                                    : static_cast<double>(std::bit_cast<std::int64_t>(bits_));
   }
-  const std::string& text() const { return text_; }
-  const std::vector<Json>& items() const { return items_; }
-  const std::vector<Json>& members() const { return items_; }
+  // Empty for a value of another type.
+  std::string_view text() const { return body_ ? std::string_view(body_->text) : std::string_view(); }
+  std::span<const Json> items() const { return body_ ? std::span<const Json>(body_->items) : std::span<const Json>(); }
+  std::span<const Json> members() const { return items(); }
 
-  /// What this is called in the object that it is a member of.
-  const std::string& key() const { return key_; }
+  /// A whole number from 0 on however it is written: 10.0 and 1e1 are 10. Nothing for other values, and where a double
+  /// no longer tells neighbours apart.
+  std::optional<std::uint64_t> whole() const {
+    if (is_natural()) return natural();
+    constexpr double exact = 9007199254740992;  // 2^53
+    if (!is_real() || !(number() >= 0 && number() < exact)) return std::nullopt;
+    const auto whole = static_cast<std::uint64_t>(number());
+    return static_cast<double>(whole) == number() ? std::optional(whole) : std::nullopt;
+  }
+
+  /// What this is called in the object that it is a member of; empty elsewhere.
+  std::string_view key() const { return body_ ? std::string_view(body_->key) : std::string_view(); }
 
   /// The member called `key`, or null.
   const Json* find(std::string_view key) const {
     if (!is_object()) return nullptr;
-    for (const Json& member : items_) {
-      if (member.key_ == key) return &member;
+    for (const Json& member : members()) {
+      if (member.key() == key) return &member;
     }
     return nullptr;
   }
 
   /// Appends and returns where the value lies now.
-  Json& push_back(Json value) { return items_.emplace_back(std::move(value)); }
+  Json& push_back(Json value) { return body().items.emplace_back(std::move(value)); }
   Json& add(std::string key, Json value) {
-    value.key_ = std::move(key);
+    value.body().key = std::move(key);
     return push_back(std::move(value));
   }
 
   /// For messages: a scalar as JSON, cut short; what it is for the others.
   std::string brief() const {
-    char number[32];
     switch (type_) {
       case Type::null: return "null";
       case Type::boolean: return boolean() ? "true" : "false";
-      case Type::integer: return std::to_string(integer_);
-      case Type::natural: return std::to_string(natural_);
-      case Type::real: std::snprintf(number, sizeof number, "%.17g", real_); return number;
-      case Type::string: return std::string(1, '"').append(text_, 0, 60).append(text_.size() > 60 ? "...\"" : "\"");
+      case Type::integer: return std::to_string(std::bit_cast<std::int64_t>(bits_));
+      case Type::natural: return std::to_string(natural());
+      case Type::real: return real_text(number());
+      case Type::string:
+        return std::string(1, '"').append(text().substr(0, 60)).append(text().size() > 60 ? "...\"" : "\"");
       case Type::array: return "an array";
       case Type::object: return "an object";
     }
@@ -97,16 +130,21 @@ class Json {
   }
 
  private:
+  struct Body {
+    std::string key, text;
+    std::vector<Json> items;
+  };
+
   explicit Json(Type type) : type_(type) {}
 
+  Body& body() {
+    if (!body_) body_ = std::make_unique<Body>();
+    return *body_;
+  }
+
   Type type_ = Type::null;
-  union {
-    std::uint64_t natural_ = 0;
-    std::int64_t integer_;
-    double real_;
-  };
-  std::string key_, text_;
-  std::vector<Json> items_;
+  std::uint64_t bits_ = 0;      // of a boolean or a number
+  std::unique_ptr<Body> body_;  // none for a scalar without a key, nor for what is empty
 };
 
 /// Is told what stands in a JSON text, in order. Strings may be moved from.
@@ -123,13 +161,17 @@ class JsonHandler {
 };
 
 /// Reads one JSON text. Keeps no stack of calls. Errors: ErrorCode::malformed, with `source`, the position and what was
-/// found.
+/// found; ErrorCode::limit for a text longer than limits.bytes.
 class JsonReader {
  public:
-  JsonReader(std::string_view text, const std::string& source, JsonHandler& handler)
-      : text_(text), source_(source), handler_(handler) {}
+  JsonReader(std::string_view text, const std::string& source, JsonHandler& handler, const JsonLimits& limits = {})
+      : text_(text), source_(source), handler_(handler), most_bytes_(limits.bytes) {}
 
   void read() {
+    if (text_.size() > most_bytes_) {
+      fail(ErrorCode::limit, source_, ": has ", text_.size(), " bytes of JSON, more than JsonLimits::bytes, which is ",
+           most_bytes_);
+    }
     bool value_expected = true;
     do {
       space();
@@ -267,9 +309,7 @@ class JsonReader {
       return handler_.scalar(Json(natural));
     if (whole && negative && std::from_chars(first, last, integer).ec == std::errc())
       return handler_.scalar(Json(integer));
-    // Not from_chars: libc++ has it for double only since 2025. The grammar above excludes what strtod takes beyond
-    // JSON.
-    handler_.scalar(Json(std::strtod(std::string(first, last).c_str(), nullptr)));
+    handler_.scalar(Json(parse_number<double>({first, last}).value_or(0)));  // by the grammar above, it is a number
   }
 
   void string() {
@@ -336,16 +376,19 @@ class JsonReader {
   std::string_view text_;
   const std::string& source_;
   JsonHandler& handler_;
+  std::uint64_t most_bytes_;
   std::size_t at_ = 0;
   std::size_t depth_ = 0;
   std::uint64_t objects_ = 0;  // a bit for each level that is open, the innermost the lowest: object or array
   std::string buffer_;
 };
 
-/// Builds a Json from a reader's events.
+/// Builds a Json from a reader's events. Errors: ErrorCode::malformed for a key that stands twice in an object;
+/// ErrorCode::limit for more values than limits.nodes.
 class JsonBuilder final : public JsonHandler {
  public:
-  explicit JsonBuilder(const std::string& source) : source_(source) {}
+  explicit JsonBuilder(const std::string& source, const JsonLimits& limits = {})
+      : source_(source), most_nodes_(limits.nodes) {}
   Json take() { return std::move(root_); }
 
   void start_object() override { open(Json::object()); }
@@ -368,6 +411,8 @@ class JsonBuilder final : public JsonHandler {
 
   // Pointers into the tree stay valid: only the innermost open container grows.
   Json& place(Json value) {
+    if (nodes_++ == most_nodes_)
+      fail(ErrorCode::limit, source_, ": has more JSON values than JsonLimits::nodes, which is ", most_nodes_);
     if (depth_ == 0) return root_ = std::move(value);
     return innermost().is_array() ? innermost().push_back(std::move(value))
                                   : innermost().add(std::move(key_), std::move(value));
@@ -378,16 +423,18 @@ class JsonBuilder final : public JsonHandler {
   }
 
   const std::string& source_;
+  std::uint64_t most_nodes_, nodes_ = 0;
   Json root_;
   std::array<Json*, JsonReader::deepest> open_ = {};
   std::size_t depth_ = 0;
   std::string key_;
 };
 
-/// Errors: ErrorCode::malformed for what is not JSON, nests deeper than 64, or has a key twice in one object.
-inline Json parse_json(std::string_view text, const std::string& source) {
-  JsonBuilder builder(source);
-  JsonReader(text, source, builder).read();
+/// Errors: ErrorCode::malformed for what is not JSON, nests deeper than 64, or has a key twice in one object;
+/// ErrorCode::limit.
+inline Json parse_json(std::string_view text, const std::string& source, const JsonLimits& limits = {}) {
+  JsonBuilder builder(source, limits);
+  JsonReader(text, source, builder, limits).read();
   return builder.take();
 }
 

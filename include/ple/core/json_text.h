@@ -2,7 +2,6 @@
 // A JSON value as text.
 #pragma once
 
-#include <charconv>
 #include <cstddef>
 #include <cstdio>
 #include <string>
@@ -10,6 +9,7 @@
 
 #include "ple/core/config.h"
 #include "ple/core/json.h"
+#include "ple/core/number_text.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -32,18 +32,10 @@ inline std::string json_string(std::string_view text) {
   return quoted + "\"";
 }
 
-/// The shortest that reads back as the same number, and as no whole one: readers with types tell them apart.
-inline std::string json_real(double value) {
-  char text[32];
-  const auto [end, error] = std::to_chars(text, text + sizeof text, value);
-  const std::string number(text, end);
-  return number.find_first_of(".e") == std::string::npos ? number + ".0" : number;
-}
-
 inline void append_json(const Json& value, const std::string& line, std::string& text) {
   const bool array = value.is_array();
   if (!array && !value.is_object()) {
-    text += value.is_string() ? json_string(value.text()) : value.is_real() ? json_real(value.number()) : value.brief();
+    text += value.is_string() ? json_string(value.text()) : value.is_real() ? real_text(value.number()) : value.brief();
     return;
   }
   text += array ? '[' : '{';

@@ -46,15 +46,12 @@ class Checkpoint {
   static Checkpoint open(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
     const Limits& limits = options.limits;
     detail::check_file_sizes(path, limits.file_bytes);
-    Checkpoint checkpoint(path);
-    if (const std::size_t vocab_size = checkpoint.source_->vocab_size(); vocab_size > limits.vocab_size) {
-      fail(ErrorCode::limit, path.string(), ": has a vocabulary of ", vocab_size,
-           ", more than Limits::vocab_size, which is ", limits.vocab_size);
-    }
+    Checkpoint checkpoint(path, limits);
+    detail::check_vocab_size(path.string(), checkpoint.source_->vocab_size(), limits);
     if (!options.table.empty()) {
       checkpoint.table_path_ = options.table;
       detail::check_file_size(options.table, limits.file_bytes);
-      checkpoint.ple_table_ = read_packed_table(options.table);
+      checkpoint.ple_table_ = read_packed_table(options.table, limits);
     }
     if (!options.slice.empty()) checkpoint.take_slice(options.slice);
     return checkpoint;
@@ -104,13 +101,13 @@ class Checkpoint {
   }
 
  private:
-  explicit Checkpoint(const std::filesystem::path& path) : path_(path.string()) {
+  Checkpoint(const std::filesystem::path& path, const Limits& limits) : path_(path.string()) {
     // A file that is no GGUF file says so better itself.
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
       source_ = std::make_shared<const GgufCheckpoint>(path);
     } else {
       check_is_folder(path, "a Hugging Face folder with config.json and safetensors, or a GGUF file");
-      source_ = std::make_shared<const HfCheckpoint>(path);
+      source_ = std::make_shared<const HfCheckpoint>(path, limits.json);
     }
   }
 

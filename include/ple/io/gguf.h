@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/checked_product.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/file.h"
@@ -166,17 +167,14 @@ class GgufFile {
       cursor.malformed(name, "rows of ", row, " values, expected a multiple of ", entry.type->values, ", the block of ",
                        spelled(*entry.type));
     }
-    std::uint64_t values = 1;
-    for (const std::uint64_t n : entry.shape) {
-      if (n != 0 && values > (most - 1) / n)
-        cursor.malformed(name, "shape ", shape_text(entry.shape), " has 2^63 values or more");
-      values *= n;
-    }
-    const std::uint64_t blocks = values / entry.type->values;
-    if (blocks > (most - 1) / entry.type->bytes)
+    const auto values = checked_product(entry.shape);
+    if (!values || *values >= most)
+      cursor.malformed(name, "shape ", shape_text(entry.shape), " has 2^63 values or more");
+    const auto bytes = checked_product({*values / entry.type->values, entry.type->bytes});
+    if (!bytes || *bytes >= most)
       cursor.malformed(name, "shape ", shape_text(entry.shape), " of ", spelled(*entry.type),
                        " takes 2^63 bytes or more");
-    entry.bytes = blocks * entry.type->bytes;
+    entry.bytes = *bytes;
     entry.begin = cursor.number<std::uint64_t>(name);
     if (entry.begin % align != 0) {
       cursor.malformed(name, "its data begin at byte ", entry.begin, " of the data, expected a multiple of ", align,

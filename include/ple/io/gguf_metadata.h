@@ -17,6 +17,7 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/number_text.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -191,7 +192,8 @@ class GgufMetadata {
     }
     const std::string type = " (" + std::string(name_of(value.type)) + ")";
     if (const auto number = natural(value.type, value.data)) return std::to_string(*number) + type;
-    return std::to_string(*real(value.type, value.data)) + type;
+    const double number = *real(value.type, value.data);
+    return (value.type == GgufType::float32 ? number_text(static_cast<float>(number)) : number_text(number)) + type;
   }
 
  private:

@@ -20,8 +20,8 @@ inline namespace PLE_ABI {
 
 class HfCheckpoint final : public CheckpointSource {
  public:
-  /// Errors: ErrorCode::file, missing, malformed, config, not_supported.
-  explicit HfCheckpoint(const std::filesystem::path& path) : folder_(path) {
+  /// Errors: ErrorCode::file, missing, malformed, config, not_supported, limit.
+  explicit HfCheckpoint(const std::filesystem::path& path, const JsonLimits& limits = {}) : folder_(path, limits) {
     if (folder_.is_gemma3n()) {
       config = folder_.config<Gemma3nConfig>();
     } else {

@@ -83,7 +83,7 @@ inline void override_layers(const JsonFields& text, Gemma4Config& config) {
     return;
   }
   for (const Json& member : text.find("per_layer_config")->members()) {
-    const std::string& key = member.key();
+    const std::string key(member.key());
     std::size_t l = 0;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), l);
     if (error != std::errc() || end != key.data() + key.size() || l >= config.num_layers()) {

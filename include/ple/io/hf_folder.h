@@ -33,17 +33,18 @@ inline namespace PLE_ABI {
 /// Files are mapped and their headers checked when it is opened; weights are read only when they are used.
 class HfFolder {
  public:
-  /// Errors: ErrorCode::file, missing, malformed, config.
-  explicit HfFolder(const std::filesystem::path& folder) : folder_(folder) {
+  /// Errors: ErrorCode::file, missing, malformed, config; limit for a JSON file that goes over `limits`.
+  explicit HfFolder(const std::filesystem::path& folder, const JsonLimits& limits = {})
+      : folder_(folder), limits_(limits) {
     check_is_folder(folder, "a Hugging Face folder with config.json and safetensors");
     if (!exists("config.json")) {
       fail(ErrorCode::missing, folder.string(), ": config.json is missing, which says what shape the model has",
            other_models_in(folder));
     }
     config_name_ = (folder / "config.json").string();
-    config_ = read_json_file(config_name_);
-    if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json");
-    files_ = open_safetensors(folder);
+    config_ = read_json_file(config_name_, limits);
+    if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json", limits);
+    files_ = open_safetensors(folder, limits);
     if (files_.empty()) {
       fail(ErrorCode::missing, folder.string(), ": neither model.safetensors nor model.safetensors.index.json is there",
            other_models_in(folder));
@@ -100,7 +101,7 @@ class HfFolder {
   }
 
   /// As hf_chat_template() finds it.
-  std::optional<std::string> chat_template() const { return hf_chat_template(folder_); }
+  std::optional<std::string> chat_template() const { return hf_chat_template(folder_, limits_); }
 
   std::filesystem::path tokenizer_json() const { return folder_ / "tokenizer.json"; }
 
@@ -138,6 +139,7 @@ class HfFolder {
   }
 
   std::filesystem::path folder_;
+  JsonLimits limits_;
   std::string config_name_;  // the file's, for messages
   Json config_;
   std::optional<Json> generation_;

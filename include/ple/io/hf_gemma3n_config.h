@@ -85,8 +85,9 @@ inline Gemma3nConfig gemma3n_config(const Json& config_json, const std::string& 
   for (std::size_t l = 0; l < layers; ++l) config.layers[l].attention = types[l];
   if (text.find("intermediate_size")) {
     detail::each_layer(text, "intermediate_size", layers, [&](std::size_t l, const Json& size) {
-      if (!size.is_natural()) text.wrong("intermediate_size", size, "whole numbers from 1 on");
-      config.layers[l].intermediate_size = size.natural();
+      const auto width = size.whole();
+      if (!width) text.wrong("intermediate_size", size, "whole numbers from 1 on");
+      config.layers[l].intermediate_size = static_cast<std::size_t>(*width);
     });
   }
   if (text.find("activation_sparsity_pattern")) {

@@ -23,9 +23,9 @@ inline std::vector<Token> hf_stop_tokens(const JsonFields& fields, std::size_t v
   const Json* ids = fields.find("eos_token_id");
   if (ids == nullptr) return tokens;
   const auto add = [&](const Json& id) {
-    if (!id.is_natural() || id.natural() >= vocab_size)
-      fields.wrong("eos_token_id", id, "a token from 0 to ", vocab_size - 1);
-    tokens.push_back(static_cast<Token>(id.natural()));
+    const auto token = id.whole();
+    if (!token || *token >= vocab_size) fields.wrong("eos_token_id", id, "a token from 0 to ", vocab_size - 1);
+    tokens.push_back(static_cast<Token>(*token));
   };
   if (ids->is_array()) {
     for (const Json& id : ids->items()) add(id);
@@ -62,9 +62,9 @@ inline SamplingOptions hf_sampling(const JsonFields& fields, std::size_t vocab_s
   if (const Json* suppressed = fields.find("suppress_tokens")) {
     if (!suppressed->is_array()) fields.wrong("suppress_tokens", *suppressed, "a list of tokens");
     for (const Json& token : suppressed->items()) {
-      if (!token.is_number() || token.is_real()) fields.wrong("suppress_tokens", token, "tokens");
-      if (token.is_natural() && token.natural() < vocab_size)
-        sampling.suppress_tokens.push_back(static_cast<Token>(token.natural()));
+      const auto id = token.whole();
+      if (!token.is_number() || (token.is_real() && !id)) fields.wrong("suppress_tokens", token, "tokens");
+      if (id && *id < vocab_size) sampling.suppress_tokens.push_back(static_cast<Token>(*id));
     }
   }
   if (!fields.boolean("do_sample", false)) return sampling;

@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "ple/core/checked_product.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/file.h"
@@ -56,12 +57,8 @@ inline constexpr std::string_view assumed_dtype = "BF16";  // of the published f
 
 inline std::uint64_t count_of(std::span<const TensorInfo> tensors) {
   std::uint64_t n = 0;
-  for (const TensorInfo& tensor : tensors) {
-    std::uint64_t count = 1;
-    for (const std::uint64_t size : tensor.shape)
-      count *= size;  // a type that ple does not know may wrap: a wrong number, no harm
-    n += count;
-  }
+  // The shape of a type that ple does not know is not checked: one that nothing can have counts as nothing.
+  for (const TensorInfo& tensor : tensors) n += checked_product(tensor.shape).value_or(0);
   return n;
 }
 

@@ -19,19 +19,21 @@
 namespace ple {
 inline namespace PLE_ABI {
 
-/// The whole of a small file. Errors: ErrorCode::file; ErrorCode::malformed above 256 MiB.
-inline std::string read_text_file(const std::filesystem::path& path) {
-  constexpr std::uint64_t most = std::uint64_t{256} << 20;
+/// The whole of a small file. Errors: ErrorCode::file; ErrorCode::limit for more than `most` bytes.
+inline std::string read_text_file(const std::filesystem::path& path, std::uint64_t most = JsonLimits().bytes) {
   const auto file = File::open(path);
-  if (file->size() > most)
-    fail(ErrorCode::malformed, file->name(), ": ", file->size(), " bytes, expected at most ", most);
+  if (file->size() > most) {
+    fail(ErrorCode::limit, file->name(), ": has ", file->size(), " bytes, more than JsonLimits::bytes, which is ",
+         most);
+  }
   std::string text(static_cast<std::size_t>(file->size()), '\0');
   file->read_all(0, std::as_writable_bytes(std::span(text)), "text");
   return text;
 }
 
-inline Json read_json_file(const std::filesystem::path& path) {
-  return parse_json(read_text_file(path), path.string());
+/// Errors: those of read_text_file and parse_json.
+inline Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {}) {
+  return parse_json(read_text_file(path, limits.bytes), path.string(), limits);
 }
 
 /// An object's fields. A field that is null counts as absent. Errors: ErrorCode::config, naming source, field and
@@ -62,13 +64,14 @@ class JsonFields {
     return JsonFields(*field, source_, full_name(name) + ".");
   }
 
-  /// A whole number from 0 to `most`; without a default the field must be there.
+  /// A whole number from 0 to `most`, perhaps written as 10.0; without a default the field must be there.
   std::size_t count(std::string_view name, std::optional<std::size_t> otherwise = std::nullopt,
                     std::size_t most = std::size_t{1} << 31) const {
     const Json* field = find(name);
     if (!field) return required(name, otherwise);
-    if (!field->is_natural() || field->natural() > most) wrong(name, *field, "a whole number from 0 to ", most);
-    return static_cast<std::size_t>(field->natural());
+    const auto number = field->whole();
+    if (!number || *number > most) wrong(name, *field, "a whole number from 0 to ", most);
+    return static_cast<std::size_t>(*number);
   }
 
   double number(std::string_view name, std::optional<double> otherwise = std::nullopt) const {
@@ -89,7 +92,7 @@ class JsonFields {
     const Json* field = find(name);
     if (!field) return required(name, otherwise);
     if (!field->is_string()) wrong(name, *field, "a string");
-    return field->text();
+    return std::string(field->text());
   }
 
   template <class... Expected>

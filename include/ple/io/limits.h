@@ -13,6 +13,7 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/json.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -23,10 +24,17 @@ struct Limits {
   /// Of each file: weights, packed table, tokenizer, configuration. What opening a model takes in memory is bounded by
   /// its files: a Resident table and tensors that lie unaligned are copied, a tokenizer becomes a few times its file.
   std::uint64_t file_bytes = (std::numeric_limits<std::uint64_t>::max)();
-  std::size_t vocab_size = (std::numeric_limits<std::size_t>::max)();  ///< tokens of the model
+  std::size_t vocab_size = std::size_t{1} << 22;  ///< tokens of the model; Gemma's has 2^18
+  JsonLimits json = {};  ///< of each JSON file, and of the JSON in the header of a safetensors file
 };
 
 namespace detail {
+
+inline void check_vocab_size(const std::string& file, std::size_t vocab_size, const Limits& limits) {
+  if (vocab_size <= limits.vocab_size) return;
+  fail(ErrorCode::limit, file, ": has a vocabulary of ", vocab_size, ", more than Limits::vocab_size, which is ",
+       limits.vocab_size);
+}
 
 inline void check_file_size(const std::filesystem::path& path, std::uint64_t most) {
   std::error_code error;

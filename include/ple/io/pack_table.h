@@ -2,7 +2,6 @@
 // Writes a model's PLE table into a file of its own, in another form: see io/packed_table.h for the file.
 #pragma once
 
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -17,6 +16,7 @@
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
+#include "ple/core/number_text.h"
 #include "ple/io/packed_table.h"
 #include "ple/io/safetensors_header.h"
 #include "ple/model/decoder.h"
@@ -31,16 +31,6 @@ struct PackOptions {
   std::vector<Token> kept = {};  ///< the tokens that keep their rows; none: all
   std::optional<Token> substitute = {};  ///< with `kept`: stands in for all others, which otherwise are an error
 };
-
-namespace detail {
-
-inline std::string shortest(float value) {
-  char text[32];
-  const auto [end, error] = std::to_chars(text, text + sizeof text, value);
-  return {text, end};
-}
-
-}  // namespace detail
 
 /// Writes `model`'s table to `path`, which it replaces at the end, once all was read back.
 /// Errors: ErrorCode::argument, also if `path` is a file that the model lies in; config, file; not_supported if a type
@@ -85,7 +75,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   header.metadata("width", std::to_string(p));
   header.metadata("vocab_size", std::to_string(vocab_size));
   header.metadata("dtypes", layout.text());
-  header.metadata("scale", detail::shortest(options.fold ? 1.0f : model.table.scale()));
+  header.metadata("scale", number_text(options.fold ? 1.0f : model.table.scale()));
   header.metadata("folded", options.fold ? "true" : "false");
   if (options.substitute) header.metadata("substitute", std::to_string(*options.substitute));
   header.tensor("ple_table", plain ? safetensors_name(*only) : "U8",

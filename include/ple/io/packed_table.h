@@ -11,6 +11,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -26,6 +27,8 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/number_text.h"
+#include "ple/io/limits.h"
 #include "ple/io/safetensors.h"
 #include "ple/table/ple_table.h"
 
@@ -64,13 +67,9 @@ class TableMetadata {
   }
   template <class Number>
   Number number(const std::string& field, Number least, Number most) const {
-    const std::string& word = text(field);
-    Number value{};
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    if (error != std::errc() || end != word.data() + word.size() || !(value >= least && value <= most)) {
-      wrong(field, "a number from ", least, " to ", most);
-    }
-    return value;
+    const std::optional<Number> value = read<Number>(text(field));
+    if (!value || !(*value >= least && *value <= most)) wrong(field, "a number from ", least, " to ", most);
+    return *value;
   }
   template <class... Parts>
   [[noreturn]] void wrong(const std::string& field, const Parts&... expected) const {
@@ -78,21 +77,34 @@ class TableMetadata {
   }
 
  private:
+  template <class Number>
+  static std::optional<Number> read(std::string_view word) {
+    if constexpr (std::floating_point<Number>) {
+      return parse_number<Number>(word);
+    } else {
+      Number value{};
+      const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+      return error == std::errc() && end == word.data() + word.size() ? std::optional(value) : std::nullopt;
+    }
+  }
+
   const std::map<std::string, std::string>* fields_;
   std::string file_;
 };
 
 }  // namespace detail
 
-/// Opens a table that `pack` wrote. No row is read. Errors: ErrorCode::file, malformed, missing, config.
-inline TableSource read_packed_table(const std::filesystem::path& path) {
-  const auto file = SafetensorsFile::open(path);
+/// Opens a table that `pack` wrote. No row is read. Errors: ErrorCode::file, malformed, missing, config; limit for a
+/// vocabulary of more than limits.vocab_size tokens.
+inline TableSource read_packed_table(const std::filesystem::path& path, const Limits& limits = {}) {
+  const auto file = SafetensorsFile::open(path, limits.json);
   const std::string name = path.string();
   const detail::TableMetadata metadata(file, name);
   if (metadata.text("format") != packed_table_format) metadata.wrong("format", packed_table_format);
   const auto layers = metadata.number<std::size_t>("layers", 1, 4096);
   const auto width = metadata.number<std::size_t>("width", 1, 65536);
   const auto vocab_size = metadata.number<std::size_t>("vocab_size", 1, std::size_t{1} << 30);
+  detail::check_vocab_size(name, vocab_size, limits);  // which a cut-down vocabulary takes 4 bytes a token of
   const auto dtypes = RowLayout::parse(metadata.text("dtypes"), layers, name + ": __metadata__: dtypes");
   const auto expect = [&](const Tensor& tensor, const std::vector<std::uint64_t>& shape) {
     if (tensor.shape == shape) return;

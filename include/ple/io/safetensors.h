@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "ple/core/checked_product.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/mapped_file.h"
@@ -31,8 +32,10 @@ inline namespace PLE_ABI {
 class SafetensorsFile {
  public:
   /// Errors: ErrorCode::file; ErrorCode::malformed for everything the format forbids: ranges that lie outside the file,
-  /// overlap, leave gaps, or disagree with shape and dtype.
-  static SafetensorsFile open(const std::filesystem::path& path) { return SafetensorsFile(path); }
+  /// overlap, leave gaps, or disagree with shape and dtype; ErrorCode::limit for a header that goes over `limits`.
+  static SafetensorsFile open(const std::filesystem::path& path, const JsonLimits& limits = {}) {
+    return SafetensorsFile(path, limits);
+  }
 
   bool contains(const std::string& name) const { return entries_.count(name) > 0; }
 
@@ -82,7 +85,7 @@ class SafetensorsFile {
     std::uint64_t begin = 0, end = 0;  // bytes from the start of the file
   };
 
-  explicit SafetensorsFile(const std::filesystem::path& path)
+  SafetensorsFile(const std::filesystem::path& path, const JsonLimits& limits)
       : file_name_(path.string()), map_(MappedFile::open(path)) {
     const auto bytes = map_->bytes();
     std::uint64_t length = 0;
@@ -94,14 +97,15 @@ class SafetensorsFile {
       malformed("", "the header's length is ", length, ", expected at most ", longest_header);
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof length,
                                 static_cast<std::size_t>(length));
-    const Json header = parse_json(text, file_name_);
+    const Json header = parse_json(text, file_name_, limits);
     if (!header.is_object()) malformed("", "the header is ", header.brief(), ", expected an object");
     for (const Json& value : header.members()) {
-      const std::string& name = value.key();
-      if (name == "__metadata__") {
+      if (value.key() == "__metadata__") {
         read_metadata(value);
       } else {
-        entries_.emplace(name, entry(name, value, sizeof length + length, behind - length));
+        std::string name(value.key());
+        Entry described = entry(name, value, sizeof length + length, behind - length);
+        entries_.emplace(std::move(name), std::move(described));
       }
     }
     check_coverage(sizeof length + length, bytes.size());
@@ -159,17 +163,14 @@ class SafetensorsFile {
       malformed(name, "its data end at byte ", offsets[1], " of the data section, but the file has ", data_size,
                 ": is it truncated?");
     }
-    if (const auto bits = bits_per_value(entry.dtype)) {
-      std::uint64_t count = 1;
-      for (const std::uint64_t n : entry.shape) {
-        if (n != 0 && count > (std::uint64_t{1} << 59) / n)
-          malformed(name, "shape ", shape_text(entry.shape), " has more than 2^59 values");
-        count *= n;
-      }
-      const std::uint64_t expected = count * *bits / 8;
-      if (offsets[1] - offsets[0] != expected) {
+    if (const auto size = bytes_per_value(entry.dtype)) {
+      const auto values = checked_product(entry.shape);
+      const auto expected = values ? checked_product({*values, *size}) : std::nullopt;
+      if (!expected)
+        malformed(name, "shape ", shape_text(entry.shape), " of ", entry.dtype, " takes 2^64 bytes or more");
+      if (offsets[1] - offsets[0] != *expected) {
         malformed(name, "has ", offsets[1] - offsets[0], " bytes, but shape ", shape_text(entry.shape), " of ",
-                  entry.dtype, " takes ", expected);
+                  entry.dtype, " takes ", *expected);
       }
     }
     entry.begin = data_begin + offsets[0];
@@ -181,7 +182,7 @@ class SafetensorsFile {
     if (!value.is_object()) malformed("__metadata__", "is ", value.brief(), ", expected an object");
     for (const Json& text : value.members()) {
       if (!text.is_string()) malformed("__metadata__", text.key(), " is ", text.brief(), ", expected a string");
-      metadata_.emplace(text.key(), text.text());
+      metadata_.emplace(std::string(text.key()), std::string(text.text()));
     }
   }
 
@@ -207,23 +208,23 @@ class SafetensorsFile {
   }
 
   /// Nothing for a type we do not know: such a tensor is an error only for who asks for it.
-  static std::optional<std::uint64_t> bits_per_value(std::string_view dtype) {
-    for (const auto& [name, bits] : {std::pair<std::string_view, std::uint64_t>{"BOOL", 8},
-                                     {"U8", 8},
-                                     {"I8", 8},
-                                     {"F8_E4M3", 8},
-                                     {"F8_E5M2", 8},
-                                     {"U16", 16},
-                                     {"I16", 16},
-                                     {"F16", 16},
-                                     {"BF16", 16},
-                                     {"U32", 32},
-                                     {"I32", 32},
-                                     {"F32", 32},
-                                     {"U64", 64},
-                                     {"I64", 64},
-                                     {"F64", 64}}) {
-      if (name == dtype) return bits;
+  static std::optional<std::uint64_t> bytes_per_value(std::string_view dtype) {
+    for (const auto& [name, bytes] : {std::pair<std::string_view, std::uint64_t>{"BOOL", 1},
+                                      {"U8", 1},
+                                      {"I8", 1},
+                                      {"F8_E4M3", 1},
+                                      {"F8_E5M2", 1},
+                                      {"U16", 2},
+                                      {"I16", 2},
+                                      {"F16", 2},
+                                      {"BF16", 2},
+                                      {"U32", 4},
+                                      {"I32", 4},
+                                      {"F32", 4},
+                                      {"U64", 8},
+                                      {"I64", 8},
+                                      {"F64", 8}}) {
+      if (name == dtype) return bytes;
     }
     return std::nullopt;
   }

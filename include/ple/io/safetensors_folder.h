@@ -21,22 +21,22 @@ using TensorFiles = std::map<std::string, std::shared_ptr<const SafetensorsFile>
 
 namespace detail {
 
-inline TensorFiles open_shards(const std::filesystem::path& index_path) {
-  const Json index = read_json_file(index_path);
+inline TensorFiles open_shards(const std::filesystem::path& index_path, const JsonLimits& limits) {
+  const Json index = read_json_file(index_path, limits);
   const JsonFields fields(index, index_path.string());
   const auto wrong = [&](const auto&... parts) { fail(ErrorCode::malformed, index_path.string(), ": ", parts...); };
   if (!fields.object("weight_map")) wrong("weight_map is missing");
   TensorFiles tensors;
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
   for (const Json& value : fields.find("weight_map")->members()) {
-    const std::string& name = value.key();
-    const std::string shard = value.is_string() ? value.text() : "";
+    const std::string name(value.key()), shard(value.text());
     // A plain file name: an index must not point outside its folder.
     if (shard.empty() || shard == "." || shard == ".." || std::filesystem::path(shard).filename() != shard) {
       wrong(name, ": its file is ", value.brief(), ", expected the name of a file in the folder");
     }
     auto& file = shards[shard];
-    if (!file) file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(index_path.parent_path() / shard));
+    if (!file)
+      file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(index_path.parent_path() / shard, limits));
     // Not every tensor that an index names is needed: who needs one that is not there will say so.
     if (file->contains(name)) tensors.emplace(name, file);
   }
@@ -50,15 +50,16 @@ inline TensorFiles open_shards(const std::filesystem::path& index_path) {
 }  // namespace detail
 
 /// Maps the files and reads their headers. Beside a model.safetensors an index does not count, as in transformers.
-/// Empty if the folder has neither model.safetensors nor an index. Errors: ErrorCode::file, missing, malformed, config.
-inline TensorFiles open_safetensors(const std::filesystem::path& folder) {
+/// Empty if the folder has neither model.safetensors nor an index. Errors: ErrorCode::file, missing, malformed, config,
+/// limit.
+inline TensorFiles open_safetensors(const std::filesystem::path& folder, const JsonLimits& limits = {}) {
   const std::filesystem::path index = folder / "model.safetensors.index.json", single = folder / "model.safetensors";
   TensorFiles tensors;
   if (!file_exists(single)) {
-    if (file_exists(index)) tensors = detail::open_shards(index);
+    if (file_exists(index)) tensors = detail::open_shards(index, limits);
     return tensors;
   }
-  const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(single));
+  const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(single, limits));
   for (const std::string& name : file->names()) tensors.emplace(name, file);
   return tensors;
 }

@@ -25,6 +25,7 @@
 #include "ple/core/json.h"
 #include "ple/core/json_text.h"
 #include "ple/core/memory.h"
+#include "ple/core/number_text.h"
 #include "ple/core/os.h"
 #include "ple/core/output_file.h"
 #include "ple/io/hf_checkpoint.h"
@@ -43,8 +44,8 @@ namespace detail {
 inline Json with_fields(const Json& object, std::map<std::string, Json> fields) {
   Json changed = Json::object();
   for (const Json& member : object.members()) {
-    const auto field = fields.find(member.key());
-    changed.add(member.key(), field == fields.end() ? member : field->second);
+    const auto field = fields.find(std::string(member.key()));
+    changed.add(std::string(member.key()), field == fields.end() ? member : field->second);
     if (field != fields.end()) fields.erase(field);
   }
   for (auto& [name, value] : fields) changed.add(name, std::move(value));
@@ -82,10 +83,8 @@ inline Json sliced_config(const Json& whole, const MatformerSlice& slice) {
                                         return std::string(full ? "full_attention" : "sliding_attention");
                                       })},
        {"activation_sparsity_pattern", list_of_layers(text, "activation_sparsity_pattern", slice, [&](std::size_t l) {
-          char digits[32];  // the shortest for the float, which as a double has more of them
-          const auto end = std::to_chars(digits, digits + sizeof digits - 1, layers[l].activation_sparsity).ptr;
-          *end = '\0';
-          return std::strtod(digits, nullptr);
+          // The shortest text of the float: as a double, it has more digits.
+          return parse_number<double>(number_text(layers[l].activation_sparsity)).value_or(0);
         })}});
   return &text == &whole ? changed : with_fields(whole, {{"text_config", std::move(changed)}});
 }

@@ -30,7 +30,7 @@ class JinjaRenderer {
 
   std::string render(const JinjaNode& all, const Json& variables) {
     for (const Json& variable : variables.members())
-      globals_.put(heap_.keep(variable.key()), heap_.from_json(variable));
+      globals_.put(heap_.keep(std::string(variable.key())), heap_.from_json(variable));
     run(all);
     return std::move(output_);
   }

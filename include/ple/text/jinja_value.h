@@ -138,7 +138,7 @@ class JinjaHeap {
   JinjaValue from_json(const Json& json) {
     if (json.is_null()) return JinjaValue::none();
     if (json.is_boolean()) return JinjaValue::boolean(json.boolean());
-    if (json.is_string()) return string(json.text());
+    if (json.is_string()) return string(std::string(json.text()));
     if (json.is_number()) {
       if (json.is_real() || !(json.number() > -largest && json.number() < largest)) not_supported("a number like this");
       return JinjaValue::integer(static_cast<std::int64_t>(json.number()));
@@ -146,7 +146,7 @@ class JinjaHeap {
     JinjaItems& all = items();
     for (const Json& item : json.items()) {
       push(all, from_json(item));
-      if (json.is_object()) all.keys.push_back(keep(item.key()));
+      if (json.is_object()) all.keys.push_back(keep(std::string(item.key())));
     }
     return JinjaValue::of(json.is_object() ? JinjaValue::Kind::mapping : JinjaValue::Kind::list, all);
   }
