@@ -68,6 +68,22 @@ TEST_CASE("Gemma 3n: the reference's counts and the K and V that only the files 
   CHECK(unused == 10 * kv_of_a_layer);
 }
 
+TEST_CASE("the list of a configuration's parameters is the decoder's own walk") {
+  Gemma4Config untied = gemma4_e2b();
+  untied.tie_word_embeddings = false;
+  for (const Gemma4Config& config : {gemma4_e2b(), gemma4_e4b(), gemma4_31b(), untied}) {
+    Gemma4<Any, Scalar> model(config);
+    const auto list = parameter_shapes(config), walk = parameter_shapes_of(model);
+    REQUIRE(list.size() == walk.size());
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      CAPTURE(i);
+      CHECK(list[i].parameter == walk[i].parameter);
+      CHECK(list[i].layer == walk[i].layer);
+      CHECK(list[i].shape == walk[i].shape);
+    }
+  }
+}
+
 TEST_CASE("vision and audio are part of the total where they are known") {
   ParameterGroups groups{.token_embedding = 1, .other_text = 2, .einsums = 2, .ple = 4};
   CHECK(groups.total() == 7);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <limits>
 #include <memory>
+#include <new>
 #include <span>
 #include <utility>
 #include <vector>
@@ -55,35 +56,16 @@ class Decoder final : public LanguageModel {
   RmsNorm<B> final_norm;
 
   /// All shapes, no values yet: fill them with `parameters`, or use `load`. Errors: ErrorCode::config.
-  explicit Decoder(const Config& c) : config(c) {
-    validate(config, "the decoder's configuration");
-    const std::size_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers();
-    embedding = Matrix<T>(config.vocab_size, d);
-    head = Matrix<T>(config.vocab_size, d);
-    if (p > 0) {
-      table = Table(config.vocab_size_per_layer_input, layers, p);
-      per_layer_input = PerLayerInput<T, B>(d, layers, p, config.rms_norm_eps);
-    }
-    streams = typename Block::Streams(config);
-    for (std::size_t l = 0; l < layers; ++l) blocks.emplace_back(config, l);
-    final_norm = RmsNorm<B>(d, config.rms_norm_eps);
+  explicit Decoder(const Config& c) : Decoder(c, WithoutBlocks{}) {
+    for (std::size_t l = 0; l < config.num_layers(); ++l) blocks.emplace_back(config, l);
   }
 
   /// Calls f(Parameter, layer, values) for every parameter; values is a Matrix, the Table or, for norms and scalars, a
   /// vector<float>.
   template <class F>
   void parameters(F&& f) {
-    f(Parameter::token_embedding, std::size_t{0}, embedding);
-    if (!config.tie_word_embeddings) f(Parameter::head, std::size_t{0}, head);
-    if (has_ple()) {
-      f(Parameter::ple_table, std::size_t{0}, table);
-      f(Parameter::ple_context_projection, std::size_t{0}, per_layer_input.context_projection.weight);
-      f(Parameter::ple_context_norm, std::size_t{0}, per_layer_input.context_norm.weight);
-    }
-    streams.parameters(f);
-    for (std::size_t l = 0; l < blocks.size(); ++l) {
-      blocks[l].parameters([&](Parameter parameter, auto& values) { f(parameter, l, values); });
-    }
+    parameters_before_blocks(f);
+    for (std::size_t l = 0; l < blocks.size(); ++l) parameters_of_block(l, f);
     f(Parameter::final_norm, std::size_t{0}, final_norm.weight);
   }
 
@@ -109,9 +91,22 @@ class Decoder final : public LanguageModel {
   /// shape; dtype; those of PleTable::load.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
-    Decoder model(checkpoint.template config<Config>());
+    Decoder model(checkpoint.template config<Config>(), WithoutBlocks{});
     load_weights(model, checkpoint, options);
     return model;
+  }
+
+  /// As `parameters`, for a decoder that has no blocks yet: makes a block when it is its turn. Norms take memory as
+  /// soon as a block is there. So no more of it is taken for numbers of a configuration than tensors were found to
+  /// bear out before, and a file costs a few times its size at most, whatever it says.
+  template <class F>
+  void parameters_block_by_block(F&& f) {
+    parameters_before_blocks(f);
+    for (std::size_t l = 0; l < config.num_layers(); ++l) {
+      blocks.emplace_back(config, l);
+      parameters_of_block(l, f);
+    }
+    f(Parameter::final_norm, std::size_t{0}, final_norm.weight);
   }
 
   /// Lays weights of integer types out as LoadOptions::weights says, for a model whose parameters did not come from
@@ -143,8 +138,10 @@ class Decoder final : public LanguageModel {
   }
 
   std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
-    if (options.chunk == 0 || options.parts == 0)
-      fail(ErrorCode::argument, "a state needs a chunk and parts of at least 1");
+    if (options.chunk == 0 || options.chunk > most_tokens_at_once) {
+      fail(ErrorCode::argument, "a state for ", options.chunk, " tokens at once, expected 1 to ", most_tokens_at_once);
+    }
+    if (options.parts == 0) fail(ErrorCode::argument, "a state needs parts of at least 1");
     if (options.context == 0 || options.context > config.max_position_embeddings) {
       fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", config.max_position_embeddings,
            ", the model's max_position_embeddings");
@@ -156,7 +153,12 @@ class Decoder final : public LanguageModel {
       fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
            " layers, more than kv_cache_limit, which is ", options.kv_cache_limit);
     }
-    return std::make_unique<State>(*this, tag_.get(), options, room_sizes());
+    try {
+      return std::make_unique<State>(*this, tag_.get(), options, room_sizes());
+    } catch (const std::bad_alloc&) {
+      fail(ErrorCode::system, "no memory for a state of ", options.context, " positions and ", options.chunk,
+           " tokens at once");
+    }
   }
 
   void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
@@ -247,6 +249,37 @@ class Decoder final : public LanguageModel {
   }
 
  private:
+  struct WithoutBlocks {};
+  Decoder(const Config& c, WithoutBlocks /*blocks*/) : config(c) {
+    validate(config, "the decoder's configuration");
+    const std::size_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers();
+    embedding = Matrix<T>(config.vocab_size, d);
+    head = Matrix<T>(config.vocab_size, d);
+    if (p > 0) {
+      table = Table(config.vocab_size_per_layer_input, layers, p);
+      per_layer_input = PerLayerInput<T, B>(d, layers, p, config.rms_norm_eps);
+    }
+    streams = typename Block::Streams(config);
+    final_norm = RmsNorm<B>(d, config.rms_norm_eps);
+  }
+
+  template <class F>
+  void parameters_before_blocks(F& f) {
+    f(Parameter::token_embedding, std::size_t{0}, embedding);
+    if (!config.tie_word_embeddings) f(Parameter::head, std::size_t{0}, head);
+    if (has_ple()) {
+      f(Parameter::ple_table, std::size_t{0}, table);
+      f(Parameter::ple_context_projection, std::size_t{0}, per_layer_input.context_projection.weight);
+      f(Parameter::ple_context_norm, std::size_t{0}, per_layer_input.context_norm.weight);
+    }
+    streams.parameters(f);
+  }
+
+  template <class F>
+  void parameters_of_block(std::size_t l, F& f) {
+    blocks[l].parameters([&](Parameter parameter, auto& values) { f(parameter, l, values); });
+  }
+
   using State = DecoderState<Decoder>;
   /// Where the rows of a pass from `row` on stand, in a layer.
   using PlacesOf = FunctionRef<Places(std::size_t layer, std::size_t row)>;

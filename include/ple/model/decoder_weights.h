@@ -74,7 +74,7 @@ void load_vector(const Tensor& tensor, std::vector<float>& values) {
 
 }  // namespace detail
 
-/// Fills a decoder that has its shapes: see Decoder::load.
+/// Makes the blocks of a decoder that has none, and fills it: see Decoder::load.
 template <class Model, class Checkpoint>
 void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions& options) {
   std::optional<TableSource> source;
@@ -91,7 +91,7 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
     if (tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
   };
   Tensor embedding_tensor;
-  model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
+  model.parameters_block_by_block([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
     if constexpr (std::same_as<V, std::vector<float>>) {
       detail::load_vector<typename Model::T, typename Model::B>(tensor_of(parameter, layer), values);
     } else if constexpr (std::same_as<V, typename Model::Table>) {
