@@ -131,7 +131,11 @@ TEST_CASE("a batch refuses what cannot be, and changes nothing") {
   CHECK(refused({&a}, {5}) == "no error");
   CHECK(a.position() == 1);
   CHECK(refused({}, {}) == "no error");
-  CHECK_THROWS_WITH(Batch(model, {.sessions = 0}), "Batch: 0 sessions, expected at least 1");
+  CHECK_THROWS_WITH(Batch(model, {.sessions = 0}), "Batch: 0 sessions, expected 1 to 65536");
+  CHECK_THROWS_WITH(Batch(model, {.sessions = std::size_t{1} << 40}),
+                    "Batch: 1099511627776 sessions, expected 1 to 65536");
+  CHECK_THROWS_WITH(model.make_state({.context = 1, .chunk = std::size_t{1} << 40}),
+                    "a state for 1099511627776 tokens at once, expected 1 to 65536");
 }
 
 TEST_CASE("a batch whose read fails has changed no session, and its next try reads what was to be read") {

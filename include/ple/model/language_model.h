@@ -22,9 +22,12 @@
 namespace ple {
 inline namespace PLE_ABI {
 
+/// More tokens than this gain nothing by being computed together, and what each takes in memory adds up.
+inline constexpr std::size_t most_tokens_at_once = std::size_t{1} << 16;
+
 struct StateOptions {
   std::size_t context = 4096;  ///< most positions; full layers keep K and V for each
-  std::size_t chunk = 128;     ///< most tokens in one forward pass
+  std::size_t chunk = 128;     ///< most tokens in one forward pass, up to most_tokens_at_once
   std::size_t parts = 1;       ///< parts() of the executor that will run it
   Dtype kv_cache_dtype = Dtype::f32;
   std::uint64_t kv_cache_limit = 0;  ///< most bytes of K and V; 0: any number

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <span>
 #include <vector>
 
@@ -19,7 +20,7 @@ namespace ple {
 inline namespace PLE_ABI {
 
 struct BatchOptions {
-  std::size_t sessions = 8;      ///< most that are advanced at once
+  std::size_t sessions = 8;      ///< most that are advanced at once, up to 65,536
   std::size_t threads = 0;       ///< of the batch's own pool; 0: one for every hardware thread
   Executor* executor = nullptr;  ///< runs the batch instead of a pool of its own; must outlive it
 };
@@ -27,16 +28,22 @@ struct BatchOptions {
 /// Room to advance sessions of one model, which must outlive it. Not for two threads at once. It can be moved.
 class Batch {
  public:
+  /// Errors: ErrorCode::argument; system.
   explicit Batch(const LanguageModel& model, const BatchOptions& options = {})
       : model_(&model), executor_(options.executor), most_(options.sessions) {
-    if (most_ == 0) fail(ErrorCode::argument, "Batch: 0 sessions, expected at least 1");
+    if (most_ == 0 || most_ > most_tokens_at_once)
+      fail(ErrorCode::argument, "Batch: ", most_, " sessions, expected 1 to ", most_tokens_at_once);
     if (!executor_) {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
     }
     room_ = model.make_state({.context = 1, .chunk = most_, .parts = parts(*executor_)});
     states_.reserve(most_);
-    logits_.resize(most_ * model.vocab_size());
+    try {
+      logits_.resize(most_ * model.vocab_size());
+    } catch (const std::bad_alloc&) {
+      fail(ErrorCode::system, "Batch: no memory for the logits of ", most_, " sessions");
+    }
   }
   Batch(const LanguageModel&& model, const BatchOptions& options = {}) = delete;  // the model must outlive it
 

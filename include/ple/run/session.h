@@ -23,7 +23,7 @@ inline namespace PLE_ABI {
 
 struct SessionOptions {
   std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
-  std::size_t chunk = 128;            ///< most tokens of a prompt that are computed at once
+  std::size_t chunk = 128;            ///< most tokens of a prompt that are computed at once, up to 65,536
   std::size_t threads = 0;            ///< of the session's own pool; 0: one for every hardware thread
   Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
   std::uint64_t kv_cache_limit = 0;   ///< most bytes that K and V may grow to, which the context decides; 0: any number
@@ -45,7 +45,7 @@ class Session {
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
     context_ = options.context ? options.context : std::min<std::size_t>(4096, model.max_position_embeddings());
-    chunk_ = (std::min)(options.chunk, context_);
+    chunk_ = (std::min)({options.chunk, context_, most_tokens_at_once});
     if (!executor_) {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();

@@ -4,12 +4,16 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <utility>
 
 #include "ple/core/arena.h"
+#include "ple/core/checked_product.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
@@ -115,6 +119,8 @@ class MatrixBase {
   }
 
   std::byte* allocate_bytes() {
+    const auto most = checked_product({rows_, cols_, most_value_bytes});
+    if (!most || *most > std::uint64_t{(std::numeric_limits<std::ptrdiff_t>::max)()}) throw std::bad_array_new_length();
     auto values = std::make_shared<AlignedVector<std::byte>>(bytes());
     std::byte* writable = values->data();
     data_ = writable;
@@ -129,6 +135,8 @@ class MatrixBase {
   }
 
  private:
+  static constexpr std::uint64_t most_value_bytes = sizeof(float);  // of any type
+
   std::size_t rows_, cols_;
   Dtype dtype_;
   const void* data_ = nullptr;
@@ -161,7 +169,7 @@ class Matrix : public detail::MatrixBase {
     MatrixBase::load(tensor, types);
   }
 
-  /// Room for rows * cols values, uninitialised, owned by this matrix and its copies.
+  /// Room for rows * cols values, uninitialised, owned by this matrix and its copies. Errors: std::bad_alloc.
   T* allocate() { return reinterpret_cast<T*>(allocate_bytes()); }
 
   MatrixView<T> view() const { return view_as<T>(); }

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
+#include <new>
 #include <span>
 
+#include "ple/core/checked_product.h"
 #include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/core/os.h"
@@ -30,11 +33,17 @@ struct RowsRequest {
 };
 
 /// One piece of memory for all requests, which point into it afterwards. Every row starts on a cache line.
+/// Errors: std::bad_alloc.
 inline AlignedVector<float> allocate_rows(std::span<const RowsRequest> requests) {
   constexpr std::size_t line = alignment / sizeof(float);
+  constexpr std::size_t most = (std::numeric_limits<std::ptrdiff_t>::max)() / sizeof(float);
   const auto stride = [](const RowsRequest& request) { return (request.cols + line - 1) / line * line; };
   std::size_t total = 0;
-  for (const RowsRequest& request : requests) total += request.count * stride(request);
+  for (const RowsRequest& request : requests) {
+    const auto values = checked_product({request.count, stride(request)});
+    if (request.cols > most || !values || *values > most - total) throw std::bad_array_new_length();
+    total += static_cast<std::size_t>(*values);
+  }
   AlignedVector<float> memory(total);
   use_huge_pages(std::as_writable_bytes(std::span(memory)));
   float* next = memory.data();
