@@ -18,6 +18,9 @@
 
 namespace ple::fuzz {
 
+/// What an input of at most 64 kB may take of memory at a time: more is a find. (And so is 5 s, to scripts/fuzz.)
+inline constexpr std::size_t most_bytes = std::size_t{256} << 20;
+
 struct Target {
   std::string_view name;
   void (*run)(std::string_view data);
