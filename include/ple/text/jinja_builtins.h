@@ -275,17 +275,20 @@ class JinjaBuiltins {
 
   /// Lists of key and value; sorted by key, without regard to case, if asked for.
   Value pairs(const Value& mapping, bool sorted) {
-    std::vector<std::pair<std::string_view, std::size_t>> order;
-    for (std::size_t i = 0; i < mapping.items->keys.size(); ++i) {
-      const std::string_view key = mapping.items->keys[i];
-      order.push_back({sorted ? cased(key, false).text : key, i});
-    }
-    if (sorted) std::sort(order.begin(), order.end());
+    const std::vector<std::string_view>& keys = mapping.items->keys;
+    std::vector<std::string_view> left;  // the keys that are still to come, lower-case; null for the others
+    for (std::size_t i = 0; sorted && i < keys.size(); ++i) left.push_back(cased(keys[i], false).text);
     JinjaItems& all = heap_.items();
-    for (const auto& [key, i] : order) {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      std::size_t next = sorted ? keys.size() : i;
+      heap_.charge(left.size());
+      for (std::size_t k = 0; k < left.size(); ++k) {
+        if (left[k].data() != nullptr && (next == keys.size() || left[k] < left[next])) next = k;
+      }
+      if (sorted) left[next] = {};
       JinjaItems& pair = heap_.items();
-      heap_.push(pair, Value::string(mapping.items->keys[i]));
-      heap_.push(pair, mapping.items->values[i]);
+      heap_.push(pair, Value::string(keys[next]));
+      heap_.push(pair, mapping.items->values[next]);
       heap_.push(all, Value::of(Kind::list, pair));
     }
     return Value::of(Kind::list, all);

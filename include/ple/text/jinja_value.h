@@ -115,17 +115,12 @@ class JinjaHeap {
   }
 
   std::string_view keep(std::string text) {
-    charge(text.size() + step);
-    strings_.push_back(std::make_unique<const std::string>(std::move(text)));
-    return *strings_.back();
+    charge(text.size());
+    return made().text = std::move(text);
   }
   JinjaValue string(std::string text) { return JinjaValue::string(keep(std::move(text))); }
 
-  JinjaItems& items() {
-    charge(2 * step);
-    items_.push_back(std::make_unique<JinjaItems>());
-    return *items_.back();
-  }
+  JinjaItems& items() { return made().items; }
   void push(JinjaItems& items, const JinjaValue& value) {
     charge(sizeof(JinjaValue));
     items.values.push_back(value);
@@ -167,10 +162,21 @@ class JinjaHeap {
   static constexpr double largest = 1LL << 31;  // of integers: what is computed from two of them fits
 
  private:
+  /// A text or items; one type for both costs those who compile it less.
+  struct Made {
+    std::string text;
+    JinjaItems items;
+  };
+
+  Made& made() {
+    charge(sizeof(Made) + step);
+    made_.push_back(std::make_unique<Made>());
+    return *made_.back();
+  }
+
   const JinjaSource& source_;
   std::size_t left_ = std::size_t{8} << 20;
-  std::vector<std::unique_ptr<const std::string>> strings_;
-  std::vector<std::unique_ptr<JinjaItems>> items_;
+  std::vector<std::unique_ptr<Made>> made_;
 };
 
 /// Strings and numbers by value, lists and mappings by what is in them, anything else by which it is.
