@@ -40,7 +40,7 @@ class Sampler {
   }
 
   /// logits: [vocab_size]. history: the tokens that the repetition penalty and the n-grams look at, of which soft
-  /// ones are -1. Errors: ErrorCode::argument for logits of another size, with a NaN, which only broken weights give,
+  /// ones are none. Errors: ErrorCode::argument for logits of another size, with a NaN, which only broken weights give,
   /// or all minus infinity, as if every token was forbidden.
   Token sample(std::span<const float> logits, std::span<const Token> history = {}) {
     if (logits.size() != scores_.size())

@@ -29,12 +29,12 @@ constexpr float forbidden = -std::numeric_limits<float>::infinity();
 }  // namespace detail
 
 /// Makes every token of `history` less likely, however often it is there: positive logits are divided by `penalty`,
-/// others multiplied. scores: [vocab_size], a copy of `logits`. Soft tokens, -1, are passed over.
+/// others multiplied. scores: [vocab_size], a copy of `logits`. Soft tokens are passed over.
 /// Errors: ErrorCode::argument for a token outside the vocabulary.
 inline void penalize_repetition(std::span<const float> logits, std::span<const Token> history, float penalty,
                                 std::span<float> scores) {
   for (const Token token : history) {
-    if (token == -1) continue;
+    if (token == soft_token) continue;
     float& score = detail::score_of(scores, token, "the history");
     const float logit = logits[static_cast<std::size_t>(token)];
     score = logit > 0 ? logit / penalty : logit * penalty;
@@ -48,7 +48,8 @@ inline void forbid_repeated_ngrams(std::span<const Token> history, std::size_t s
   const auto end = history.last(size - 1);
   for (std::size_t i = 0; i + size <= history.size(); ++i) {
     const Token last = history[i + size - 1];
-    if (last == -1 || !std::equal(end.begin(), end.end(), history.begin() + static_cast<std::ptrdiff_t>(i))) continue;
+    if (last == soft_token || !std::equal(end.begin(), end.end(), history.begin() + static_cast<std::ptrdiff_t>(i)))
+      continue;
     detail::score_of(scores, last, "the history") = detail::forbidden;
   }
 }
