@@ -2,26 +2,37 @@
 // What to say of a path that is not the model's folder that somebody expected.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/core/file.h"
 
 namespace ple {
 inline namespace PLE_ABI {
 
 /// Errors: ErrorCode::file unless `path` is a folder; `expected` says of what kind.
 inline void check_is_folder(const std::filesystem::path& path, std::string_view expected) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (std::filesystem::is_directory(status)) return;
-  const bool absent = status.type() == std::filesystem::file_type::not_found;
-  const std::string what = absent ? "no such file or folder" : error ? error.message() : "is no folder";
-  fail(ErrorCode::file, path.string(), ": ", what, ": expected ", expected);
+  const auto status = find_file(path);
+  if (status && status->kind == os::FileKind::folder) return;
+  fail(ErrorCode::file, path.string(), ": ",
+       !status                       ? "no such file or folder"
+       : path.extension() == ".gguf" ? "is a GGUF file"
+                                     : "is no folder",
+       ": expected ", expected);
+}
+
+/// Errors: ErrorCode::malformed for a file that begins as those do that stand where Git has not fetched a large one.
+inline void refuse_lfs_pointer(std::span<const std::byte> bytes, const std::string& file) {
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (!text.starts_with("version https://git-lfs.")) return;
+  fail(ErrorCode::malformed, file, ": is a pointer of Git LFS, not the file itself: 'git lfs pull' fetches it");
 }
 
 /// The end of an error about a folder without a model that can be opened: what it has instead, and what to do with it.

@@ -23,6 +23,7 @@
 #include "ple/core/error.h"
 #include "ple/core/file.h"
 #include "ple/core/mapped_file.h"
+#include "ple/io/folder_contents.h"
 #include "ple/io/ggml_type.h"
 #include "ple/io/gguf_cursor.h"
 #include "ple/io/gguf_metadata.h"
@@ -100,6 +101,7 @@ class GgufFile {
 
   explicit GgufFile(const std::filesystem::path& path)
       : path_(path), metadata_(path.string()), map_(MappedFile::open(path)) {
+    refuse_lfs_pointer(map_->bytes(), metadata_.file());
     detail::GgufCursor cursor(map_->bytes(), metadata_.file());
     check_start(cursor);
     // A tensor has at least a name's length, a number of dimensions, a type and an offset; a key a length, a type and

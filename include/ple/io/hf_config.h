@@ -130,6 +130,19 @@ inline std::string hf_model_type(const Json& config_json, const std::string& sou
   return top.object("text_config").value_or(top).text("model_type", top.text("model_type", ""));
 }
 
+/// "gemma4" or "gemma3n". Errors: ErrorCode::not_supported for any other model; config.
+inline std::string hf_family(const Json& config_json, const std::string& source) {
+  const JsonFields top(config_json, source);
+  const std::string whole = top.text("model_type", ""), text = hf_model_type(config_json, source);
+  for (const std::string family : {"gemma4", "gemma3n"}) {
+    const auto is_of = [&](const std::string& type) { return type == family || type == family + "_text"; };
+    if (is_of(text) && (whole.empty() || is_of(whole))) return family;
+  }
+  fail(ErrorCode::not_supported, source, ": model_type is '", whole.empty() ? text : whole, "'",
+       whole.empty() || whole == text ? "" : " with the text model '" + text + "'",
+       ": supported are 'gemma4', 'gemma4_text', 'gemma3n' and 'gemma3n_text'");
+}
+
 /// Whether the head is the token embedding. Where there is a text_config, its word does not count: the head belongs to
 /// the whole model.
 inline bool hf_tie_word_embeddings(const Json& config_json, const std::string& source) {
@@ -141,9 +154,8 @@ inline bool hf_tie_word_embeddings(const Json& config_json, const std::string& s
 inline Gemma4Config gemma4_config(const Json& config_json, const std::string& source) {
   const JsonFields top(config_json, source);
   const JsonFields text = top.object("text_config").value_or(top);
-  const std::string type = hf_model_type(config_json, source);
-  if (type != "gemma4" && type != "gemma4_text") {
-    fail(ErrorCode::not_supported, source, ": model_type is '", type, "', expected 'gemma4' or 'gemma4_text'");
+  if (const std::string family = hf_family(config_json, source); family != "gemma4") {
+    fail(ErrorCode::not_supported, source, ": is a ", family, " model, expected gemma4");
   }
   detail::refuse_what_is_not_supported(text);
 

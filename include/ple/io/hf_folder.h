@@ -19,8 +19,11 @@
 #include "ple/io/hf_chat_template.h"
 #include "ple/io/hf_config.h"
 #include "ple/io/hf_generation.h"
+#include "ple/io/hf_names.h"
+#include "ple/io/hf_quantization.h"
 #include "ple/io/hf_tensor_names.h"
 #include "ple/io/json.h"
+#include "ple/io/packed_weights.h"
 #include "ple/io/safetensors.h"
 #include "ple/io/safetensors_folder.h"
 #include "ple/model/parameter.h"
@@ -33,7 +36,8 @@ inline namespace PLE_ABI {
 /// Files are mapped and their headers checked when it is opened; weights are read only when they are used.
 class HfFolder {
  public:
-  /// Errors: ErrorCode::file, missing, malformed, config; limit for a JSON file that goes over `limits`.
+  /// Errors: ErrorCode::file, missing, malformed, config; not_supported for a model of another family, and for an
+  /// adapter that was not merged into its model; limit for a JSON file that goes over `limits`.
   explicit HfFolder(const std::filesystem::path& folder, const JsonLimits& limits = {})
       : folder_(folder), limits_(limits) {
     check_is_folder(folder, "a Hugging Face folder with config.json and safetensors");
@@ -43,6 +47,7 @@ class HfFolder {
     }
     config_name_ = (folder / "config.json").string();
     config_ = read_json_file(config_name_, limits);
+    hf_family(config_, config_name_);
     if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json", limits);
     files_ = open_safetensors(folder, limits);
     if (files_.empty()) {
@@ -56,7 +61,7 @@ class HfFolder {
   const std::filesystem::path& folder() const { return folder_; }
 
   /// Whether the text model is a Gemma 3n, or else a Gemma 4.
-  bool is_gemma3n() const { return hf_model_type(config_, config_name_).starts_with("gemma3n"); }
+  bool is_gemma3n() const { return hf_family(config_, config_name_) == "gemma3n"; }
 
   /// The configuration: Gemma4Config, or with ple/io/hf_gemma3n_config.h Gemma3nConfig. Errors: ErrorCode::config;
   /// not_supported for a model of another family, and for what a later version may add.
@@ -67,16 +72,27 @@ class HfFolder {
     return config;
   }
 
-  bool has(Parameter parameter, std::size_t layer = 0) const { return names_.find(parameter, layer) != nullptr; }
+  bool has(Parameter parameter, std::size_t layer = 0) const {
+    return names_.find(parameter, layer) != nullptr || packed(parameter, layer);
+  }
 
-  /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
+  /// A parameter's tensor; its shape is for the model to check. Weights that compressed-tensors packed are q4_0 or q8_0
+  /// in memory of their own. Errors: ErrorCode::missing, dtype; those of PackedWeights::tensor.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
     const std::string* name = names_.find(parameter, layer);
     if (!name) {
+      if (const auto weights = packed(parameter, layer)) {
+        refuse_quantized_activations(config_, config_name_);
+        return weights.tensor();
+      }
       fail(ErrorCode::missing, folder_.string(), ": ", names_.name(parameter, layer),
-           ": no file of the folder has this tensor");
+           ": no file of the folder has this tensor", hf_quantization(config_));
     }
     const SafetensorsFile& file = *files_.at(*name);
+    if (!file.computable(*name)) {
+      fail(ErrorCode::dtype, file.raw(*name).file, ": ", *name, ": dtype is ", file.dtype(*name),
+           ", expected F32, BF16 or F16", hf_quantization(config_));
+    }
     // The table may be read rather than mapped, and then it may lie anywhere.
     return parameter == Parameter::ple_table ? file.unaligned_tensor(*name) : file.tensor(*name);
   }
@@ -136,6 +152,10 @@ class HfFolder {
   std::size_t vocab_size() const {
     const JsonFields top(config_, config_name_);  // the defaults are the reference's
     return top.object("text_config").value_or(top).count("vocab_size", is_gemma3n() ? 262400 : 262144);
+  }
+
+  PackedWeights packed(Parameter parameter, std::size_t layer) const {
+    return {files_, names_, hf_name("", parameter, layer)};
   }
 
   std::filesystem::path folder_;

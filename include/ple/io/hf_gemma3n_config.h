@@ -46,9 +46,8 @@ inline RopeConfig gemma3n_rope(const JsonFields& text, const std::string& type, 
 inline Gemma3nConfig gemma3n_config(const Json& config_json, const std::string& source) {
   const JsonFields top(config_json, source);
   const JsonFields text = top.object("text_config").value_or(top);
-  const std::string type = hf_model_type(config_json, source);
-  if (type != "gemma3n" && type != "gemma3n_text") {
-    fail(ErrorCode::not_supported, source, ": model_type is '", type, "', expected 'gemma3n' or 'gemma3n_text'");
+  if (const std::string family = hf_family(config_json, source); family != "gemma3n") {
+    fail(ErrorCode::not_supported, source, ": is a ", family, " model, expected gemma3n");
   }
   detail::refuse_other_blocks(text);
   if (text.find("rope_scaling")) {

@@ -67,8 +67,9 @@ class HfTensorNames {
   /// For a configuration that says whether the head is the token embedding. Returns whether it is: a file's own head is
   /// used all the same, as transformers does where its values differ. One of the two matrices alone is both.
   bool tie(bool tie_word_embeddings) {
-    if (!tie_word_embeddings) return false;
-    const auto head = names_.find(hf_suffix(Parameter::head));
+    const std::string name(hf_suffix(Parameter::head));
+    if (!tie_word_embeddings || find(name + "_packed")) return false;  // compressed-tensors' word for a quantized one
+    const auto head = names_.find(name);
     if (head == names_.end()) return true;
     if (find(Parameter::token_embedding, 0)) return false;
     names_.emplace(hf_suffix(Parameter::token_embedding), head->second);

@@ -23,8 +23,10 @@
 #include "ple/io/hf_config.h"
 #include "ple/io/hf_gemma3n_config.h"
 #include "ple/io/hf_names.h"
+#include "ple/io/hf_quantization.h"
 #include "ple/io/hf_tensor_names.h"
 #include "ple/io/json.h"
+#include "ple/io/packed_weights.h"
 #include "ple/io/safetensors.h"
 #include "ple/io/safetensors_folder.h"
 #include "ple/model/parameter_groups.h"
@@ -75,17 +77,41 @@ inline std::map<std::string, TensorInfo> tensor_list(const TensorFiles& files) {
   return all;
 }
 
-/// Takes the text model's tensors out of `tensors`. A parameter that no token needs may be missing.
-inline std::vector<StoredParameter> take_text(const std::vector<ParameterShape>& shapes,
-                                              std::map<std::string, TensorInfo>& tensors, const HfTensorNames& names,
-                                              const std::string& folder) {
+/// Takes integers, scales and shape of a packed weight out of `tensors`.
+inline StoredParameter take_packed(const ParameterShape& of, const TensorFiles& files, const HfTensorNames& names,
+                                   std::map<std::string, TensorInfo>& tensors) {
+  const std::string name = hf_name("", of.parameter, of.layer), packed = *names.find(name + "_packed");
+  const auto [rows, cols] = PackedWeights(files, names, name).shape();
+  if (of.shape != std::vector<std::uint64_t>{rows, cols}) {
+    fail(ErrorCode::shape, files.at(packed)->raw(packed).file, ": ", packed, ": shape is ", shape_text({rows, cols}),
+         ", expected ", shape_text(of.shape));
+  }
+  StoredParameter stored{of, "int" + std::to_string(8 * tensors.at(packed).bytes / of.count())};
+  for (const char* part : {"_packed", "_scale", "_shape"}) {
+    const std::string* found = names.find(name + part);
+    if (found == nullptr) continue;
+    stored.bytes += tensors.at(*found).bytes;
+    tensors.erase(*found);
+  }
+  return stored;
+}
+
+/// Takes the text model's tensors out of `tensors`. A parameter that no token needs may be missing. `quantization` ends
+/// an error about one that is needed.
+inline std::vector<StoredParameter> take_text(const std::vector<ParameterShape>& shapes, const TensorFiles& files,
+                                              const HfTensorNames& names, std::map<std::string, TensorInfo>& tensors,
+                                              const std::string& folder, const std::string& quantization) {
   std::vector<StoredParameter> text;
   for (const ParameterShape& of : shapes) {
     const std::string name = names.name(of.parameter, of.layer);
     const auto found = tensors.find(name);
     if (found == tensors.end()) {
-      if (!of.used) continue;
-      fail(ErrorCode::missing, folder, ": ", name, ": no file of the folder has this tensor");
+      if (names.find(hf_name("", of.parameter, of.layer) + "_packed")) {
+        text.push_back(take_packed(of, files, names, tensors));
+      } else if (of.used) {
+        fail(ErrorCode::missing, folder, ": ", name, ": no file of the folder has this tensor", quantization);
+      }
+      continue;
     }
     if (found->second.shape != of.shape) {
       fail(ErrorCode::shape, folder, ": ", name, ": shape is ", shape_text(found->second.shape), ", expected ",
@@ -142,7 +168,7 @@ inline Inspection inspect(const std::string& model) {
   }
   const Json json = read_json_file(path);
   ModelConfig config;
-  if (hf_model_type(json, path.string()).starts_with("gemma3n")) {
+  if (hf_family(json, path.string()) == "gemma3n") {
     config = gemma3n_config(json, path.string());
   } else {
     config = gemma4_config(json, path.string());
@@ -155,8 +181,8 @@ inline Inspection inspect(const std::string& model) {
 
   Inspection found{.source = model, .config = std::move(config), .has_files = true};
   auto tensors = detail::tensor_list(files);
-  found.text = detail::take_text(std::visit([](const auto& c) { return parameter_shapes(c); }, found.config), tensors,
-                                 tensor_names, model);
+  const auto shapes = std::visit([](const auto& c) { return parameter_shapes(c); }, found.config);
+  found.text = detail::take_text(shapes, files, tensor_names, tensors, model, hf_quantization(json));
   for (auto& [name, tensor] : tensors) {
     const HfTower tower = hf_tower(name);
     (tower == HfTower::vision  ? found.vision

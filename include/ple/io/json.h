@@ -15,6 +15,7 @@
 #include "ple/core/error.h"
 #include "ple/core/file.h"
 #include "ple/core/json.h"
+#include "ple/io/folder_contents.h"
 
 namespace ple {
 inline namespace PLE_ABI {
@@ -31,9 +32,11 @@ inline std::string read_text_file(const std::filesystem::path& path, std::uint64
   return text;
 }
 
-/// Errors: those of read_text_file and parse_json.
+/// Errors: those of read_text_file and parse_json; ErrorCode::malformed for a pointer of Git LFS.
 inline Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {}) {
-  return parse_json(read_text_file(path, limits.bytes), path.string(), limits);
+  const std::string text = read_text_file(path, limits.bytes);
+  refuse_lfs_pointer(std::as_bytes(std::span(text)), path.string());
+  return parse_json(text, path.string(), limits);
 }
 
 /// An object's fields. A field that is null counts as absent. Errors: ErrorCode::config, naming source, field and

@@ -21,6 +21,7 @@
 #include "ple/core/error.h"
 #include "ple/core/mapped_file.h"
 #include "ple/core/memory.h"
+#include "ple/io/folder_contents.h"
 #include "ple/io/json.h"
 #include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"
@@ -56,6 +57,10 @@ class SafetensorsFile {
   /// The header's "__metadata__": texts by name.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
+  /// A tensor's type as the file spells it, and whether it is one that ple computes with. Errors: ErrorCode::missing.
+  const std::string& dtype(const std::string& name) const { return entry_of(name).dtype; }
+  bool computable(const std::string& name) const { return dtype_of(dtype(name)).has_value(); }
+
   /// A tensor, without a copy unless its bytes are not aligned for its type. Errors: ErrorCode::missing;
   /// ErrorCode::dtype for a type that ple does not compute with.
   Tensor tensor(const std::string& name) const {
@@ -72,7 +77,10 @@ class SafetensorsFile {
   /// As above, but always where it lies in the file, even where its values cannot be used there.
   Tensor unaligned_tensor(const std::string& name) const {
     const Entry& entry = entry_of(name);
-    return at(name, dtype_of(entry.dtype, name), entry);
+    const std::optional<Dtype> dtype = dtype_of(entry.dtype);
+    if (!dtype)
+      fail(ErrorCode::dtype, file_name_, ": ", name, ": dtype is ", entry.dtype, ", expected F32, BF16 or F16");
+    return at(name, *dtype, entry);
   }
 
   /// A tensor's bytes as they lie in the file, whatever its type: the dtype of the result means nothing.
@@ -88,6 +96,7 @@ class SafetensorsFile {
   SafetensorsFile(const std::filesystem::path& path, const JsonLimits& limits)
       : file_name_(path.string()), map_(MappedFile::open(path)) {
     const auto bytes = map_->bytes();
+    refuse_lfs_pointer(bytes, file_name_);
     std::uint64_t length = 0;
     if (bytes.size() < sizeof length) malformed("", "the file has ", bytes.size(), " bytes, expected at least 8");
     std::memcpy(&length, bytes.data(), sizeof length);
@@ -214,6 +223,7 @@ class SafetensorsFile {
                                       {"I8", 1},
                                       {"F8_E4M3", 1},
                                       {"F8_E5M2", 1},
+                                      {"F8_E8M0", 1},
                                       {"U16", 2},
                                       {"I16", 2},
                                       {"F16", 2},
@@ -229,11 +239,11 @@ class SafetensorsFile {
     return std::nullopt;
   }
 
-  Dtype dtype_of(const std::string& dtype, const std::string& name) const {
+  static std::optional<Dtype> dtype_of(std::string_view dtype) {
     if (dtype == "F32") return Dtype::f32;
     if (dtype == "BF16") return Dtype::bf16;
     if (dtype == "F16") return Dtype::f16;
-    fail(ErrorCode::dtype, file_name_, ": ", name, ": dtype is ", dtype, ", expected F32, BF16 or F16");
+    return std::nullopt;
   }
 
   static constexpr std::uint64_t longest_header = 100'000'000;  // as in the format's own reader

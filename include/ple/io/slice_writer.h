@@ -240,6 +240,9 @@ inline void write_text_file(const std::filesystem::path& path, const std::string
 inline MatformerSlice write_slice(const std::filesystem::path& from, const MatformerOptions& options,
                                   const std::filesystem::path& to, const WriteProgress& progress = {}) {
   const auto whole = std::make_shared<const HfCheckpoint>(from);
+  if (whole->folder().names().find(hf_name("", Parameter::gate, 0) + "_packed")) {
+    fail(ErrorCode::not_supported, from.string(), ": its weights are packed: slices of such models cannot be written");
+  }
   const SlicedSource slice(whole, options, from.string());
   detail::FolderToFill out(to);
 

@@ -105,8 +105,8 @@ class MatrixBase {
     if (std::find(types.begin(), types.end(), tensor.dtype) == types.end()) {
       std::string names;
       for (const Dtype type : types) names += (names.empty() ? "" : " or ") + std::string(name_of(type));
-      fail(ErrorCode::dtype, tensor.file, ": ", tensor.name, ": dtype is ", name_of(tensor.dtype), ", expected ",
-           names);
+      fail(ErrorCode::dtype, tensor.file, ": ", tensor.name, ": dtype is ", name_of(tensor.dtype), ", expected ", names,
+           ": with ple::Any instead every type will do");
     }
     if (cols_ % values_per_block(tensor.dtype) != 0) {
       fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": rows of ", cols_, " values in ", name_of(tensor.dtype),
