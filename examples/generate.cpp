@@ -133,7 +133,6 @@ ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptio
   options.top_k = arguments.number("--top-k", options.top_k);
   const auto share = [&](const char* name, float otherwise) { return arguments.number(name, otherwise, 0.0f, 1.0f); };
   options.top_p = share("--top-p", options.top_p);
-  if (options.top_p == 0) examples::refuse("--top-p: 0 leaves no token to draw; 1 leaves all");
   options.min_p = share("--min-p", options.min_p);
   options.repetition_penalty = arguments.number("--repetition-penalty", options.repetition_penalty, 0.0f);
   if (options.repetition_penalty == 0)
