@@ -160,6 +160,13 @@ class Arguments {
   std::vector<std::string> taken_;  // options with a value
 };
 
+/// An error of the library in the words of a command line: its options' names.
+inline std::string in_options(std::string message) {
+  constexpr std::string_view name = "SessionOptions::context";
+  if (const std::size_t at = message.find(name); at != std::string::npos) message.replace(at, name.size(), "--context");
+  return message;
+}
+
 /// Runs a program and turns an exception into a message and an exit code.
 template <class F>
 int run(const char* usage, int argc, char** argv, F&& program) {
@@ -174,7 +181,7 @@ int run(const char* usage, int argc, char** argv, F&& program) {
     return 0;
   } catch (const std::exception& error) {
     std::fflush(stdout);  // what came before it
-    std::fprintf(stderr, "error: %s\n", error.what());
+    std::fprintf(stderr, "error: %s\n", in_options(error.what()).c_str());
     return 1;
   }
 }

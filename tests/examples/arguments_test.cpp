@@ -122,6 +122,12 @@ TEST_CASE("options are taken by name; what is left is an error that says why") {
   CHECK(arguments({}).threads() == 0);
 }
 
+TEST_CASE("at the command line, the library's options have the names of the program's") {
+  CHECK(examples::in_options("past the context of 3; SessionOptions::context makes it longer") ==
+        "past the context of 3; --context makes it longer");
+  CHECK(examples::in_options("model: no such folder") == "model: no such folder");
+}
+
 TEST_CASE("where a table lives has a budget where rows are kept") {
   const auto storage = [](std::initializer_list<const char*> words) {
     Arguments all = arguments(words);
