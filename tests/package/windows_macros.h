@@ -31,8 +31,10 @@
 #include <variant>
 #include <vector>
 
+#ifndef NOMINMAX
 #define min(a, b) (((a) < (b)) ? (a) : (b))
 #define max(a, b) (((a) > (b)) ? (a) : (b))
+#endif
 #define small char
 #define hyper __int64
 #define interface struct
