@@ -19,6 +19,7 @@
 #define PLE_ABI_IF_1 ignored,
 #define PLE_ABI_SECOND(ignored, name, ...) name
 #define PLE_ABI_CHOOSE(...) PLE_ABI_SECOND(__VA_ARGS__)
+// NOLINTNEXTLINE(bugprone-macro-parentheses): `name` is part of a name
 #define PLE_ABI_IF(set, name) PLE_ABI_CHOOSE(PLE_ABI_JOIN2(PLE_ABI_IF_, set) name, , )
 
 // Sets that a compiler uses by itself, and that some CPUs have and others, like them but for that, lack: those of the

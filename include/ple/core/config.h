@@ -16,9 +16,9 @@
 #elif defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__)
 #error "ple tells NaN from numbers, and adds in one order: compile without -ffast-math, -Ofast and parts of them"
 #include "ple tells NaN from numbers, and adds in one order: compile without -ffast-math, -Ofast and parts of them"
-#elif __SIZEOF_POINTER__ < 8
-#error "ple counts in 64 bits: compile for a 64-bit machine (Emscripten: -sMEMORY64)"
-#include "ple counts in 64 bits: compile for a 64-bit machine (Emscripten: -sMEMORY64)"
+#elif __SIZEOF_POINTER__ < 8 && !defined(__EMSCRIPTEN__)  // whose programs are sandboxes of at most 4 GiB
+#error "ple is for 64-bit machines: its models and caches are larger than 32-bit addresses"
+#include "ple is for 64-bit machines: its models and caches are larger than 32-bit addresses"
 #endif
 
 #include "ple/core/abi.h"

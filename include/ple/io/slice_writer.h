@@ -129,7 +129,8 @@ class SlicedFile {
     for (const SlicedTensor& tensor : tensors_) {
       const auto copy = [&](std::uint64_t begin, std::uint64_t size) {
         for (const std::uint64_t end = begin + size; begin < end;) {
-          const auto some = std::span(piece).first(static_cast<std::size_t>((std::min)(end - begin, piece.size())));
+          const auto some =
+              std::span(piece).first(static_cast<std::size_t>(std::min<std::uint64_t>(end - begin, piece.size())));
           read_tensor(tensor.whole, begin, some);
           writer.write(some.data(), some.size());
           begin += some.size();

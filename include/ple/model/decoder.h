@@ -146,12 +146,16 @@ class Decoder final : public LanguageModel {
       fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", config.max_position_embeddings,
            ", the model's max_position_embeddings");
     }
+    // At most 2^61 each, and it ends at the first that is too many: of a limit, or of what addresses can tell apart.
+    constexpr auto addresses = static_cast<std::uint64_t>((std::numeric_limits<std::ptrdiff_t>::max)());
+    const std::uint64_t limit = options.kv_cache_limit;
     std::uint64_t bytes = 0;
-    for (std::size_t l = 0; l < blocks.size() && options.kv_cache_limit > 0; ++l) {
-      bytes += Block::cache_bytes(config, l, options);  // at most 2^61 each, and it ends at the first that is too many
-      if (bytes <= options.kv_cache_limit) continue;
+    for (std::size_t l = 0; l < blocks.size(); ++l) {
+      bytes += Block::cache_bytes(config, l, options);
+      if (bytes <= (limit > 0 ? (std::min)(limit, addresses) : addresses)) continue;
       fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
-           " layers, more than kv_cache_limit, which is ", options.kv_cache_limit);
+           " layers, more than ",
+           limit > 0 ? "kv_cache_limit, which is " : "a machine can address: ", limit > 0 ? limit : addresses);
     }
     try {
       return std::make_unique<State>(*this, tag_.get(), options, room_sizes());
