@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a model as a GGUF file, with its matrices in fewer bits.
+#include <ple/core/thread_pool.h>
 #include <ple/io/gguf_export.h>
 #include <ple/text/gguf_tokenizer_keys.h>
 
