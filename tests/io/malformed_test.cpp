@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every way in which a model folder can be wrong has its error, with file, tensor or field, and both values.
 #include <doctest/doctest.h>
+#include <cerrno>
 
 #include <functional>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "../comma_locale.h"
 #include "folder.h"
+#include "ple/core/os.h"
 #include "ple/io/checkpoint.h"
 #include "ple/model/gemma4.h"
 #include "ple/run/session.h"
@@ -222,7 +224,7 @@ TEST_CASE("a folder without its files") {
   };
   CHECK(message("/no/such/folder")
             .starts_with("/no/such/folder: no such file or folder: expected a Hugging Face folder"));
-  CHECK(message("model.gguf") == "model.gguf: cannot open: No such file or directory");
+  CHECK(message("model.gguf") == "model.gguf: cannot open: " + os::text_of(ENOENT));
 }
 
 TEST_CASE("shards: an index that points nowhere, outside the folder, or to a file without the tensor") {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The shipped model with its PLE table packed in every way, through sessions.
+#include "ple/core/os.h"
 #include "ple/io/pack_table.h"
 
 #include <doctest/doctest.h>
+#include <cerrno>
 
 #include <cmath>
 #include <cstring>
@@ -340,7 +342,7 @@ TEST_CASE("packing that is cancelled or cannot be written leaves nothing behind"
   CHECK(temporary.names().empty());
   CHECK(message([&] {
           pack_table(original, options, temporary / "no folder/table", executor);
-        }).find("cannot write: No such file or directory") != std::string::npos);
+        }).find("cannot write: " + os::text_of(ENOENT)) != std::string::npos);
   pack_table(original, options, temporary / "table", executor);
   const Model again = Model::load(Checkpoint::open(folder, {.table = temporary / "table"}));
   PackOptions folded = options;

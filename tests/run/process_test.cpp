@@ -18,6 +18,7 @@
 #include "../child.h"
 #include "../file_faults.h"
 #include "../temporary.h"
+#include "ple/core/os.h"
 #include "ple/core/thread_pool.h"
 #include "ple/io/checkpoint.h"
 #include "ple/model/gemma4.h"
@@ -258,20 +259,18 @@ TEST_CASE("a pipe in place of any file of a model is refused at once") {
 
 TEST_CASE("a disk that cannot read is an error of ple's, which names the file") {
   const testing::FailingReads broken(EIO);
-  CHECK(says(error_of([] { Checkpoint::open(storyteller); }), "config.json: text: cannot read: Input/output error"));
+  CHECK(says(error_of([] { Checkpoint::open(storyteller); }), "config.json: text: cannot read: " + os::text_of(EIO)));
   CHECK(says(error_of([] { Checkpoint::open(storyteller / "model.safetensors"); }), "model.safetensors"));
 }
 
 TEST_CASE("a loop of links is not a folder that is not there, nor a file that is missing") {
   TemporaryFolder folder;
   std::filesystem::create_symlink("loop", folder / "loop");
-  CHECK(says(error_of([&] { Checkpoint::open(folder / "loop"); }),
-             "loop: cannot open: Too many levels of symbolic links"));
+  CHECK(says(error_of([&] { Checkpoint::open(folder / "loop"); }), "loop: cannot open: " + os::text_of(ELOOP)));
   CHECK(says(error_of([&] { Checkpoint::open(folder / "none"); }), "none: no such file or folder"));
   std::filesystem::create_directory(folder / "model");
   std::filesystem::create_symlink("config.json", folder / "model/config.json");
-  CHECK(says(error_of([&] { Checkpoint::open(folder / "model"); }),
-             "config.json: cannot open: Too many levels of symbolic links"));
+  CHECK(says(error_of([&] { Checkpoint::open(folder / "model"); }), "config.json: cannot open: " + os::text_of(ELOOP)));
 }
 
 TEST_CASE("a model on a file system without mappings computes the same bits, wherever its table lives" *

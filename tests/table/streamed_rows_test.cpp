@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ple/table/streamed_rows.h"
+#include "ple/core/os.h"
 
 #include <doctest/doctest.h>
+#include <cerrno>
 
 #include <atomic>
 #include <deque>
@@ -204,7 +206,7 @@ TEST_CASE("a row that cannot be read is an error that names file and row; the ot
   store.request(std::vector<RowId>{8});  // a hint that fails stays silent
   const std::string message = error_of(store, {7, 8, 9});
   CHECK(message.find("faulty.bin: row 8 of the PLE table: cannot read 200 bytes at byte 1624") != std::string::npos);
-  CHECK(message.find("Input/output error") != std::string::npos);
+  CHECK(message.find(os::text_of(EIO)) != std::string::npos);
   CHECK(right(store, {7, 9}));
   broken = false;
   CHECK(right(store, {7, 8, 9}));
