@@ -238,7 +238,7 @@ TEST_CASE("a disk that is full leaves the old file and nothing else") {
   for (const std::size_t room : {std::size_t{0}, std::size_t{5} << 20, long_text.size() - 1}) {
     const testing::FileSizeLimit full(room);
     CHECK(error_of([&] { write(folder / "file", long_text); }) ==
-          (folder / "file").string() + ": cannot write at byte " + std::to_string(room) + ": File too large");
+          (folder / "file").string() + ": cannot write at byte " + std::to_string(room) + ": " + os::text_of(EFBIG));
     CHECK(contents(folder / "file") == "old");
     CHECK(folder.names() == Names{"file"});
   }

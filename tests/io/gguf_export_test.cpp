@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models written as GGUF files and opened again.
 #include "ple/io/gguf_export.h"
+#include "ple/core/os.h"
 
 #include <doctest/doctest.h>
+#include <cerrno>
 
 #include <algorithm>
 #include <cmath>
@@ -333,7 +335,7 @@ TEST_CASE("a full disk, and who cancels, leave the older file as it was and noth
       const testing::FileSizeLimit limit(most);
       write_gguf(model, {}, plan, path, executor);
     });
-    CHECK(error == path.string() + ": cannot write at byte " + std::to_string(most) + ": File too large");
+    CHECK(error == path.string() + ": cannot write at byte " + std::to_string(most) + ": " + os::text_of(EFBIG));
     check_untouched();
   }
   for (const std::string step : {"bytes written", "bytes read back"}) {
