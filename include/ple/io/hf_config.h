@@ -134,7 +134,7 @@ inline std::string hf_model_type(const Json& config_json, const std::string& sou
 inline std::string hf_family(const Json& config_json, const std::string& source) {
   const JsonFields top(config_json, source);
   const std::string whole = top.text("model_type", ""), text = hf_model_type(config_json, source);
-  for (const std::string family : {"gemma4", "gemma3n"}) {
+  for (std::string family : {"gemma4", "gemma3n"}) {
     const auto is_of = [&](const std::string& type) { return type == family || type == family + "_text"; };
     if (is_of(text) && (whole.empty() || is_of(whole))) return family;
   }

@@ -44,7 +44,10 @@ class ModelTag {
   ModelTag() = default;
   ModelTag(const ModelTag&) : ModelTag() {}
   ModelTag(ModelTag&&) = default;
-  ModelTag& operator=(const ModelTag&) { return *this = ModelTag(); }
+  ModelTag& operator=(const ModelTag& other) {
+    if (this != &other) tag_ = std::make_shared<const char>();
+    return *this;
+  }
   ModelTag& operator=(ModelTag&&) = default;
   ~ModelTag() = default;
 

@@ -238,7 +238,7 @@ inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<st
       fail(ErrorCode::missing, "the chat template writes '", token, "', for which the tokenizer has no token");
     return format;
   }
-  const ChatFormat gemma4{.empty_thought_channel = is_large}, gemma3n = ChatFormat::gemma3n();
+  ChatFormat gemma4{.empty_thought_channel = is_large}, gemma3n = ChatFormat::gemma3n();
   if (missing(gemma4).empty()) return gemma4;
   if (missing(gemma3n).empty()) return gemma3n;
   fail(ErrorCode::missing,

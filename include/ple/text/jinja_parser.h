@@ -280,7 +280,7 @@ class JinjaParser {
     name();
     expect("(");
     while (!take(")")) {
-      if (all.children.size() > 0) expect(",");
+      if (!all.children.empty()) expect(",");
       JinjaNode parameter = node(JinjaKind::parameter, token_.text);
       name();
       if (take("=")) add(parameter, expression());
@@ -360,7 +360,7 @@ class JinjaParser {
         break;
       }
       add(operand, sum());
-      if (all.children.empty()) add(all, std::move(value));
+      if (all.children.empty()) add(all, std::exchange(value, JinjaNode()));
       add(all, std::move(operand));
     }
     return all.children.empty() ? std::move(value) : std::move(all);
