@@ -16,6 +16,7 @@
 #include "ple/io/inspect.h"
 #include "ple/io/pack_table.h"
 #include "ple/run/session.h"
+#include "ple/text/open_tokenizer.h"
 
 namespace ple::limits_test {
 
@@ -127,6 +128,8 @@ TEST_CASE("JSON: the text's bytes and the values in it") {
   ple::testing::write_file(folder.path() / "chat_template.jinja", std::string(header + 1, ' '));
   const auto checkpoint = Checkpoint::open(folder.path(), {.limits = {.json = {.bytes = header}}});
   CHECK(has(refused([&] { checkpoint.chat_template(); }), "chat_template.jinja: has "));
+  ple::testing::write_file(folder.path() / "tokenizer.json", std::string(header + 1, ' '));
+  CHECK(has(refused([&] { open_tokenizer(checkpoint); }), "tokenizer.json: has "));
 }
 
 TEST_CASE("a configuration takes no memory before the tensors bear it out") {

@@ -57,6 +57,9 @@ class Checkpoint {
     return checkpoint;
   }
 
+  /// Those it was opened with.
+  const Limits& limits() const { return limits_; }
+
   /// The folder its files lie in.
   std::filesystem::path folder() const { return tokenizer_file().parent_path(); }
 
@@ -101,7 +104,7 @@ class Checkpoint {
   }
 
  private:
-  Checkpoint(const std::filesystem::path& path, const Limits& limits) : path_(path.string()) {
+  Checkpoint(const std::filesystem::path& path, const Limits& limits) : path_(path.string()), limits_(limits) {
     // A file that is no GGUF file says so better itself.
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
       source_ = std::make_shared<const GgufCheckpoint>(path);
@@ -118,6 +121,7 @@ class Checkpoint {
   }
 
   std::string path_;
+  Limits limits_;
   std::filesystem::path table_path_;
   std::shared_ptr<const CheckpointSource> source_;
   std::optional<TableSource> ple_table_;

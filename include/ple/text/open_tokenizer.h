@@ -14,13 +14,15 @@ inline namespace PLE_ABI {
 
 /// Reads a tokenizer.json, or the tokenizer of a GGUF file: Checkpoint::tokenizer_file() says which. Errors: those of
 /// Tokenizer::open; config for a GGUF key of the wrong type.
-inline Tokenizer open_tokenizer(const std::filesystem::path& path) {
+inline Tokenizer open_tokenizer(const std::filesystem::path& path, const JsonLimits& limits = {}) {
   if (GgufFile::is_one(path)) return Tokenizer(make_tokenizer_parts(GgufFile::open(path).metadata()));
-  return Tokenizer::open(path);
+  return Tokenizer::open(path, limits);
 }
 
-/// A checkpoint's. Errors: the same.
-inline Tokenizer open_tokenizer(const Checkpoint& checkpoint) { return open_tokenizer(checkpoint.tokenizer_file()); }
+/// A checkpoint's, within its limits. Errors: the same.
+inline Tokenizer open_tokenizer(const Checkpoint& checkpoint) {
+  return open_tokenizer(checkpoint.tokenizer_file(), checkpoint.limits().json);
+}
 
 }  // namespace PLE_ABI
 }  // namespace ple

@@ -41,16 +41,16 @@ struct EncodeOptions {
 class Tokenizer {
  public:
   /// Reads a tokenizer.json. open_tokenizer() reads the tokenizer of a GGUF file too. Errors: file, malformed, missing,
-  /// not_supported. Truncation and padding settings are ignored, as transformers does.
-  static Tokenizer open(const std::filesystem::path& path) {
+  /// not_supported, limit. Truncation and padding settings are ignored, as transformers does.
+  static Tokenizer open(const std::filesystem::path& path, const JsonLimits& limits = {}) {
     const auto file = MappedFile::open(path);
-    return parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, path.string());
+    return parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, path.string(), limits);
   }
 
   /// The same from its text; `name` stands for the file in errors.
-  static Tokenizer parse(std::string_view json, const std::string& name) {
-    TokenizerJsonHandler handler(name);
-    JsonReader(json, name, handler).read();
+  static Tokenizer parse(std::string_view json, const std::string& name, const JsonLimits& limits = {}) {
+    TokenizerJsonHandler handler(name, limits);
+    JsonReader(json, name, handler, limits).read();
     return Tokenizer(make_tokenizer_parts(handler.take(), name));
   }
 

@@ -108,7 +108,8 @@ class JsonField {
 class TokenizerJsonHandler final : public JsonHandler {
  public:
   /// `source` names the file in errors, and must outlive this.
-  explicit TokenizerJsonHandler(const std::string& source) : source_(source), settings_(source) {}
+  explicit TokenizerJsonHandler(const std::string& source, const JsonLimits& limits = {})
+      : source_(source), settings_(source, limits) {}
 
   TokenizerJson take() {
     result_.settings = settings_.take();
