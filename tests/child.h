@@ -17,6 +17,14 @@ inline constexpr bool no_threads_in_children = true;
 inline constexpr bool no_threads_in_children = false;
 #endif
 
+/// Nor does the address sanitizer's allocator give a child the locks back that other threads held when it was copied,
+/// as the C library's does: where such a thread allocates just then, the child waits for ever.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool no_fork_beside_busy_threads = true;
+#else
+inline constexpr bool no_fork_beside_busy_threads = no_threads_in_children;
+#endif
+
 /// What a process that ended returned; 100 and a signal's number if one ended it; -1 if there is no such process.
 inline int status_of(::pid_t child) {
   int status = 0;

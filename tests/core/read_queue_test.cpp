@@ -159,7 +159,8 @@ TEST_CASE("a ring whose descriptor the program closed gives its reads back, and 
   });
 }
 
-TEST_CASE("after fork() a queue is made again, is refused as it is, and goes away at once") {
+TEST_CASE("after fork() a queue is made again, is refused as it is, and goes away at once" *
+          doctest::skip(testing::no_fork_beside_busy_threads)) {
   TemporaryFolder folder;
   const auto path = write_rows(folder, "rows", 0);
   for_each_engine(path, [&](ReadEngine engine) {

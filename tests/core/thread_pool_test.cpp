@@ -194,7 +194,7 @@ TEST_CASE("a process that fork() made has a pool of its own: it works, and in pa
 }
 
 TEST_CASE("fork() while other threads use the pool, and several threads that use it in the child" *
-          doctest::skip(testing::no_threads_in_children)) {
+          doctest::skip(testing::no_fork_beside_busy_threads)) {
   ThreadPool pool(3);
   std::atomic<bool> stop{false};
   std::atomic<int> wrong{0};

@@ -151,7 +151,7 @@ TEST_CASE("after fork() parent and children compute what one process computes, w
   });
 }
 
-TEST_CASE("fork() while other threads read from the table" * doctest::skip(testing::no_threads_in_children)) {
+TEST_CASE("fork() while other threads read from the table" * doctest::skip(testing::no_fork_beside_busy_threads)) {
   for_each_storage([&](const std::string&, const TableStorage& storage) {
     Setup setup(storage, 1);
     std::atomic<bool> stop{false};
@@ -180,7 +180,7 @@ TEST_CASE("fork() while other threads read from the table" * doctest::skip(testi
   });
 }
 
-TEST_CASE("fork() in the middle of a scan of the table" * doctest::skip(testing::no_threads_in_children)) {
+TEST_CASE("fork() in the middle of a scan of the table" * doctest::skip(testing::no_fork_beside_busy_threads)) {
   const auto checkpoint = Checkpoint::open(storyteller);
   const auto& config = checkpoint.config<Gemma4Config>();
   const TableSource source = stored_table(checkpoint.tensor(Parameter::ple_table), config.num_layers());

@@ -277,7 +277,7 @@ TEST_CASE("a file that shrinks while it is open is an error, one that is deleted
 }
 
 TEST_CASE("rows that are pinned, waited for or on their way when a process forks are read anew in the child" *
-          doctest::skip(testing::no_threads_in_children)) {
+          doctest::skip(testing::no_fork_beside_busy_threads)) {
   testing::TemporaryFolder folder;
   const auto path = folder.write("rows.bin", file_bytes());
   for_each_engine(path, [&](ReadEngine engine, bool direct) {
