@@ -23,7 +23,7 @@ Gemma3nConfig parse(const ordered_json& json) {
 }
 
 /// Three layers, the last of which shares the second's K and V.
-ordered_json small() {
+ordered_json tiny() {
   return {{"model_type", "gemma3n_text"},
           {"vocab_size", 20},
           {"vocab_size_per_layer_input", 18},
@@ -59,7 +59,7 @@ void check_error(F&& f, ErrorCode code, const std::vector<std::string>& parts) {
 
 void wrong(const std::string& field, const ordered_json& value, ErrorCode code, std::vector<std::string> parts) {
   CAPTURE(field);
-  ordered_json json = small();
+  ordered_json json = tiny();
   json[field] = value;
   parts.push_back("config.json");
   check_error([&] { parse(json); }, code, parts);
@@ -101,7 +101,7 @@ TEST_CASE("Gemma 3n: what a file leaves out is E4B; E2B is said in three fields"
 }
 
 TEST_CASE("Gemma 3n: every field is read") {
-  ordered_json json = small();
+  ordered_json json = tiny();
   json.update({{"sliding_window", 7},
                {"max_position_embeddings", 99},
                {"altup_num_inputs", 3},
@@ -180,7 +180,7 @@ TEST_CASE("Gemma 3n: a field that is wrong has its error") {
 
 TEST_CASE("Gemma 3n: a folder is inspected by its headers; K and V of shared layers may be missing") {
   Folder folder;
-  folder.config = small();
+  folder.config = tiny();
   folder.header = ordered_json::object();
   folder.data.clear();
   const auto add = [&](const std::string& name, const std::vector<std::uint64_t>& shape) {
@@ -190,7 +190,7 @@ TEST_CASE("Gemma 3n: a folder is inspected by its headers; K and V of shared lay
     folder.data.append(n, '\0');
     folder.header[name] = {{"dtype", "BF16"}, {"shape", shape}, {"data_offsets", {begin, begin + n}}};
   };
-  const auto shapes = parameter_shapes(parse(small()));
+  const auto shapes = parameter_shapes(parse(tiny()));
   std::uint64_t all = 0, unused = 0;
   for (const ParameterShape& of : shapes) {
     all += of.count();

@@ -35,7 +35,7 @@ std::vector<float> all_logits(const LanguageModel& model, std::span<const Token>
 }
 
 /// The 2-layer model of folder.h as a GGUF file.
-GgufWriter small() {
+GgufWriter tiny() {
   Folder folder;
   folder.write();
   return gguf_of(Checkpoint::open(folder.path()));
@@ -49,7 +49,7 @@ Checkpoint open(const GgufWriter& writer) {
 
 void check_change(const std::function<void(GgufWriter&)>& change, ErrorCode code,
                   const std::vector<std::string>& parts) {
-  GgufWriter writer = small();
+  GgufWriter writer = tiny();
   change(writer);
   try {
     Gemma4<Any, Simd>::load(open(writer));
@@ -123,11 +123,11 @@ TEST_CASE("as many pairs turn as the file says, for every head") {
 }
 
 TEST_CASE("stop tokens, sampling, chat template and tokenizer of a GGUF file") {
-  const auto plain = open(small());
+  const auto plain = open(tiny());
   CHECK(plain.stop_tokens().empty());
   CHECK(plain.recommended_sampling().temperature == 0);
   CHECK(!plain.chat_template());
-  GgufWriter writer = small();
+  GgufWriter writer = tiny();
   writer.count("tokenizer.ggml.eos_token_id", 1).count("tokenizer.ggml.eot_token_id", 7);
   writer.text("tokenizer.chat_template", "<|turn>a<turn|>");
   CHECK(open(writer).stop_tokens() == std::vector<Token>{1, 7});
@@ -173,7 +173,7 @@ TEST_CASE("stop tokens, sampling, chat template and tokenizer of a GGUF file") {
 
 TEST_CASE("recommended sampling of a GGUF file: greedy rules by themselves, nonsense stops nobody from opening") {
   const auto sampling = [](auto&& change) {
-    GgufWriter writer = small();
+    GgufWriter writer = tiny();
     change(writer);
     return open(writer).recommended_sampling();
   };
@@ -193,7 +193,7 @@ TEST_CASE("recommended sampling of a GGUF file: greedy rules by themselves, nons
   CHECK(odd.top_k == 0);
   CHECK(odd.top_p == 1);
   CHECK(odd.min_p == 0);
-  GgufWriter writer = small();
+  GgufWriter writer = tiny();
   writer.number("general.sampling.temp", 1).number("general.sampling.top_p", -1);
   const Checkpoint checkpoint = open(writer);
   try {
@@ -206,7 +206,7 @@ TEST_CASE("recommended sampling of a GGUF file: greedy rules by themselves, nons
 }
 
 TEST_CASE("named chat templates of a GGUF file") {
-  GgufWriter writer = small();
+  GgufWriter writer = tiny();
   writer.texts("tokenizer.chat_templates", {"rag", "tool_use"}).text("tokenizer.chat_template.rag", "r");
   try {
     static_cast<void>(open(writer).chat_template());
@@ -220,7 +220,7 @@ TEST_CASE("named chat templates of a GGUF file") {
 }
 
 TEST_CASE("a split model is one checkpoint") {
-  const GgufWriter whole = small();
+  const GgufWriter whole = tiny();
   GgufWriter parts[2];
   parts[0].keys = whole.keys;
   for (std::size_t i = 0; i < whole.tensors.size(); ++i) parts[i % 2].tensors.push_back(whole.tensors[i]);
@@ -238,7 +238,7 @@ TEST_CASE("a split model is one checkpoint") {
 }
 
 TEST_CASE("a layer without a scalar has the scalar 1") {
-  GgufWriter writer = small();
+  GgufWriter writer = tiny();
   tensor_of(writer, "blk.1.layer_output_scale.weight").data = raw(1.0f);
   const std::vector<Token> tokens = {2, 5, 9};
   const auto expected = all_logits(Gemma4<Any, Simd>::load(open(writer)), tokens);

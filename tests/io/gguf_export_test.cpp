@@ -272,27 +272,27 @@ TEST_CASE("stop tokens, sampling and chat template") {
   CHECK(a.repetition_penalty == b.repetition_penalty);
   CHECK(a.suppress_tokens == b.suppress_tokens);
 
-  testing::Folder small;
-  small.config["eos_token_id"] = {1, 5, 7};
-  small.write();
-  CHECK(write(Checkpoint::open(small.path()), {}).checkpoint.stop_tokens() == std::vector<Token>{1, 5, 7});
-  small.config["eos_token_id"] = {1, 5, 7, 9};
-  small.write();
-  CHECK(message(ErrorCode::not_supported, [&] { write(Checkpoint::open(small.path()), {}); }) ==
+  testing::Folder tiny;
+  tiny.config["eos_token_id"] = {1, 5, 7};
+  tiny.write();
+  CHECK(write(Checkpoint::open(tiny.path()), {}).checkpoint.stop_tokens() == std::vector<Token>{1, 5, 7});
+  tiny.config["eos_token_id"] = {1, 5, 7, 9};
+  tiny.write();
+  CHECK(message(ErrorCode::not_supported, [&] { write(Checkpoint::open(tiny.path()), {}); }) ==
         "GGUF has no word for 4 stop tokens, only for 3");
-  small.config["eos_token_id"] = 1;
-  small.config["rope_parameters"]["full_attention"] = {{"rope_type", "proportional"}, {"factor", 8.0}};
-  small.write();
-  CHECK(message(ErrorCode::not_supported, [&] { write(Checkpoint::open(small.path()), {}); }) ==
+  tiny.config["eos_token_id"] = 1;
+  tiny.config["rope_parameters"]["full_attention"] = {{"rope_type", "proportional"}, {"factor", 8.0}};
+  tiny.write();
+  CHECK(message(ErrorCode::not_supported, [&] { write(Checkpoint::open(tiny.path()), {}); }) ==
         "GGUF has no word for a RoPE factor, which is 8 in full layers");
 }
 
 TEST_CASE("what a model recommends for greedy decoding goes into the file") {
-  testing::Folder small;
-  small.write();
+  testing::Folder tiny;
+  tiny.write();
   const auto generation = [&](const std::string& text) {
-    testing::write_file(small.path() / "generation_config.json", text);
-    return Checkpoint::open(small.path());
+    testing::write_file(tiny.path() / "generation_config.json", text);
+    return Checkpoint::open(tiny.path());
   };
   const SamplingOptions sampling =
       write(generation(R"({"repetition_penalty":1.2,"suppress_tokens":[7,3]})"), {}).checkpoint.recommended_sampling();
@@ -304,13 +304,13 @@ TEST_CASE("what a model recommends for greedy decoding goes into the file") {
 }
 
 TEST_CASE("values that a type cannot hold are an error that names the row") {
-  testing::Folder small;
-  small.write();
-  const auto at = small.header["model.layers.1.mlp.up_proj.weight"]["data_offsets"][0].get<std::size_t>();
+  testing::Folder tiny;
+  tiny.write();
+  const auto at = tiny.header["model.layers.1.mlp.up_proj.weight"]["data_offsets"][0].get<std::size_t>();
   const float large = 1e5f;
-  std::memcpy(small.data.data() + at + (3 * 8 + 2) * sizeof large, &large, sizeof large);
-  small.write();
-  const Checkpoint checkpoint = Checkpoint::open(small.path());
+  std::memcpy(tiny.data.data() + at + (3 * 8 + 2) * sizeof large, &large, sizeof large);
+  tiny.write();
+  const Checkpoint checkpoint = Checkpoint::open(tiny.path());
   write(checkpoint, all_types(Dtype::bf16));
   CHECK(message(ErrorCode::dtype, [&] { write(checkpoint, all_types(Dtype::f16)); })
             .ends_with("model.layers.1.mlp.up_proj.weight: row 3 has values that are not finite, or not when stored as "

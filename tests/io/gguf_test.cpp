@@ -31,7 +31,7 @@ std::string floats(const std::vector<float>& values) {
 }
 
 /// A file with a key of every type and three tensors.
-GgufWriter small() {
+GgufWriter tiny() {
   GgufWriter file;
   file.text("general.architecture", "test");
   file.add("a.uint8", GgufWriter::u8, raw<std::uint8_t>(200)).add("a.int8", GgufWriter::i8, raw<std::int8_t>(-5));
@@ -87,7 +87,7 @@ void check_refused(const std::string& bytes, ErrorCode code, const std::vector<s
 
 void check_change(const std::function<void(GgufWriter&)>& change, ErrorCode code,
                   const std::vector<std::string>& parts) {
-  GgufWriter file = small();
+  GgufWriter file = tiny();
   change(file);
   check_refused(file.bytes(), code, parts);
 }
@@ -103,7 +103,7 @@ TEST_CASE("keys and tensors of versions 2 and 3, at several alignments") {
     for (const std::uint64_t alignment : {8u, 32u, 4096u}) {
       CAPTURE(version);
       CAPTURE(alignment);
-      GgufWriter writer = small();
+      GgufWriter writer = tiny();
       writer.version = version;
       writer.alignment = alignment;
       TemporaryFolder folder;
@@ -159,7 +159,7 @@ TEST_CASE("keys and tensors of versions 2 and 3, at several alignments") {
 }
 
 TEST_CASE("a file without tensors may end with its header") {
-  GgufWriter writer = small();
+  GgufWriter writer = tiny();
   writer.tensors.clear();
   TemporaryFolder folder;
   writer.write(folder / "vocabulary.gguf");
@@ -182,7 +182,7 @@ TEST_CASE("ple and the format agree on the blocks of the types that both know") 
 }
 
 TEST_CASE("every truncation of a file is refused") {
-  const std::string bytes = small().bytes();
+  const std::string bytes = tiny().bytes();
   TemporaryFolder folder;
   // The last tensor's padding may be missing; what it takes may not.
   const std::size_t padding = (32 - 6 * sizeof(float) % 32) % 32;
@@ -196,7 +196,7 @@ TEST_CASE("every truncation of a file is refused") {
 }
 
 TEST_CASE("a file with any byte of its header changed is read or refused") {
-  const std::string right = small().bytes();
+  const std::string right = tiny().bytes();
   TemporaryFolder folder;
   std::size_t opened = 0, refused = 0;
   for (std::size_t i = 0; i < right.size(); ++i) {
@@ -266,7 +266,7 @@ TEST_CASE("keys that the format forbids") {
   malformed([&](auto& f) { f.add("k", GgufWriter::array_type, nest(5)); }, {"k: arrays are nested deeper than 4"});
   malformed([&](auto& f) { f.add("k", GgufWriter::array_type, nest(5000)); }, {"k: arrays are nested deeper than 4"});
   TemporaryFolder folder;
-  GgufWriter deep = small();
+  GgufWriter deep = tiny();
   deep.add("k", GgufWriter::array_type, nest(4)).write(folder / "deep.gguf");
   CHECK(GgufFile::open(folder / "deep.gguf").metadata().has("k"));
 }
@@ -306,7 +306,7 @@ TEST_CASE("tensors that the format forbids") {
 }
 
 TEST_CASE("a key that is not what is asked for, a tensor that is not there or of a type not computed with") {
-  GgufWriter writer = small();
+  GgufWriter writer = tiny();
   writer.number("a.nan", std::numeric_limits<double>::quiet_NaN());
   writer.tensor("strange", {1, 256}, 16, std::string(66, 'x'));
   TemporaryFolder folder;

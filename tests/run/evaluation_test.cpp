@@ -154,13 +154,13 @@ TEST_CASE("a sample of rows has the effect of the whole table packed the same wa
 
 TEST_CASE("texts and models that cannot be compared are refused") {
   InlineExecutor executor;
-  const auto small = testing::random_model<Gemma4<f32, Simd>>(testing::small_config());
+  const auto tiny = testing::random_model<Gemma4<f32, Simd>>(testing::small_config());
   const std::vector<Token> tokens = {1, 2, 3}, one = {1}, outside = {1, 2, 101}, negative = {1, -1};
   using Reference = ReferencePredictions;
-  CHECK_THROWS_WITH(Reference(small, one, executor), "ReferencePredictions: 1 tokens, expected 2 or more");
-  CHECK_THROWS_WITH(Reference(small, outside, executor), "ReferencePredictions: token 101, expected 0 to 100");
-  CHECK_THROWS_WITH(Reference(small, negative, executor), "ReferencePredictions: token -1, expected 0 to 100");
-  const Reference reference(small, tokens, executor);
+  CHECK_THROWS_WITH(Reference(tiny, one, executor), "ReferencePredictions: 1 tokens, expected 2 or more");
+  CHECK_THROWS_WITH(Reference(tiny, outside, executor), "ReferencePredictions: token 101, expected 0 to 100");
+  CHECK_THROWS_WITH(Reference(tiny, negative, executor), "ReferencePredictions: token -1, expected 0 to 100");
+  const Reference reference(tiny, tokens, executor);
   CHECK_THROWS_WITH(reference.evaluate(Model::load(Checkpoint::open(folder)), executor),
                     "ReferencePredictions: a model with a vocabulary of 1024, expected 101");
 }

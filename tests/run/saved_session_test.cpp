@@ -178,8 +178,8 @@ TEST_CASE("a damaged, truncated, forged or foreign file is refused") {
     const Model other = random_model<Model>(small_config(), 2);
     Session foreign(other, {.context = 64, .threads = 1});
     CHECK(has(error_of(ErrorCode::argument, [&] { SavedSession::load(foreign, folder / "good"); }), "another model"));
-    Session small(model, {.context = 11, .threads = 1});
-    CHECK(has(error_of(ErrorCode::argument, [&] { SavedSession::load(small, folder / "good"); }),
+    Session tiny(model, {.context = 11, .threads = 1});
+    CHECK(has(error_of(ErrorCode::argument, [&] { SavedSession::load(tiny, folder / "good"); }),
               "has read 12 tokens, more than the context of 11"));
     CHECK(error_of(ErrorCode::file, [&] { SavedSession::load(session, folder / "none"); }) != "no error");
     CHECK(session.position() == 7);

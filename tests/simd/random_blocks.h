@@ -23,10 +23,10 @@ std::vector<T> random_blocks(std::size_t rows, std::size_t cols, unsigned seed) 
   for (T& block : blocks) {
     auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
     for (std::size_t i = 0; i < sizeof block; ++i) bytes[i] = static_cast<std::uint8_t>(generator());
-    const auto small = [&] { return to_f16(0.01f * normal(generator)); };
-    block.scale = small();
-    if constexpr (requires { block.min_scale; }) block.min_scale = small();
-    if constexpr (requires { block.minimum; }) block.minimum = small();
+    const auto tiny = [&] { return to_f16(0.01f * normal(generator)); };
+    block.scale = tiny();
+    if constexpr (requires { block.min_scale; }) block.min_scale = tiny();
+    if constexpr (requires { block.minimum; }) block.minimum = tiny();
   }
   return blocks;
 }
