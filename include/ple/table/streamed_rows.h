@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -19,6 +18,7 @@
 #include "ple/core/io_uring.h"
 #include "ple/core/memory.h"
 #include "ple/core/read_queue.h"
+#include "ple/table/row_slots.h"
 #include "ple/table/row_store.h"
 
 namespace ple {
@@ -45,9 +45,8 @@ class StreamedRows final : public RowStore {
       : file_(std::move(file)), queue_(std::move(queue)) {
     const std::size_t grain = file_.direct ? File::direct_alignment : alignment;
     slot_bytes_ = (file_.row_bytes + grain - 1) / grain * grain + (file_.direct ? grain : 0);
-    kept_most_ = budget / slot_bytes_;
-    const std::size_t count = kept_most_ + landing;
-    if (count >= none) {
+    const std::size_t kept = budget / slot_bytes_, count = kept + landing;
+    if (count >= RowSlots::none) {
       fail(ErrorCode::argument, file_.name, ": a budget of ", budget, " bytes for rows of ", file_.row_bytes,
            " is more than ple can count");
     }
@@ -55,9 +54,7 @@ class StreamedRows final : public RowStore {
     use_huge_pages(memory_);
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
     base_ = memory_.data() + ((address + grain - 1) / grain * grain - address);
-    slots_.resize(count);
-    buckets_.resize(std::bit_ceil(2 * count));
-    forget_all();
+    forget_all(count, kept);
   }
   StreamedRows(const StreamedRows&) = delete;
   StreamedRows& operator=(const StreamedRows&) = delete;
@@ -83,16 +80,13 @@ class StreamedRows final : public RowStore {
     }
     const std::lock_guard lock(locks_->mutex);
     // Half of what is kept: rows must not push each other out before they are used.
-    const std::size_t most = (std::min)(ids.size(), kept_most_ / 2);
+    const std::size_t most = (std::min)(ids.size(), slots_.kept_most() / 2);
     for (std::size_t i = 0; i < most; ++i) {
-      if (const std::uint32_t slot = find(ids[i]); slot != none) {
-        if (in_kept(slot)) {
-          unlink(slot);
-          link(slot);
-        }
+      if (const std::uint32_t slot = slots_.find(ids[i]); slot != none) {
+        slots_.touch(slot);
         continue;
       }
-      if (in_flight_ + batch_.size() >= queue_->depth() || (free_ == none && kept_ == 0)) break;
+      if (in_flight_ + batch_.size() >= queue_->depth() || !slots_.can_take()) break;
       ask(ids[i]);
     }
     submit();
@@ -108,16 +102,16 @@ class StreamedRows final : public RowStore {
     }
     counters_.rows_asked += ids.size();
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      const std::uint32_t slot = find(ids[i]);
+      const std::uint32_t slot = slots_.find(ids[i]);
       if (slot == none) continue;
       ++counters_.hits;
-      pin(slot);
+      slots_.pin(slot);
       rows[i] = memory_of(slot);
     }
     for (std::size_t i = 0; i < ids.size(); ++i) {
-      if (find(ids[i]) != none) continue;
+      if (slots_.find(ids[i]) != none) continue;
       const std::uint32_t slot = ask(ids[i]);
-      slots_[slot].pins = 1;
+      slots_.pin(slot);
       rows[i] = memory_of(slot);
     }
     submit();
@@ -144,8 +138,8 @@ class StreamedRows final : public RowStore {
     if (!guard_.same_process()) return;  // here nobody holds anything
     const std::lock_guard lock(locks_->mutex);
     for (const RowId id : ids) {
-      const std::uint32_t slot = find(id);
-      if (slot != none && slots_[slot].pins > 0) unpin(slot);
+      const std::uint32_t slot = slots_.find(id);
+      if (slot != none && slots_[slot].pins > 0) slots_.unpin(slot);
     }
     if (waiting_ > 0) locks_->changed.notify_all();
   }
@@ -157,21 +151,9 @@ class StreamedRows final : public RowStore {
   }
 
  private:
-  static constexpr std::uint32_t none = ~std::uint32_t{0};
+  static constexpr std::uint32_t none = RowSlots::none;
   static constexpr int most_tries = 8;
-  enum class State : std::uint8_t { free, reading, ready, failed };
-
-  struct Slot {
-    RowId id = 0;
-    State state = State::free;
-    std::uint32_t pins = 0;
-    std::uint32_t same_bucket = none;           // the next slot of its hash bucket
-    std::uint32_t before = none, after = none;  // in the order of use, or of the free ones (after)
-    std::size_t begin = 0;                      // where the row begins in the slot
-    std::size_t bytes = 0;                      // read so far
-    int tries = 0;
-    int error = 0;  // 0 for a file that ended
-  };
+  using State = RowSlot::State;
 
   /// Apart from the rest, since those of another process can neither be used nor destroyed: they may be held, or waited
   /// for.
@@ -189,17 +171,14 @@ class StreamedRows final : public RowStore {
       abandon_locks();
       locks_ = std::move(locks);
       queue_ = std::move(queue);
-      forget_all();
+      forget_all(slots_.size(), slots_.kept_most());
     });
   }
 
   /// Nothing is kept, held or in flight.
-  void forget_all() {
-    std::fill(slots_.begin(), slots_.end(), Slot{});
-    std::fill(buckets_.begin(), buckets_.end(), none);
-    free_ = oldest_ = newest_ = none;
-    for (std::size_t i = slots_.size(); i-- > 0;) put_free(static_cast<std::uint32_t>(i));
-    kept_ = in_flight_ = waiting_ = 0;
+  void forget_all(std::size_t slots, std::size_t kept_most) {
+    slots_.reset(slots, kept_most);
+    in_flight_ = waiting_ = 0;
     collecting_ = false;
     batch_.clear();
     batch_.reserve(queue_->depth());
@@ -210,95 +189,23 @@ class StreamedRows final : public RowStore {
     return static_cast<std::uint32_t>((row - base_) / static_cast<std::ptrdiff_t>(slot_bytes_));
   }
 
-  // --- which slot has a row
-
-  std::uint32_t& bucket(RowId id) {
-    return buckets_[static_cast<std::size_t>((id * 0x9e3779b97f4a7c15u) >> 32) & (buckets_.size() - 1)];
-  }
-  std::uint32_t find(RowId id) {
-    std::uint32_t slot = bucket(id);
-    while (slot != none && slots_[slot].id != id) slot = slots_[slot].same_bucket;
-    return slot;
-  }
-  void add_to_index(std::uint32_t slot) {
-    std::uint32_t& head = bucket(slots_[slot].id);
-    slots_[slot].same_bucket = std::exchange(head, slot);
-  }
-  void remove_from_index(std::uint32_t slot) {
-    std::uint32_t* link = &bucket(slots_[slot].id);
-    while (*link != slot) link = &slots_[*link].same_bucket;
-    *link = slots_[slot].same_bucket;
-  }
-
-  // --- slots that are free, and slots that are kept: ready, used by nobody, in the order of their last use
-
-  void put_free(std::uint32_t slot) {
-    slots_[slot].state = State::free;
-    slots_[slot].after = std::exchange(free_, slot);
-  }
-  bool in_kept(std::uint32_t slot) const { return slots_[slot].state == State::ready && slots_[slot].pins == 0; }
-  void link(std::uint32_t slot) {
-    slots_[slot].before = newest_;
-    slots_[slot].after = none;
-    (newest_ == none ? oldest_ : slots_[newest_].after) = slot;
-    newest_ = slot;
-    ++kept_;
-  }
-  void unlink(std::uint32_t slot) {
-    const Slot& s = slots_[slot];
-    (s.before == none ? oldest_ : slots_[s.before].after) = s.after;
-    (s.after == none ? newest_ : slots_[s.after].before) = s.before;
-    --kept_;
-  }
-  void keep(std::uint32_t slot) {
-    link(slot);
-    if (kept_ > kept_most_) evict();
-  }
-  void evict() {
-    const std::uint32_t slot = oldest_;
-    unlink(slot);
-    remove_from_index(slot);
-    put_free(slot);
-  }
-  void pin(std::uint32_t slot) {
-    if (in_kept(slot)) unlink(slot);
-    ++slots_[slot].pins;
-  }
-  void unpin(std::uint32_t slot) {
-    if (--slots_[slot].pins > 0) return;
-    if (slots_[slot].state == State::ready) keep(slot);
-    if (slots_[slot].state == State::failed) put_free(slot);
-  }
-
   /// Whether all of ids could be held now.
-  bool has_room(std::span<const RowId> ids) {
-    std::size_t missing = 0, kept = kept_;
-    for (const RowId id : ids) {
-      const std::uint32_t slot = find(id);
-      missing += slot == none;
-      kept -= slot != none && in_kept(slot);
-    }
-    if (in_flight_ + missing > queue_->depth()) return false;
-    for (std::uint32_t slot = free_; slot != none && kept < missing; slot = slots_[slot].after) ++kept;
-    return kept >= missing;
+  bool has_room(std::span<const RowId> ids) const {
+    const auto missing = slots_.missing(ids);
+    return missing && in_flight_ + *missing <= queue_->depth();
   }
 
   // --- reads
 
   /// Takes a slot for a row, which is read with the next submit().
   std::uint32_t ask(RowId id) {
-    if (free_ == none) evict();
-    const std::uint32_t slot = std::exchange(free_, slots_[free_].after);
-    slots_[slot] = {};
-    slots_[slot].id = id;
-    slots_[slot].state = State::reading;
-    add_to_index(slot);
+    const std::uint32_t slot = slots_.take(id);
     add_to_batch(slot);
     return slot;
   }
 
   void add_to_batch(std::uint32_t slot) {
-    Slot& s = slots_[slot];
+    RowSlot& s = slots_[slot];
     const std::uint64_t at = file_.offset + s.id * file_.row_bytes;
     std::uint64_t begin = at + s.bytes, end = at + file_.row_bytes;
     if (file_.direct) {
@@ -345,31 +252,27 @@ class StreamedRows final : public RowStore {
   }
 
   void arrived(std::uint32_t slot, ReadResult result) {
-    Slot& s = slots_[slot];
+    RowSlot& s = slots_[slot];
     s.bytes += result.bytes;
     counters_.bytes_read += result.bytes;
     // A kernel cancels the reads of a thread that ends, and may be out of memory for a moment.
     const bool again = result.error == ECANCELED || result.error == EAGAIN || result.error == EINTR;
     if (result.error == 0 && s.bytes >= s.begin + file_.row_bytes) {
-      s.state = State::ready;
-      if (s.pins == 0) keep(slot);
+      slots_.arrived(slot);
     } else if ((again && ++s.tries < most_tries) || (result.error == 0 && result.bytes > 0 && !file_.direct)) {
       add_to_batch(slot);
     } else {
-      s.state = State::failed;
-      s.error = result.error;
-      remove_from_index(slot);
-      if (s.pins == 0) put_free(slot);
+      slots_.failed(slot, result.error);
     }
   }
 
   void let_go(std::span<const std::byte*> rows) {
-    for (const std::byte* row : rows) unpin(slot_at(row));
+    for (const std::byte* row : rows) slots_.unpin(slot_at(row));
     if (waiting_ > 0) locks_->changed.notify_all();
   }
 
   [[noreturn]] void give_up(std::span<const RowId> ids, std::span<const std::byte*> rows, std::size_t failed) {
-    const Slot bad = slots_[slot_at(rows[failed])];
+    const RowSlot bad = slots_[slot_at(rows[failed])];
     let_go(rows.first(ids.size()));
     const std::uint64_t at = file_.offset + bad.id * file_.row_bytes;
     if (bad.error != 0) {
@@ -383,12 +286,10 @@ class StreamedRows final : public RowStore {
 
   RowFile file_;
   std::unique_ptr<ReadQueue> queue_;
-  std::size_t slot_bytes_ = 0, kept_most_ = 0, kept_ = 0, in_flight_ = 0, waiting_ = 0;
+  std::size_t slot_bytes_ = 0, in_flight_ = 0, waiting_ = 0;
   AlignedVector<std::byte> memory_;
   std::byte* base_ = nullptr;
-  std::vector<Slot> slots_;
-  std::vector<std::uint32_t> buckets_;
-  std::uint32_t free_ = none, oldest_ = none, newest_ = none;
+  RowSlots slots_;
   std::vector<ReadRequest> batch_;
   ReadDone done_[64];
   bool collecting_ = false;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "ple/core/json.h"
 #include "ple/text/jinja_builtins.h"
 #include "ple/text/jinja_parser.h"
+#include "ple/text/jinja_scopes.h"
 #include "ple/text/jinja_value.h"
 
 namespace ple {
@@ -26,11 +28,11 @@ namespace detail {
 /// One rendering.
 class JinjaRenderer {
  public:
-  explicit JinjaRenderer(const JinjaSource& source) : heap_(source), builtins_(heap_) {}
+  explicit JinjaRenderer(const JinjaSource& source) : heap_(source), builtins_(heap_), scopes_(heap_) {}
 
   std::string render(const JinjaNode& all, const Json& variables) {
     for (const Json& variable : variables.members())
-      globals_.put(heap_.keep(std::string(variable.key())), heap_.from_json(variable));
+      scopes_.set_global(heap_.keep(std::string(variable.key())), heap_.from_json(variable));
     run(all);
     return std::move(output_);
   }
@@ -52,62 +54,17 @@ class JinjaRenderer {
     output_ += text;
   }
 
-  // Variables: those of the template, and those of the scopes inside. A macro sees its own and the template's.
-  struct Variable {
-    std::string_view name;
-    Value value;
-  };
-  struct Scope {
-    std::size_t begin, floor;
-    bool is_inner;
-  };
-
-  Scope enter(bool macro) {
-    const Scope outside{scope_begin_, floor_, in_scope_};
-    scope_begin_ = locals_.size();
-    if (macro) floor_ = locals_.size();
-    in_scope_ = true;
-    return outside;
-  }
-  void leave(const Scope& outside) {
-    locals_.resize(scope_begin_);
-    scope_begin_ = outside.begin;
-    floor_ = outside.floor;
-    in_scope_ = outside.is_inner;
-  }
-
-  void assign(std::string_view name, const Value& value) {
-    if (!in_scope_) return heap_.put(globals_, name, value);
-    heap_.charge(sizeof(Variable) + locals_.size() - scope_begin_);
-    for (std::size_t i = scope_begin_; i < locals_.size(); ++i) {
-      if (locals_[i].name == name) return void(locals_[i].value = value);
-    }
-    locals_.push_back({name, value});
-  }
-
-  Value look_up(std::string_view name) {
-    heap_.charge(locals_.size() - floor_ + globals_.keys.size());
-    for (std::size_t i = locals_.size(); i > floor_; --i) {
-      if (locals_[i - 1].name == name) return locals_[i - 1].value;
-    }
-    if (const Value* found = globals_.find(name)) return *found;
-    for (const std::string_view function :
-         {"namespace", "range", "raise_exception", "strftime_now", "dict", "cycler", "joiner", "lipsum"}) {
-      if (name == function) return Value::function(function);
-    }
-    return Value::undefined(name);
-  }
-
   void bind(const JinjaNode& target, const Value& value) {
-    if (target.kind == JinjaKind::name) return assign(target.text, value);
+    if (target.kind == JinjaKind::name) return scopes_.assign(target.text, value);
     if (target.kind == JinjaKind::attribute) {
-      const Value record = look_up(target.children[0].text);
+      const Value record = scopes_.look_up(target.children[0].text);
       if (!record.is(Kind::record)) heap_.wrong("an attribute is set of what is no namespace");
       return heap_.put(*record.items, target.text, value);
     }
     const Value items = builtins_.list_of(value);
     if (items.items->values.size() != target.children.size()) heap_.wrong("as many names as values are expected");
-    for (std::size_t i = 0; i < target.children.size(); ++i) assign(target.children[i].text, items.items->values[i]);
+    for (std::size_t i = 0; i < target.children.size(); ++i)
+      scopes_.assign(target.children[i].text, items.items->values[i]);
   }
 
   // Statements.
@@ -131,13 +88,13 @@ class JinjaRenderer {
         Value macro = Value::function(node.text);
         macro.kind = Kind::macro;
         macro.macro = &node;
-        assign(node.text, macro);
+        scopes_.assign(node.text, macro);
         break;
       }
       case JinjaKind::scope: {
-        const Scope outside = enter(false);
+        const JinjaScopes::Scope outside = scopes_.enter(false);
         flow = run(children[0]);
-        leave(outside);
+        scopes_.leave(outside);
         break;
       }
       case JinjaKind::break_tag: flow = Flow::break_loop; break;
@@ -158,66 +115,51 @@ class JinjaRenderer {
 
   void run_for(const std::vector<JinjaNode>& children) {
     Value items = builtins_.list_of(evaluate(children[1]));
-    const Scope outside = enter(false);
+    const JinjaScopes::Scope outside = scopes_.enter(false);
     if (children[2].kind != JinjaKind::nothing) {
       JinjaItems& kept = heap_.items();
       for (const Value& item : items.items->values) {
         bind(children[0], item);
         if (evaluate(children[2]).is_true()) heap_.push(kept, item);
-        locals_.resize(scope_begin_);
+        scopes_.clear();
       }
       items = Value::of(Kind::list, kept);
     }
     const auto& values = items.items->values;
     for (std::size_t i = 0; i < values.size(); ++i) {
-      locals_.resize(scope_begin_);
+      scopes_.clear();
       bind(children[0], values[i]);
-      assign("loop", loop(values, i));
+      scopes_.assign("loop", builtins_.loop(values, i));
       if (run(children[3]) == Flow::break_loop) break;
     }
-    leave(outside);
+    scopes_.leave(outside);
     if (values.empty() && children[4].kind != JinjaKind::nothing) run(children[4]);
-  }
-
-  Value loop(const std::vector<Value>& values, std::size_t i) {
-    const auto number = [](std::size_t n) { return Value::integer(static_cast<std::int64_t>(n)); };
-    JinjaItems& all = heap_.items();
-    heap_.put(all, "index", number(i + 1));
-    heap_.put(all, "index0", number(i));
-    heap_.put(all, "revindex", number(values.size() - i));
-    heap_.put(all, "revindex0", number(values.size() - i - 1));
-    heap_.put(all, "length", number(values.size()));
-    heap_.put(all, "first", Value::boolean(i == 0));
-    heap_.put(all, "last", Value::boolean(i + 1 == values.size()));
-    if (i > 0) heap_.put(all, "previtem", values[i - 1]);
-    if (i + 1 < values.size()) heap_.put(all, "nextitem", values[i + 1]);
-    return Value::of(Kind::record, all);
   }
 
   /// What a block writes, in a scope of its own.
   std::string_view capture(const JinjaNode& block) {
-    const Scope outside = enter(false);
+    const JinjaScopes::Scope outside = scopes_.enter(false);
     std::string before = std::exchange(output_, {});
     run(block);
-    leave(outside);
+    scopes_.leave(outside);
     return heap_.keep(std::exchange(output_, std::move(before)));
   }
 
   Value call(const JinjaNode& macro, const JinjaArguments& arguments) {
     const std::size_t count = macro.children.size() - 1;
     std::size_t used = 0;
-    const Scope outside = enter(true);
+    const JinjaScopes::Scope outside = scopes_.enter(true);
     for (std::size_t i = 0; i < count; ++i) {
       const JinjaNode& parameter = macro.children[i];
       const Value* given = arguments.find(i, parameter.text);
       used += given != nullptr;
       Value value = given ? *given : Value::undefined(parameter.text);
       if (given == nullptr && !parameter.children.empty()) value = evaluate(parameter.children[0]);
-      assign(parameter.text, value);
+      scopes_.assign(parameter.text, value);
     }
     if (used != arguments.values.size()) heap_.wrong("a macro is called with other arguments than it has");
     const std::string_view text = capture(macro.children[count]);
-    leave(outside);
+    scopes_.leave(outside);
     return Value::string(text);
   }
 
@@ -235,10 +177,10 @@ class JinjaRenderer {
   Value compute(const JinjaNode& node) {
     const auto& children = node.children;
     switch (node.kind) {
-      case JinjaKind::string: return Value::string(unescaped(node.text));
-      case JinjaKind::number: return number(node.text);
+      case JinjaKind::string: return Value::string(builtins_.unescaped(node.text));
+      case JinjaKind::number: return builtins_.number(node.text);
       case JinjaKind::constant: return node.text == "none" ? Value::none() : Value::boolean(node.text == "true");
-      case JinjaKind::name: return look_up(node.text);
+      case JinjaKind::name: return scopes_.look_up(node.text);
       case JinjaKind::list: return list(children);
       case JinjaKind::mapping: return mapping(children);
       case JinjaKind::attribute: return attribute(evaluate(children[0]), node.text, /*key_first=*/false);
@@ -260,7 +202,11 @@ class JinjaRenderer {
         if (evaluate(children[1]).is_true()) return evaluate(children[0]);
         return children[2].kind == JinjaKind::nothing ? Value() : evaluate(children[2]);
       case JinjaKind::negative: return Value::integer(-builtins_.integer(evaluate(children[0])));
-      case JinjaKind::operation: return operation(node);
+      case JinjaKind::operation: {
+        const Value a = evaluate(children[0]), b = evaluate(children[1]);
+        heap_.at = node.at;
+        return builtins_.operation(node.text, a, b);
+      }
       case JinjaKind::comparison: return comparison(children);
       default: heap_.not_supported("'" + std::string(node.text) + "'");
     }
@@ -273,31 +219,6 @@ class JinjaRenderer {
       if (value.is_true() == wanted) break;
     }
     return value;
-  }
-
-  std::string_view unescaped(std::string_view text) {
-    if (text.find('\\') == std::string_view::npos) return text;
-    std::string plain;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      if (text[i] != '\\') {
-        plain += text[i];
-        continue;
-      }
-      constexpr std::string_view names = "nrt\\'\"\n", meanings = "\n\r\t\\'\"";
-      const std::size_t which = names.find(text[++i]);  // a string does not end in a lone backslash
-      if (which == std::string_view::npos) heap_.not_supported("the escape '\\" + std::string(1, text[i]) + "'");
-      plain += meanings.substr(which, 1);  // a line break that is escaped is none
-    }
-    return heap_.keep(std::move(plain));
-  }
-
-  Value number(std::string_view digits) {
-    std::int64_t value = 0;
-    for (const char c : digits) {
-      if (c < '0' || c > '9' || digits.size() > 9) heap_.not_supported("the number " + std::string(digits));
-      value = value * 10 + (c - '0');
-    }
-    return Value::integer(value);
   }
 
   Value list(const std::vector<JinjaNode>& children) {
@@ -339,26 +260,12 @@ class JinjaRenderer {
 
   Value slice(const std::vector<JinjaNode>& children) {
     const Value object = evaluate(children[0]);
-    if (!object.is(Kind::list) && !object.is(Kind::string)) heap_.wrong("a part of what is neither list nor text");
-    const JinjaItems& all = *builtins_.list_of(object).items;
-    const auto size = static_cast<std::int64_t>(all.values.size());
-    const auto bound = [&](std::size_t child, std::int64_t otherwise) {
-      if (children[child].kind == JinjaKind::nothing) return otherwise;
-      const Value value = evaluate(children[child]);
-      return value.is(Kind::none) ? otherwise : builtins_.integer(value);
-    };
-    const std::int64_t step = bound(3, 1);
-    if (step == 0) heap_.wrong("a part in steps of 0");
-    const std::int64_t low = step > 0 ? 0 : -1, high = step > 0 ? size : size - 1;
-    const auto inside = [&](std::int64_t i) { return std::clamp(i < 0 ? i + size : i, low, high); };
-    const std::int64_t absent = std::int64_t{1} << 40;
-    std::int64_t begin = bound(1, absent), end = bound(2, absent);
-    begin = begin == absent ? (step > 0 ? low : high) : inside(begin);
-    end = end == absent ? (step > 0 ? high : low) : inside(end);
-    JinjaItems& part = heap_.items();
-    for (std::int64_t i = begin; step > 0 ? i < end : i > end; i += step)
-      heap_.push(part, all.values[static_cast<std::size_t>(i)]);
-    return object.is(Kind::string) ? builtins_.join(part, {}) : Value::of(Kind::list, part);
+    std::optional<std::int64_t> bounds[3];  // begin, end, step
+    for (std::size_t i = 0; i < 3; ++i) {
+      const Value bound = children[i + 1].kind == JinjaKind::nothing ? Value::none() : evaluate(children[i + 1]);
+      if (!bound.is(Kind::none)) bounds[i] = builtins_.integer(bound);
+    }
+    return builtins_.slice(object, bounds[0], bounds[1], bounds[2]);
   }
 
   /// The arguments of a call, a filter or a test: all its children but the first.
@@ -387,51 +294,12 @@ class JinjaRenderer {
     heap_.not_supported("a call of this");
   }
 
-  Value operation(const JinjaNode& node) {
-    const Value a = evaluate(node.children[0]), b = evaluate(node.children[1]);
-    heap_.at = node.at;
-    const std::string_view sign = node.text;
-    if (sign == "~" || (sign == "+" && a.is(Kind::string))) {
-      const std::string_view left = heap_.text_of(a), right = sign == "~" ? heap_.text_of(b) : builtins_.text(b);
-      heap_.charge(left.size() + right.size());
-      return heap_.string(std::string(left) += right);
-    }
-    if (sign == "+" && a.is(Kind::list) && b.is(Kind::list)) {
-      JinjaItems& both = heap_.items();
-      for (const Value& value : a.items->values) heap_.push(both, value);
-      for (const Value& value : b.items->values) heap_.push(both, value);
-      return Value::of(Kind::list, both);
-    }
-    if (sign == "/" || sign == "**" || ((sign == "*" || sign == "%") && !(a.is_number() && b.is_number())))
-      heap_.not_supported("this use of '" + std::string(sign) + "'");
-    const std::int64_t x = builtins_.integer(a), y = builtins_.integer(b);
-    if ((sign == "//" || sign == "%") && y == 0) heap_.wrong("a division by 0");
-    const std::int64_t quotient = y == 0 ? 0 : x / y - (x % y != 0 && (x < 0) != (y < 0));  // Python's, rounded down
-    const std::int64_t result = sign == "+"    ? x + y
-                                : sign == "-"  ? x - y
-                                : sign == "*"  ? x * y
-                                : sign == "//" ? quotient
-                                               : x - quotient * y;
-    if (static_cast<double>(result) >= JinjaHeap::largest || static_cast<double>(result) <= -JinjaHeap::largest)
-      heap_.not_supported("a number as large as this");
-    return Value::integer(result);
-  }
-
   Value comparison(const std::vector<JinjaNode>& children) {
     Value left = evaluate(children[0]);
     for (std::size_t i = 1; i < children.size(); ++i) {
-      const std::string_view sign = children[i].text;
       const Value right = evaluate(children[i].children[0]);
       heap_.at = children[i].at;
-      const bool holds = sign == "=="       ? jinja_equal(heap_, left, right)
-                         : sign == "!="     ? !jinja_equal(heap_, left, right)
-                         : sign == "in"     ? builtins_.contains(right, left)
-                         : sign == "not in" ? !builtins_.contains(right, left)
-                         : sign == "<"      ? builtins_.less(left, right)
-                         : sign == ">"      ? builtins_.less(right, left)
-                         : sign == "<="     ? !builtins_.less(right, left)
-                                            : !builtins_.less(left, right);
-      if (!holds) return Value::boolean(false);
+      if (!builtins_.compare(children[i].text, left, right)) return Value::boolean(false);
       left = right;
     }
     return Value::boolean(true);
@@ -439,10 +307,8 @@ class JinjaRenderer {
 
   JinjaHeap heap_;
   JinjaBuiltins builtins_;
-  JinjaItems globals_;
-  std::vector<Variable> locals_;
-  std::size_t scope_begin_ = 0, floor_ = 0, level_ = 0;
-  bool in_scope_ = false;
+  JinjaScopes scopes_;
+  std::size_t level_ = 0;
   std::string output_;
 };
 

@@ -13,6 +13,7 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/text/jinja_operators.h"
 #include "ple/text/jinja_value.h"
 #include "ple/text/utf8.h"
 
@@ -21,55 +22,25 @@ inline namespace PLE_ABI {
 
 namespace detail {
 
-class JinjaBuiltins {
+class JinjaBuiltins : public JinjaOperators {
  public:
-  using Value = JinjaValue;
-  using Kind = JinjaValue::Kind;
   using Arguments = JinjaArguments;
+  using JinjaOperators::JinjaOperators;
 
-  explicit JinjaBuiltins(JinjaHeap& heap) : heap_(heap) {}
-
-  /// What a loop over `value` sees, as a list.
-  Value list_of(const Value& value) {
+  /// What `loop` is at item i.
+  Value loop(const std::vector<Value>& values, std::size_t i) {
+    const auto number = [](std::size_t n) { return Value::integer(static_cast<std::int64_t>(n)); };
     JinjaItems& all = heap_.items();
-    if (value.is(Kind::list)) {
-      for (const Value& item : value.items->values) heap_.push(all, item);
-    } else if (value.is(Kind::mapping)) {
-      for (const std::string_view key : value.items->keys) heap_.push(all, Value::string(key));
-    } else if (value.is(Kind::string)) {
-      for (std::string_view rest = value.text; !rest.empty();) {
-        const std::size_t length = std::max<std::size_t>(1, utf8_length(rest));
-        heap_.push(all, Value::string(rest.substr(0, length)));
-        rest.remove_prefix(length);
-      }
-    } else if (!value.is(Kind::undefined)) {
-      heap_.wrong("a loop over what has no items");
-    }
-    return Value::of(Kind::list, all);
-  }
-
-  std::int64_t length_of(const Value& value) {
-    if (value.is(Kind::string)) return static_cast<std::int64_t>(list_of(value).items->values.size());
-    if (value.is(Kind::list) || value.is(Kind::mapping)) return static_cast<std::int64_t>(value.items->values.size());
-    if (!value.is(Kind::undefined)) heap_.wrong("the length of what has no items");
-    return 0;
-  }
-
-  bool contains(const Value& all, const Value& one) {
-    if (all.is(Kind::string)) return find(all.text, text(one)) != std::string_view::npos;
-    if (all.is(Kind::mapping)) {
-      heap_.charge(all.items->keys.size());
-      return one.is(Kind::string) && all.items->find(one.text) != nullptr;
-    }
-    for (const Value& item : list_of(all).items->values) {
-      if (jinja_equal(heap_, item, one)) return true;
-    }
-    return false;
-  }
-
-  bool less(const Value& a, const Value& b) {
-    if (a.is_number() && b.is_number()) return a.number < b.number;
-    return text(a) < text(b);
+    heap_.put(all, "index", number(i + 1));
+    heap_.put(all, "index0", number(i));
+    heap_.put(all, "revindex", number(values.size() - i));
+    heap_.put(all, "revindex0", number(values.size() - i - 1));
+    heap_.put(all, "length", number(values.size()));
+    heap_.put(all, "first", Value::boolean(i == 0));
+    heap_.put(all, "last", Value::boolean(i + 1 == values.size()));
+    if (i > 0) heap_.put(all, "previtem", values[i - 1]);
+    if (i + 1 < values.size()) heap_.put(all, "nextitem", values[i + 1]);
+    return Value::of(Kind::record, all);
   }
 
   Value filter(std::string_view name, const Value& value, const Arguments& arguments) {
@@ -200,37 +171,7 @@ class JinjaBuiltins {
     heap_.not_supported("the function '" + std::string(name) + "'");
   }
 
-  std::int64_t integer(const Value& value) {
-    if (!value.is_number()) heap_.wrong("calculating with what is no whole number");
-    return value.number;
-  }
-
-  std::string_view text(const Value& value) {
-    if (!value.is(Kind::string))
-      heap_.wrong(value.is(Kind::undefined) ? "text is undefined" : "text with what is no text");
-    return value.text;
-  }
-
-  Value join(const JinjaItems& items, std::string_view between) {
-    std::string joined;
-    for (std::size_t i = 0; i < items.values.size(); ++i) {
-      const std::string_view item = heap_.text_of(items.values[i]);
-      heap_.charge(item.size() + between.size());
-      if (i > 0) joined += between;
-      joined += item;
-    }
-    return heap_.string(std::move(joined));
-  }
-
  private:
-  /// std::string_view::find, whose cost may be the product of both sizes.
-  std::size_t find(std::string_view text, std::string_view what, std::size_t from = 0) {
-    const std::size_t found = text.find(what, from);
-    const std::size_t looked_at = (std::min)(text.size(), found) - (std::min)(text.size(), from);
-    heap_.charge(1 + looked_at + looked_at / 16 * what.size());
-    return found;
-  }
-
   Value split(std::string_view text, std::string_view by) {
     JinjaItems& parts = heap_.items();
     while (true) {
@@ -336,8 +277,6 @@ class JinjaBuiltins {
     for (std::int64_t i = begin; step > 0 ? i < end : i > end; i += step) heap_.push(all, Value::integer(i));
     return Value::of(Kind::list, all);
   }
-
-  JinjaHeap& heap_;
 };
 
 }  // namespace detail
