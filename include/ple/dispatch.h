@@ -32,8 +32,7 @@
 #include "ple/core/config.h"
 #include "ple/simd/backend.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace detail {
 
 // Highway's own CPU check lives in libhwy, which ple does not link; the compiler's run-time answers the same question.
@@ -193,5 +192,4 @@ struct BestSimd {
 
 static_assert(Backend<BestSimd>);
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

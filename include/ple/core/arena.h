@@ -13,8 +13,7 @@
 #include "ple/core/memory.h"
 #include "ple/core/os.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Memory for many things that live about as long, one behind the other in large pages, where the system has them: what
 /// lies in a mapping of its own is read more slowly, for every 4 KiB of it an address has to be translated.
@@ -49,5 +48,4 @@ class Arena {
   std::byte* next_ = nullptr;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -9,8 +9,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The product of sizes that a file or a caller names, in 64 bits; nothing where it has more, be it that of those that
 /// are not 0. Every number of values or bytes that is computed from a shape comes from here, before anything is read or
@@ -30,5 +29,4 @@ constexpr std::optional<std::uint64_t> checked_product(std::initializer_list<std
   return checked_product(std::span(factors.begin(), factors.size()));
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

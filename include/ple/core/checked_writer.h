@@ -20,8 +20,7 @@
 #include "ple/core/os.h"
 #include "ple/core/output_file.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Called with what is being done, how much of it is done, and how much there is; false cancels.
 using WriteProgress = std::function<bool(const char* what, std::uint64_t done, std::uint64_t total)>;
@@ -148,5 +147,4 @@ class CheckedWriter {
   std::uint64_t checksum_ = first;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

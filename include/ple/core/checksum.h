@@ -8,8 +8,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// FNV-1a, 64 bits: finds damage, not forgery. Source: draft-eastlake-fnv.
 class Checksum {
@@ -28,5 +27,4 @@ class Checksum {
   std::uint64_t sum_ = 0xcbf29ce484222325u;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -11,8 +11,7 @@
 #include "ple/core/config.h"
 #include "ple/core/number_text.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What kind of thing went wrong; the message says which file, tensor or field, and both values.
 enum class ErrorCode {
@@ -87,5 +86,4 @@ template <class... Parts>
   detail::fail(code, list, sizeof...(parts));
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

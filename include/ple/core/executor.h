@@ -9,8 +9,7 @@
 #include "ple/core/config.h"
 #include "ple/core/function_ref.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 using TaskRef = FunctionRef<void(std::size_t i)>;
 
@@ -73,5 +72,4 @@ inline void parallel_for(Executor& executor, std::size_t n, std::size_t grain, R
   parallel_for(executor, n, grain, parts(executor), f);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -15,8 +15,7 @@
 #include "ple/core/error.h"
 #include "ple/core/os.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What a positioned read did: bytes read, or the system's error number. Fewer bytes than asked for: the file's end.
 struct ReadResult {
@@ -166,5 +165,4 @@ inline bool is_folder(const std::filesystem::path& path) {
   return status && status->kind == os::FileKind::folder;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

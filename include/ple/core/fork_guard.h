@@ -12,8 +12,7 @@
 #include "ple/core/config.h"
 #include "ple/core/os.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Tells whoever has threads or a queue in the kernel that this is such a copy, so that it makes them anew. Nothing is
 /// called when a process forks; asking costs a load from memory, or a system call where there are no pages that fork()
@@ -69,5 +68,4 @@ class ForkGuard {
   std::atomic<std::uint64_t>* word_ = &own_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

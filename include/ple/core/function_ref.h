@@ -6,8 +6,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A borrowed callable object (of a function, its address): two pointers, no allocation. What takes one instead of a
 /// template parameter is compiled once, not once for every lambda. It may refer to a temporary of the same full
@@ -38,5 +37,4 @@ class FunctionRef<R(Args...)> {
   R (*call_)(void*, Args...) = nullptr;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -17,8 +17,7 @@
 #include <mutex>
 #include <thread>
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 class IoUringReadQueue final : public ReadQueue {
  public:
@@ -213,13 +212,11 @@ class IoUringReadQueue final : public ReadQueue {
   ForkGuard guard_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 
 #endif
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Who reads the rows of a streamed table.
 enum class ReadEngine : std::uint8_t {
@@ -241,5 +238,4 @@ inline std::unique_ptr<ReadQueue> make_read_queue(const std::shared_ptr<const Fi
   return std::make_unique<ThreadReadQueue>(file);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

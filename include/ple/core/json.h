@@ -24,8 +24,7 @@
 #include "ple/core/json_value.h"
 #include "ple/core/number_text.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Is told what stands in a JSON text, in order. Strings may be moved from.
 class JsonHandler {
@@ -318,5 +317,4 @@ inline Json parse_json(std::string_view text, const std::string& source, const J
   return builder.take();
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

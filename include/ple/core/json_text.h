@@ -11,8 +11,7 @@
 #include "ple/core/json.h"
 #include "ple/core/number_text.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -60,5 +59,4 @@ inline std::string json_text(const Json& value) {
   return text + "\n";
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -21,8 +21,7 @@
 #include "ple/core/error.h"
 #include "ple/core/number_text.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// How much JSON a file may hold. Going over one is ErrorCode::limit, before more memory is taken for it.
 struct JsonLimits {
@@ -145,5 +144,4 @@ class Json {
   std::unique_ptr<Body> body_;  // none for a scalar without a key, nor for what is empty
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

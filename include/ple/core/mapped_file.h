@@ -17,8 +17,7 @@
 #include "ple/core/memory.h"
 #include "ple/core/os.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A whole file, mapped read-only: pages come in when they are touched and may leave again at any time. Some file
 /// systems (over a network, in user space) cannot map: there the file is read into memory when it is opened, which
@@ -101,5 +100,4 @@ class MappedFile {
   AlignedVector<std::byte> copy_;  // where the file cannot be mapped
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

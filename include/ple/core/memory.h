@@ -9,8 +9,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A cache line, and the widest vector we run.
 inline constexpr std::size_t alignment = 64;
@@ -39,5 +38,4 @@ struct AlignedAllocator {
 template <class T>
 using AlignedVector = std::vector<T, AlignedAllocator<T>>;
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

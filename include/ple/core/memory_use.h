@@ -18,8 +18,7 @@ __declspec(dllimport) int __stdcall K32GetProcessMemoryInfo(void*, _PROCESS_MEMO
 }
 #endif
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What the process holds in memory, in bytes. All zero where the system does not tell.
 struct MemoryUse {
@@ -59,5 +58,4 @@ inline MemoryUse memory_use() {
 
 #endif
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

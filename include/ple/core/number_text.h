@@ -16,8 +16,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -95,5 +94,4 @@ std::string real_text(T value) {
   return number.find_first_not_of("-0123456789") == std::string::npos ? number + ".0" : number;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

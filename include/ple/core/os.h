@@ -16,8 +16,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 static_assert(std::endian::native == std::endian::little, "model files are little-endian, and so must the machine be");
 
@@ -128,8 +127,7 @@ inline void drop_cache(int descriptor);
 /// are translated. The memory is still taken only as it is touched.
 inline void use_huge_pages(std::span<std::byte> memory);
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 
 #include "ple/core/os_posix.h"    // nothing elsewhere
 #include "ple/core/os_windows.h"  // nothing elsewhere

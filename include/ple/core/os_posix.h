@@ -19,8 +19,7 @@
 #include "ple/core/config.h"
 #include "ple/core/os.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace os {
 
 namespace detail {
@@ -191,7 +190,6 @@ inline void use_huge_pages([[maybe_unused]] std::span<std::byte> memory) {
 #endif
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 
 #endif

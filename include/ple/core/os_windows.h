@@ -39,8 +39,7 @@ __declspec(dllimport) void* __stdcall MapViewOfFile(void*, unsigned long, unsign
 __declspec(dllimport) int __stdcall UnmapViewOfFile(const void*);
 }
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace os {
 
 namespace detail {
@@ -179,7 +178,6 @@ inline void drop_cache(int) {}
 
 inline void use_huge_pages(std::span<std::byte>) {}
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 
 #endif

@@ -19,8 +19,7 @@
 #include "ple/core/file.h"
 #include "ple/core/os.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A place for a file, and the file that has it already.
 struct OutputPlace {
@@ -150,5 +149,4 @@ class OutputFile {
   FileIdentity identity_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -19,8 +19,7 @@
 #include "ple/core/file.h"
 #include "ple/core/fork_guard.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// One read: into.size() bytes from `offset` on. `tag` is the caller's, to know it again.
 struct ReadRequest {
@@ -179,5 +178,4 @@ class ThreadReadQueue final : public ReadQueue {
   std::unique_ptr<Readers> readers_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

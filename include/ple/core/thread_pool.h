@@ -24,8 +24,7 @@
 #include <immintrin.h>
 #endif
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -230,5 +229,4 @@ class ThreadPool final : public Executor {
   std::unique_ptr<detail::Workers> workers_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -5,8 +5,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A row of the vocabulary.
 using Token = std::int32_t;
@@ -14,5 +13,4 @@ using Token = std::int32_t;
 /// Stands where a position is no text but, say, part of an image: its embedding comes from elsewhere.
 inline constexpr Token soft_token = -1;
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

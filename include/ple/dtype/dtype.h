@@ -14,8 +14,7 @@
 #include "ple/dtype/quants.h"
 #include "ple/dtype/traits.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 template <StoredType... Ts>
 struct TypeList {};
@@ -122,5 +121,4 @@ inline float rounded_to(Dtype type, float value) {
   return value;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

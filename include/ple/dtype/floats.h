@@ -10,8 +10,7 @@
 #include "ple/core/config.h"
 #include "ple/dtype/traits.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 using f32 = float;
 
@@ -88,5 +87,4 @@ struct DtypeTraits<f16> {
   static void encode(const float* values, f16& block) { block = to_f16(*values); }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

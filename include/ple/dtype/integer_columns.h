@@ -12,8 +12,7 @@
 #include "ple/core/memory.h"
 #include "ple/dtype/integers.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Where things lie. For each sub-block of the rows, from its beginning on:
 ///
@@ -93,5 +92,4 @@ struct IntegerColumns {
   const std::byte* data = nullptr;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

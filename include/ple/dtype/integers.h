@@ -13,8 +13,7 @@
 #include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Rows are computed with in chunks of as many values.
 inline constexpr std::size_t values_per_chunk = 256;
@@ -311,5 +310,4 @@ inline float load_number(const IntegerFormat& format, const std::byte* numbers, 
   return to_f32(half);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -14,8 +14,7 @@
 #include "ple/core/memory.h"
 #include "ple/dtype/integers.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 inline constexpr std::size_t rows_per_tile = 16;
 
@@ -222,5 +221,4 @@ struct InterleavedRows {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

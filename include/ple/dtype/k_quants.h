@@ -18,8 +18,7 @@
 #include "ple/dtype/quants.h"
 #include "ple/dtype/traits.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// 16 sub-blocks of 16. A byte of `scales` has a sub-block's scale in its lower half, its minimum in its upper half.
 /// value = scale * sub_scale * integer - min_scale * sub_minimum
@@ -246,5 +245,4 @@ struct DtypeTraits<iq4_xs> {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

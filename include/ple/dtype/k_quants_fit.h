@@ -15,8 +15,7 @@
 #include "ple/core/config.h"
 #include "ple/dtype/floats.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace detail {
 
 /// The scales and minimums of q4_k's and q5_k's sub-blocks, of 6 bits each.
@@ -250,5 +249,4 @@ inline SymmetricFit fit_symmetric(const float* values) {
 }
 
 }  // namespace detail
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -11,8 +11,7 @@
 #include "ple/core/config.h"
 #include "ple/dtype/interleaved.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 inline constexpr std::size_t sub_blocks_per_tile = rows_per_tile;
 
@@ -96,5 +95,4 @@ struct IntegerRows {
   const std::byte* row(std::size_t r) const { return data + r * layout.row_bytes; }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -16,8 +16,7 @@
 #include "ple/dtype/floats.h"
 #include "ple/dtype/traits.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// value[i] = scale * values[i]
 struct q8_0 {
@@ -231,5 +230,4 @@ struct DtypeTraits<iq4_nl> {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -10,8 +10,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The types a file may name; those from q8_0 on are GGUF's.
 enum class Dtype : std::uint8_t {
@@ -51,5 +50,4 @@ concept EncodableType = StoredType<T> && requires(const float* values, T& block)
   DtypeTraits<T>::encode(values, block);
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

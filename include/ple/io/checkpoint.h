@@ -25,8 +25,7 @@
 #include "ple/model/sampling_options.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct CheckpointOptions {
   /// A file that `examples/pack` wrote: its PLE table takes the place of the model's.
@@ -127,5 +126,4 @@ class Checkpoint {
   std::optional<TableSource> ple_table_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

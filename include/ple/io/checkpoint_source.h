@@ -16,8 +16,7 @@
 #include "ple/model/sampling_options.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The configuration of a model of any family.
 using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig>;
@@ -45,5 +44,4 @@ class CheckpointSource {
   std::vector<Token> stop_tokens;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

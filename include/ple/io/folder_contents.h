@@ -14,8 +14,7 @@
 #include "ple/core/error.h"
 #include "ple/core/file.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Errors: ErrorCode::file unless `path` is a folder; `expected` says of what kind.
 inline void check_is_folder(const std::filesystem::path& path, std::string_view expected) {
@@ -71,5 +70,4 @@ inline std::string other_models_in(const std::filesystem::path& folder) {
   return "";
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

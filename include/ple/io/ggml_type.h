@@ -12,8 +12,7 @@
 #include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct GgmlType {
   std::uint32_t id;       ///< the file's number
@@ -56,5 +55,4 @@ inline std::string spelled(const GgmlType& type) {
   return name;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

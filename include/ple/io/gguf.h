@@ -30,8 +30,7 @@
 #include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
 class GgufFile {
@@ -221,5 +220,4 @@ class GgufFile {
   std::map<std::string, Entry, std::less<>> entries_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

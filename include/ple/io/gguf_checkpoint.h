@@ -23,8 +23,7 @@
 #include "ple/io/gguf_shards.h"
 #include "ple/model/sampling_options.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 class GgufCheckpoint final : public CheckpointSource {
  public:
@@ -159,5 +158,4 @@ class GgufCheckpoint final : public CheckpointSource {
   GgufShards files_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

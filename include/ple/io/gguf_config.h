@@ -19,8 +19,7 @@
 #include "ple/io/gguf_shards.h"
 #include "ple/model/gemma4_config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -164,5 +163,4 @@ inline Gemma4Config gemma4_config(const GgufShards& file) {
   return config;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

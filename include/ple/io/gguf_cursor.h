@@ -12,8 +12,7 @@
 #include "ple/core/error.h"
 #include "ple/io/gguf_metadata.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace detail {
 
 /// Reads a GGUF header from front to back; nothing is read that the file does not hold.
@@ -111,5 +110,4 @@ class GgufCursor {
 };
 
 }  // namespace detail
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

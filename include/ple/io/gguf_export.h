@@ -24,8 +24,7 @@
 #include "ple/model/parameter_groups.h"
 #include "ple/model/parameter_shapes.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The number type of each kind of matrix. Norms and other vectors are always f32.
 struct GgufTypes {
@@ -250,5 +249,4 @@ inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const Gg
   return sums;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

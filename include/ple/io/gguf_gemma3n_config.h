@@ -16,8 +16,7 @@
 #include "ple/io/gguf_shards.h"
 #include "ple/model/gemma3n_config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Errors: ErrorCode::missing, config, shape; ErrorCode::not_supported for other models.
 inline Gemma3nConfig gguf_gemma3n_config(const GgufShards& file) {
@@ -70,5 +69,4 @@ inline Gemma3nConfig gguf_gemma3n_config(const GgufShards& file) {
   return config;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -19,8 +19,7 @@
 #include "ple/core/error.h"
 #include "ple/core/number_text.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What a value is; the numbers are the file's.
 enum class GgufType : std::uint32_t {
@@ -272,5 +271,4 @@ class GgufMetadata {
   std::map<std::string, GgufValue, std::less<>> values_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -11,8 +11,7 @@
 #include "ple/core/config.h"
 #include "ple/model/parameter.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The name inside a layer, or the whole name for what exists once.
 inline std::string_view gguf_suffix(Parameter parameter) {
@@ -64,5 +63,4 @@ inline std::string gguf_name(Parameter parameter, std::size_t layer) {
   return name += gguf_suffix(parameter);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -18,8 +18,7 @@
 #include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// All files of a model, as if they were one.
 class GgufShards {
@@ -138,5 +137,4 @@ class GgufShards {
   std::vector<GgufFile> files_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

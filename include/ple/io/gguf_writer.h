@@ -24,8 +24,7 @@
 #include "ple/io/gguf_metadata.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Keys and values of a file to be, as its bytes. Errors of all that add one: ErrorCode::argument for a key that is
 /// there already, or a count above 2^32 - 1.
@@ -206,5 +205,4 @@ class GgufFileWriter {
   std::uint64_t written_ = 0;  // of its bytes
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/core/json.h"
 #include "ple/io/json.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -58,5 +57,4 @@ inline std::optional<std::string> hf_chat_template(const std::filesystem::path& 
   return std::nullopt;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

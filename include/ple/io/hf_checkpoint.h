@@ -15,8 +15,7 @@
 #include "ple/model/gemma3n_config.h"
 #include "ple/model/gemma4_config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 class HfCheckpoint final : public CheckpointSource {
  public:
@@ -43,5 +42,4 @@ class HfCheckpoint final : public CheckpointSource {
   HfFolder folder_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/io/json.h"
 #include "ple/model/gemma4_config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -200,5 +199,4 @@ inline Gemma4Config hf_config(const Json& config_json, const std::string& source
   return gemma4_config(config_json, source);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

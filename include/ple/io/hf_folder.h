@@ -30,8 +30,7 @@
 #include "ple/model/sampling_options.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Files are mapped and their headers checked when it is opened; weights are read only when they are used.
 class HfFolder {
@@ -168,5 +167,4 @@ class HfFolder {
   bool tied_ = true;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/io/json.h"
 #include "ple/model/gemma3n_config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -106,5 +105,4 @@ inline Gemma3nConfig hf_config(const Json& config_json, const std::string& sourc
   return gemma3n_config(config_json, source);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -14,8 +14,7 @@
 #include "ple/io/json.h"
 #include "ple/model/sampling_options.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Field eos_token_id of generation_config.json or config.json: a number or a list of them. Errors: ErrorCode::config.
 inline std::vector<Token> hf_stop_tokens(const JsonFields& fields, std::size_t vocab_size) {
@@ -76,5 +75,4 @@ inline SamplingOptions hf_sampling(const JsonFields& fields, std::size_t vocab_s
   return sampling;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -10,8 +10,7 @@
 #include "ple/core/config.h"
 #include "ple/model/parameter.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The name inside a layer, or inside the text model for what exists once; of AltUp's projections, that of the list.
 inline std::string_view hf_suffix(Parameter parameter) {
@@ -85,5 +84,4 @@ inline HfTower hf_tower(std::string_view name) {
   return HfTower::none;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -8,8 +8,7 @@
 #include "ple/core/error.h"
 #include "ple/io/json.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -66,5 +65,4 @@ inline void refuse_quantized_activations(const Json& config_json, const std::str
        ": quantization_config has input_activations: models whose activations are quantized are not supported");
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -17,8 +17,7 @@
 #include "ple/io/safetensors_folder.h"
 #include "ple/model/parameter.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 class HfTensorNames {
  public:
@@ -138,5 +137,4 @@ class HfTensorNames {
   Names names_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

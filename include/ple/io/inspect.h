@@ -33,8 +33,7 @@
 #include "ple/model/parameter_shapes.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A parameter of the text model, and how it is stored.
 struct StoredParameter {
@@ -194,5 +193,4 @@ inline Inspection inspect(const std::string& model) {
   return found;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

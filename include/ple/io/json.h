@@ -17,8 +17,7 @@
 #include "ple/core/json.h"
 #include "ple/io/folder_contents.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The whole of a small file. Errors: ErrorCode::file; ErrorCode::limit for more than `most` bytes.
 inline std::string read_text_file(const std::filesystem::path& path, std::uint64_t most = JsonLimits().bytes) {
@@ -114,5 +113,4 @@ class JsonFields {
   std::string source_, prefix_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

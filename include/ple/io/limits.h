@@ -15,8 +15,7 @@
 #include "ple/core/error.h"
 #include "ple/core/json.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Going over one is ErrorCode::limit, before what goes over is mapped or read. What a session takes has limits of its
 /// own: SessionOptions::context and SessionOptions::kv_cache_limit.
@@ -69,5 +68,4 @@ inline void check_file_sizes(const std::filesystem::path& path, std::uint64_t mo
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

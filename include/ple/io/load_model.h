@@ -11,8 +11,7 @@
 #include "ple/model/gemma4.h"
 #include "ple/model/language_model.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The checkpoint's model; T and B as for Gemma4 and Gemma3n. Errors: those of Decoder::load.
 template <class T = Any, Backend B = Simd>
@@ -22,5 +21,4 @@ std::unique_ptr<LanguageModel> load_model(const Checkpoint& checkpoint, const Lo
   return std::make_unique<Gemma4<T, B>>(Gemma4<T, B>::load(checkpoint, options));
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

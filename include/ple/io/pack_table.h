@@ -22,8 +22,7 @@
 #include "ple/model/decoder.h"
 #include "ple/table/encode_row.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct PackOptions {
   std::vector<std::optional<Dtype>> dtypes = {};  ///< of each layer; nothing: the layer is pruned away
@@ -128,5 +127,4 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
   writer.finish(progress);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -32,8 +32,7 @@
 #include "ple/io/safetensors.h"
 #include "ple/table/ple_table.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 inline constexpr std::string_view packed_table_format = "ple.table.1";
 
@@ -169,5 +168,4 @@ inline TableSource read_packed_table(const std::filesystem::path& path, const Li
   return source;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

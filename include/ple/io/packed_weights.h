@@ -22,8 +22,7 @@
 #include "ple/io/safetensors_folder.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -146,5 +145,4 @@ class PackedWeights {
   std::string name_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -26,8 +26,7 @@
 #include "ple/io/tensor_info.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
 class SafetensorsFile {
@@ -254,5 +253,4 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/io/json.h"
 #include "ple/io/safetensors.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The file that has each tensor, by the tensor's name.
 using TensorFiles = std::map<std::string, std::shared_ptr<const SafetensorsFile>>;
@@ -64,5 +63,4 @@ inline TensorFiles open_safetensors(const std::filesystem::path& folder, const J
   return tensors;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

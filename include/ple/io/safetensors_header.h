@@ -12,8 +12,7 @@
 #include "ple/core/json_text.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Padded so that the data begin on a page.
 class SafetensorsHeader {
@@ -43,5 +42,4 @@ class SafetensorsHeader {
   std::uint64_t at_ = 0;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

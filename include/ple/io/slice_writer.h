@@ -35,8 +35,7 @@
 #include "ple/io/safetensors_header.h"
 #include "ple/io/sliced_source.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -279,5 +278,4 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
   return slice.slice();
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -18,8 +18,7 @@
 #include "ple/model/matformer.h"
 #include "ple/table/ple_table.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 class SlicedSource final : public CheckpointSource {
  public:
@@ -125,5 +124,4 @@ class SlicedSource final : public CheckpointSource {
   MatformerSlice slice_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -19,8 +19,7 @@
 #include "ple/simd/scalar.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What became of a tensor: sums over its values and over what was stored of them.
 struct StoredSums {
@@ -118,5 +117,4 @@ class StoredRows {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -7,8 +7,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A tensor as a file's header describes it.
 struct TensorInfo {
@@ -19,5 +18,4 @@ struct TensorInfo {
   std::uint64_t bytes = 0;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

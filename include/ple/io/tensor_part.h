@@ -18,8 +18,7 @@
 #include "ple/dtype/dtype.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// `count` rows or columns from `begin` on.
 struct Run {
@@ -118,5 +117,4 @@ class TensorPart {
   std::vector<Run> rows_, columns_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

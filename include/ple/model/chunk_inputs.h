@@ -11,8 +11,7 @@
 #include "ple/core/token.h"
 #include "ple/tensor/rows.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What a row of the table, the token's embedding and the model's projection of that come to; Input is PerLayerInput.
 /// What pruning and folding leave out is not computed.
@@ -72,5 +71,4 @@ struct ChunkInputs {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

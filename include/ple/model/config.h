@@ -11,8 +11,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 enum class AttentionType : std::uint8_t { sliding, full };
 
@@ -82,5 +81,4 @@ struct ConfigChecks {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

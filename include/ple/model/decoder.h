@@ -29,8 +29,7 @@
 #include "ple/simd/decode.h"
 #include "ple/table/ple_table.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Nobody watches.
 struct NoObserver {
@@ -462,5 +461,4 @@ class Decoder final : public LanguageModel {
   std::size_t widest_integer_row_ = 0, widest_bf16_row_ = 0;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -16,8 +16,7 @@
 #include "ple/nn/places.h"
 #include "ple/tensor/rows.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Gives a layer's slice of the rows of a pass, [T, p], or none if it was pruned; to be called when they are needed,
 /// for they may come from a disk.
@@ -54,5 +53,4 @@ struct OneStream {
   void parameters(F&&) {}
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -22,8 +22,7 @@
 #include "ple/table/ple_table.h"
 #include "ple/tensor/rows.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Threads of somebody else, memory of a state.
 class ExecutorWithScratch final : public Executor {
@@ -175,5 +174,4 @@ struct DecoderState final : ModelState {
   std::string_view cache_type() const override { return name_of(options.kv_cache_dtype); }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -21,8 +21,7 @@
 #include "ple/table/ple_table.h"
 #include "ple/tensor/matrix.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Where weights of integer types live.
 enum class WeightStorage {
@@ -134,5 +133,4 @@ void interleave_weights(Model& model, Executor& executor) {
   if constexpr (Matrix<typename Model::T>::may_be_integers) model.head.interleave(executor, arena);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -16,8 +16,7 @@
 #include "ple/nn/laurel.h"
 #include "ple/nn/sparse_mlp.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The Gemma 4 model whose attention, feed-forwards and PLE steps have the same sizes.
 inline Gemma4Config gemma4_of(const Gemma3nConfig& config) {
@@ -208,5 +207,4 @@ Gemma3nBlock<T, B>::Gemma3nBlock(const Gemma3nConfig& config, std::size_t l) {
   has_output_scale = config.altup_correct_scale;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/core/error.h"
 #include "ple/model/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What may differ from layer to layer.
 struct Gemma3nLayerConfig {
@@ -125,5 +124,4 @@ inline void validate(const Gemma3nConfig& config, const std::string& source) {
   }
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -15,8 +15,7 @@
 #include "ple/nn/per_layer.h"
 #include "ple/nn/rope.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Room for a block to compute one chunk in, and the angles of the chunk's positions.
 class Gemma4Workspace {
@@ -208,5 +207,4 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
   memory_ = allocate_rows(all);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

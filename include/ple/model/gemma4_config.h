@@ -13,8 +13,7 @@
 #include "ple/core/error.h"
 #include "ple/model/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What may differ from layer to layer.
 struct Gemma4LayerConfig {
@@ -154,5 +153,4 @@ inline void validate(const Gemma4Config& config, const std::string& source) {
   }
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -17,8 +17,7 @@
 #include "ple/table/row_layout.h"
 #include "ple/table/row_store.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -83,5 +82,4 @@ std::uint64_t model_identity(const Decoder& decoder) {
   return sum.value();
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/model/language_model.h"
 #include "ple/nn/kv_cache.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Positions that a layer's cache has room for. A chunk's first token still sees a whole window when its last one has
 /// been written, so a sliding layer's ring is that much longer.
@@ -38,5 +37,4 @@ inline std::uint64_t kv_cache_bytes(const Gemma3nConfig& config, std::size_t l, 
                         options.kv_cache_dtype);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

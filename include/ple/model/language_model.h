@@ -19,8 +19,7 @@
 #include "ple/table/row_store.h"
 #include "ple/tensor/rows.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// More tokens than this gain nothing by being computed together, and what each takes in memory adds up.
 inline constexpr std::size_t most_tokens_at_once = std::size_t{1} << 16;
@@ -116,5 +115,4 @@ class LanguageModel {
   virtual std::uint64_t identity() const { fail(ErrorCode::not_supported, "this model has no identity"); }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

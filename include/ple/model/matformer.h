@@ -15,8 +15,7 @@
 #include "ple/core/error.h"
 #include "ple/model/gemma3n_config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Which slice of a model.
 struct MatformerOptions {
@@ -97,5 +96,4 @@ inline MatformerSlice matformer_slice(const Gemma3nConfig& whole, const Matforme
   return slice;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

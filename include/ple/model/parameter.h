@@ -5,8 +5,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Every parameter of a decoder by its role. What a file calls it stands in one table per file format, in io/.
 enum class Parameter : std::uint8_t {
@@ -51,5 +50,4 @@ enum class Parameter : std::uint8_t {
 /// Whether every layer has one.
 inline bool is_of_layer(Parameter parameter) { return parameter >= Parameter::input_norm; }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -10,8 +10,7 @@
 #include "ple/core/config.h"
 #include "ple/model/parameter_shapes.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What a parameter of the text model is for: a finer division than Google's groups.
 enum class ParameterPart : std::uint8_t {
@@ -110,5 +109,4 @@ inline ParameterGroups parameter_groups(std::span<const ParameterShape> shapes) 
   return groups;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/model/gemma4_config.h"
 #include "ple/model/parameter.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct ParameterShape {
   Parameter parameter = Parameter::token_embedding;
@@ -140,5 +139,4 @@ inline std::vector<ParameterShape> parameter_shapes(const Gemma3nConfig& config)
   return shapes;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -8,8 +8,7 @@
 #include "ple/core/config.h"
 #include "ple/core/token.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// How the next token is drawn, with the meaning these words have in Hugging Face's transformers. The steps apply in
 /// this order: repetition penalty, n-grams, suppressed tokens, temperature, top-k, top-p, min-p. The first three apply
@@ -25,5 +24,4 @@ struct SamplingOptions {
   std::vector<Token> suppress_tokens = {};  ///< never come
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -12,8 +12,7 @@
 #include "ple/nn/linear.h"
 #include "ple/nn/rms_norm.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Room for one chunk of tokens.
 struct AltUpWorkspace {
@@ -122,5 +121,4 @@ struct AltUpProjections {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

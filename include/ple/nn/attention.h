@@ -13,8 +13,7 @@
 #include "ple/nn/rms_norm.h"
 #include "ple/nn/rope.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Room for the attention of one chunk of tokens.
 struct AttentionWorkspace {
@@ -87,5 +86,4 @@ struct Attention {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -12,8 +12,7 @@
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Positions whose softmax is taken together. Pieces begin at its multiples, whoever computes them and however a text
 /// is cut, and are put together in their order: so a token's result has the same bits always.
@@ -184,5 +183,4 @@ struct CachedAttention {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

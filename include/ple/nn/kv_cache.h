@@ -13,8 +13,7 @@
 #include "ple/core/error.h"
 #include "ple/simd/decode.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A run of cached positions that lie one behind the other in memory.
 struct CacheRun {
@@ -142,5 +141,4 @@ class KvCache {
   std::span<std::byte> keys_, values_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

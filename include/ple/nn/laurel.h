@@ -7,8 +7,7 @@
 #include "ple/nn/linear.h"
 #include "ple/nn/rms_norm.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A learned augmented residual: y = x + norm(Wright (Wleft x)). Source: Menghani et al. 2024 (LAuReL).
 template <class T, Backend B>
@@ -29,5 +28,4 @@ struct Laurel {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/simd/backend.h"
 #include "ple/tensor/matrix.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Work below this many multiplications is not worth waking a thread for.
 inline constexpr std::size_t parallel_threshold = 32768;
@@ -222,5 +221,4 @@ void add(Executor& executor, Rows x, Rows y) {
   for_each_row(executor, y.rows, y.cols, [&](std::size_t t) { B::add(x.row(t), y.cols, y.row(t)); });
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -4,8 +4,7 @@
 #include "ple/core/config.h"
 #include "ple/nn/linear.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Room for one chunk of tokens: [T, intermediate_size] each.
 struct MlpWorkspace {
@@ -36,5 +35,4 @@ struct Mlp {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

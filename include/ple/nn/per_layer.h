@@ -9,8 +9,7 @@
 #include "ple/nn/linear.h"
 #include "ple/nn/rms_norm.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// y = norm(Wout (gelu(Wgate h) * e)): what a layer adds to h for its per-layer input e.
 template <class T, Backend B>
@@ -68,5 +67,4 @@ struct PerLayerInput {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -7,8 +7,7 @@
 #include "ple/core/config.h"
 #include "ple/nn/kv_cache.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Where the rows of a pass stand, and the cache of the layer they look at: tokens of one text one after another, or a
 /// token each of several texts.
@@ -29,5 +28,4 @@ class Places {
   std::span<KvCache* const> caches_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

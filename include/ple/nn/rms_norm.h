@@ -7,8 +7,7 @@
 #include "ple/core/config.h"
 #include "ple/nn/linear.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// y = x / sqrt(mean(x^2) + epsilon) * weight, over each group of weight.size() values of a row.
 /// A norm over heads is one with as many weights as a head is wide. Source: Zhang and Sennrich 2019.
@@ -30,5 +29,4 @@ struct RmsNorm {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -10,8 +10,7 @@
 #include "ple/simd/backend.h"
 #include "ple/tensor/rows.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Cosine and sine of every pair's angle, one row for each position: [positions, head_dim / 2] each.
 struct Angles {
@@ -57,5 +56,4 @@ void rope(const Angles& angles, std::size_t t, std::size_t head_dim, float* x, s
     B::rope(angles.cosine.row(t), angles.sine.row(t), head_dim / 2, x + i);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

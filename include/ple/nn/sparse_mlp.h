@@ -14,8 +14,7 @@
 #include "ple/tensor/sparse_weights.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The z below which `share` of a standard normal distribution lies; 0 < share < 1.
 inline double normal_quantile(double share) {
@@ -212,5 +211,4 @@ struct SparseMlp : Mlp<T, B> {
   LooseColumns integer_columns_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

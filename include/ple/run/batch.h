@@ -16,8 +16,7 @@
 #include "ple/core/thread_pool.h"
 #include "ple/run/session.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct BatchOptions {
   std::size_t sessions = 8;      ///< most that are advanced at once, up to 65,536
@@ -108,5 +107,4 @@ class Batch {
   AlignedVector<float> logits_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

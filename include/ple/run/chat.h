@@ -25,8 +25,7 @@
 #include "ple/text/chat.h"
 #include "ple/text/tokenizer.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A conversation, for one thread at a time. The model must outlive it. It can be moved, also while an answer is being
 /// given.
@@ -202,8 +201,7 @@ class Chat {
   std::shared_ptr<Conversation> conversation_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 
 // clang has no note that is not a warning, and this must not break a build with -Werror.
 #if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && \

@@ -23,8 +23,7 @@
 #include "ple/text/stream_decoder.h"
 #include "ple/text/tokenizer.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct ChatOptions {
   std::string system = {};                       ///< what the model is told before the first turn
@@ -200,5 +199,4 @@ struct Conversation {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -17,8 +17,7 @@
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Means over the predictions of every token of a text but the first, in nats.
 struct Evaluation {
@@ -121,5 +120,4 @@ class ReferencePredictions {
   double loss_ = 0;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

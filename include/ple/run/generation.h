@@ -16,8 +16,7 @@
 #include "ple/run/sampler.h"
 #include "ple/run/session.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Changes a copy of the logits, [vocab_size], before the sampling rules see them: -infinity rules a token out.
 /// `tokens` is what the session has read. It must not use the session.
@@ -107,5 +106,4 @@ class Generation {
   StopReason reason_ = StopReason::none;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

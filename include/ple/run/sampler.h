@@ -16,8 +16,7 @@
 #include "ple/model/sampling_options.h"
 #include "ple/run/sampling_rules.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Draws tokens; allocates nothing after it is made. Of equal logits the lower token comes first.
 class Sampler {
@@ -130,5 +129,4 @@ class Sampler {
   std::vector<Candidate> candidates_, sorted_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -12,8 +12,7 @@
 #include "ple/core/error.h"
 #include "ple/core/token.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -60,5 +59,4 @@ inline void suppress_tokens(std::span<const Token> tokens, std::span<float> scor
     detail::score_of(scores, token, "SamplingOptions::suppress_tokens") = detail::forbidden;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

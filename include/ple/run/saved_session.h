@@ -28,8 +28,7 @@
 #include "ple/core/token.h"
 #include "ple/run/session.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct SavedHeader {
   std::array<char, 8> magic = {'p', 'l', 'e', ' ', 's', 'e', 's', '1'};
@@ -211,5 +210,4 @@ class SavedSession {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -18,8 +18,7 @@
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct SessionOptions {
   std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
@@ -191,5 +190,4 @@ class Session {
   bool has_logits_ = false;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

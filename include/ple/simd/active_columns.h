@@ -9,8 +9,7 @@
 #include "ple/dtype/integer_columns.h"
 #include "ple/simd/quantized_rows.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The columns of a sub-block that a token's values, which are integers here, do not multiply with 0.
 struct ActiveColumns {
@@ -46,5 +45,4 @@ struct ActiveColumns {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

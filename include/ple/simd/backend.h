@@ -9,8 +9,7 @@
 #include "ple/simd/kernels-inl.h"
 #include "ple/simd/scalar.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The vectors of the target this translation unit is compiled for. Without -march that is the oldest machine the
 /// compiler knows; ple/simd/dispatch.h chooses at run time instead.
@@ -51,5 +50,4 @@ concept Backend = requires(const float* x, float* y, const bf16* w, bf16* rounde
 
 static_assert(Backend<Scalar> && Backend<Simd>);
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -18,8 +18,7 @@
 #include "ple/simd/f16-inl.h"
 
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -107,7 +106,6 @@ class ColumnProduct {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_COLUMNS_INL_H_

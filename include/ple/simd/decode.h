@@ -8,8 +8,7 @@
 #include "ple/dtype/dtype.h"
 #include "ple/simd/backend.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -45,5 +44,4 @@ void decode(Dtype dtype, const std::byte* x, std::size_t n, float* y) {
   detail::Decode<B, T>::values(dtype, x, n, y);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

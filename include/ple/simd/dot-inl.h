@@ -18,8 +18,7 @@
 #include "ple/dtype/floats.h"
 
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -145,7 +144,6 @@ struct PairsOfBf16 {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_DOT_INL_H_

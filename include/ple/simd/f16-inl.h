@@ -14,8 +14,7 @@
 #include "ple/simd/highway-inl.h"
 
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -48,7 +47,6 @@ PLE_INLINE hn::Vec<D> load_numbers(D d, bool are_f32, const std::byte* all, std:
 }
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_F16_INL_H_

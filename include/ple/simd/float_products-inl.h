@@ -16,8 +16,7 @@
 #include "ple/simd/highway-inl.h"
 
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -251,7 +250,6 @@ struct FloatProducts : FloatVectors {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_FLOAT_PRODUCTS_INL_H_

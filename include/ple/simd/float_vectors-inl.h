@@ -16,8 +16,7 @@
 #include "ple/simd/highway-inl.h"
 
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -97,7 +96,6 @@ struct FloatVectors {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif  // PLE_SIMD_FLOAT_VECTORS_INL_H_

@@ -22,8 +22,7 @@
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -289,8 +288,7 @@ class Integers {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif
 #endif  // PLE_SIMD_INTEGERS_INL_H_

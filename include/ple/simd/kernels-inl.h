@@ -27,8 +27,7 @@
 #include "ple/simd/scalar.h"
 
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -277,8 +276,7 @@ struct Simd : private FloatProducts {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 
 #undef PLE_BEFORE_KERNELS

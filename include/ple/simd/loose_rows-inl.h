@@ -20,8 +20,7 @@
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -88,8 +87,7 @@ class LooseProduct {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif
 #endif  // PLE_SIMD_LOOSE_ROWS_INL_H_

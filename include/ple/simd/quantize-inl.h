@@ -18,8 +18,7 @@
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -92,8 +91,7 @@ class ActivationQuantizer {
 };
 
 }  // namespace HWY_NAMESPACE
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif
 #endif  // PLE_SIMD_QUANTIZE_INL_H_

@@ -10,8 +10,7 @@
 #include "ple/core/config.h"
 #include "ple/core/memory.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Tokens that are computed together, at most: what registers have room for.
 inline constexpr std::size_t tokens_per_tile = 8;
@@ -79,5 +78,4 @@ class QuantizedRows {
   std::int32_t* offsets_ = nullptr;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -12,8 +12,7 @@
 #include "ple/dtype/loose_rows.h"
 #include "ple/simd/quantized_rows.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// One token's activations as 8-bit integers in the order of loose rows: values [tile, four, sub-block, 4]; a scale, a
 /// sum and an offset for each sub-block: see QuantizedRows. What fills the last tile up is 0.
@@ -68,5 +67,4 @@ class RowActivations {
   std::size_t sub_block_, tiles_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -11,8 +11,7 @@
 #include "ple/dtype/dtype.h"
 #include "ple/simd/scalar_integers.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What is left of scores that became exp(score - largest): a softmax before it is divided by the sum of its weights.
 struct ExpSum {
@@ -130,5 +129,4 @@ struct Scalar : ScalarIntegers {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

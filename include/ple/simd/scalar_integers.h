@@ -13,8 +13,7 @@
 #include "ple/simd/quantized_rows.h"
 #include "ple/simd/row_activations.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A part of ple::Scalar.
 struct ScalarIntegers {
@@ -112,5 +111,4 @@ struct ScalarIntegers {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -8,8 +8,7 @@
 #include "ple/core/config.h"
 #include "ple/table/row_layout.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Stores a row's values, layers() * width() of them, each layer in its type. `row` has row_bytes().
 /// Errors: ErrorCode::not_supported for a type that cannot be written.
@@ -29,5 +28,4 @@ inline void encode_row(const RowLayout& layout, const float* values, std::byte* 
   }
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -27,8 +27,7 @@
 #include "ple/table/table_storage.h"
 #include "ple/tensor/matrix.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Which rows a chunk of text needs, and room to find them in; made once per session.
 struct RowSelection {
@@ -298,5 +297,4 @@ class PleTable {
   std::map<RowId, std::vector<float>> overlay_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -16,8 +16,7 @@
 #include "ple/core/token.h"
 #include "ple/table/row_layout.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// From a text to the rows of a table: by default a token is its row. A table keyed by n-grams has a function instead,
 /// and perhaps several rows a token, whose sum is used.
@@ -87,5 +86,4 @@ class VocabularyMap {
   std::optional<Token> substitute_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -14,8 +14,7 @@
 #include "ple/core/memory.h"
 #include "ple/dtype/dtype.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A row of a table, counted from 0. A table may have more rows than 2^32.
 using RowId = std::uint64_t;
@@ -125,5 +124,4 @@ class RowLayout {
   std::vector<Slice> slices_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -17,8 +17,7 @@
 #include "ple/table/encode_row.h"
 #include "ple/table/ple_table.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Rows in f32 as the table stores them, which is exact: every type fits into an f32.
 template <Backend B>
@@ -84,5 +83,4 @@ class RowSample {
   AlignedVector<float> memory_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

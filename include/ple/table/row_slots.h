@@ -14,8 +14,7 @@
 #include "ple/core/config.h"
 #include "ple/table/row_store.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Room for a row, and what became of the read that fills it.
 struct RowSlot {
@@ -161,5 +160,4 @@ class RowSlots {
   std::size_t kept_ = 0, kept_most_ = 0;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -18,8 +18,7 @@
 #include "ple/core/memory.h"
 #include "ple/table/row_layout.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// What a table has done since it was opened.
 struct TableCounters {
@@ -141,5 +140,4 @@ class MappedRows final : public RowStore {
   std::atomic<std::uint64_t> asked_{0}, touched_{0};
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -9,8 +9,7 @@
 #include "ple/table/streamed_rows.h"
 #include "ple/table/table_storage.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Rows are read when they are needed, into a cache of a fixed size: see StreamedRows for its rules.
 struct Streamed {
@@ -27,5 +26,4 @@ struct Streamed {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

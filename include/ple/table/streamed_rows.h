@@ -21,8 +21,7 @@
 #include "ple/table/row_slots.h"
 #include "ple/table/row_store.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Where a file has the rows.
 struct RowFile {
@@ -298,5 +297,4 @@ class StreamedRows final : public RowStore {
   TableCounters counters_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

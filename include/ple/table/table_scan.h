@@ -21,8 +21,7 @@
 #include "ple/core/memory.h"
 #include "ple/table/ple_table.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -106,5 +105,4 @@ void scan_table(const TableSource& source, Executor& executor, F&& f) {
   }
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

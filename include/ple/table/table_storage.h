@@ -23,8 +23,7 @@
 #include "ple/table/row_store.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A table as a file has it.
 struct TableSource {
@@ -100,5 +99,4 @@ class TableStorage {
   std::function<std::shared_ptr<RowStore>(const TableSource&)> open_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

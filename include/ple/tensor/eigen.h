@@ -7,8 +7,7 @@
 #include "ple/core/config.h"
 #include "ple/tensor/matrix.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 using EigenMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using EigenRows = Eigen::Map<EigenMatrix, Eigen::Unaligned, Eigen::OuterStride<>>;
@@ -25,5 +24,4 @@ inline EigenWeights as_eigen(const Matrix<f32>& matrix) {
   return {matrix.view().row(0), static_cast<Eigen::Index>(matrix.rows()), static_cast<Eigen::Index>(matrix.cols())};
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

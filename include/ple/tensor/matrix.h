@@ -24,8 +24,7 @@
 #include "ple/tensor/rows.h"
 #include "ple/tensor/tensor.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The values of a matrix as kernels want them: row-major, of a type known when compiling.
 template <StoredType T>
@@ -219,5 +218,4 @@ void visit_floats(const Matrix<T>& matrix, F&& f) {
   });
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

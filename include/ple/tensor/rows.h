@@ -11,8 +11,7 @@
 #include "ple/core/memory.h"
 #include "ple/core/os.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Rows of f32 that somebody else owns: activations. Row r starts at data + r * stride.
 struct Rows {
@@ -54,5 +53,4 @@ inline AlignedVector<float> allocate_rows(std::span<const RowsRequest> requests)
   return memory;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/dtype/loose_rows.h"
 #include "ple/tensor/matrix.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Rows each by itself, about as many bytes as in the file. Copies share values.
 class LooseRows {
@@ -72,5 +71,4 @@ class LooseColumns {
   std::shared_ptr<std::byte> memory_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

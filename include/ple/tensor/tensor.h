@@ -11,8 +11,7 @@
 #include "ple/core/mapped_file.h"
 #include "ple/dtype/dtype.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A tensor as a file holds it: type and shape known at run time. `data` is aligned for its type (but for that of a PLE
 /// table, which is decoded from anywhere), and readable while
@@ -36,5 +35,4 @@ inline std::string shape_text(const std::vector<std::uint64_t>& shape) {
   return text + "]";
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

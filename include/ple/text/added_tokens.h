@@ -18,8 +18,7 @@
 #include "ple/text/utf8.h"
 #include "ple/text/vocabulary.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A token that is looked for in the text before the model sees it.
 struct AddedToken {
@@ -146,5 +145,4 @@ class AddedTokens {
   Trie normalized_trie_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -21,8 +21,7 @@
 #include "ple/text/utf8.h"
 #include "ple/text/vocabulary.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct BpeOptions {
   std::optional<std::string> unk_piece;  ///< for characters that are no piece; without it they are dropped
@@ -236,5 +235,4 @@ class Bpe {
   bool ignore_merges_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -22,8 +22,7 @@
 #include "ple/text/tokenizer.h"
 #include "ple/text/utf8.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 enum class Role { system, user, model };
 
@@ -272,5 +271,4 @@ inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<cons
   return tokens;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -11,8 +11,7 @@
 #include "ple/core/config.h"
 #include "ple/core/token.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Whether a piece is by its name one of the tokens that steer a Gemma model. The types and flags in a file do not
 /// tell: there are files that call <eos> or <start_of_turn> an ordinary piece, or a user's token.
@@ -58,5 +57,4 @@ struct AllowedTokens {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -22,8 +22,7 @@
 #include "ple/text/tokenizer_parts.h"
 #include "ple/text/vocabulary.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -211,5 +210,4 @@ inline TokenizerParts make_tokenizer_parts(const GgufMetadata& metadata) {
   return detail::GgufTokenizer(metadata).parts();
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -21,8 +21,7 @@
 #include "ple/text/tokenizer_json.h"
 #include "ple/text/tokenizer_parts.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -140,5 +139,4 @@ inline GgufKeys gguf_tokenizer_keys(const std::filesystem::path& tokenizer_json,
   return keys;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

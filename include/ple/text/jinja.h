@@ -20,8 +20,7 @@
 #include "ple/text/jinja_scopes.h"
 #include "ple/text/jinja_value.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -340,5 +339,4 @@ class JinjaTemplate {
   detail::JinjaNode all_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

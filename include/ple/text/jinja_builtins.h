@@ -17,8 +17,7 @@
 #include "ple/text/jinja_value.h"
 #include "ple/text/utf8.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -281,5 +280,4 @@ class JinjaBuiltins : public JinjaOperators {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

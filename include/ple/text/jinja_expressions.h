@@ -11,8 +11,7 @@
 #include "ple/core/error.h"
 #include "ple/text/jinja_tokens.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -301,5 +300,4 @@ class JinjaExpressions : protected JinjaTokens {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -14,8 +14,7 @@
 #include "ple/core/error.h"
 #include "ple/text/utf8.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -182,5 +181,4 @@ class JinjaLexer {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

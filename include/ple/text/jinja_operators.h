@@ -14,8 +14,7 @@
 #include "ple/text/jinja_value.h"
 #include "ple/text/utf8.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -192,5 +191,4 @@ class JinjaOperators {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -13,8 +13,7 @@
 #include "ple/core/error.h"
 #include "ple/text/jinja_expressions.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -194,5 +193,4 @@ class JinjaParser : private JinjaExpressions {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -9,8 +9,7 @@
 #include "ple/core/config.h"
 #include "ple/text/jinja_value.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -80,5 +79,4 @@ class JinjaScopes {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

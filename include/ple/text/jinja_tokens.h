@@ -14,8 +14,7 @@
 #include "ple/text/jinja_lexer.h"
 #include "ple/text/jinja_tree.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -86,5 +85,4 @@ class JinjaTokens {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

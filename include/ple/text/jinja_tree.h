@@ -9,8 +9,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -64,5 +63,4 @@ struct JinjaNode {
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

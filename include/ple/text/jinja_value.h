@@ -15,8 +15,7 @@
 #include "ple/core/json.h"
 #include "ple/text/jinja_parser.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 namespace detail {
 
@@ -203,5 +202,4 @@ inline bool jinja_equal(JinjaHeap& heap, const JinjaValue& a, const JinjaValue& 
 
 }  // namespace detail
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

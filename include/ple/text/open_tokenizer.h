@@ -9,8 +9,7 @@
 #include "ple/text/gguf_tokenizer.h"
 #include "ple/text/tokenizer.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Reads a tokenizer.json, or the tokenizer of a GGUF file: Checkpoint::tokenizer_file() says which. Errors: those of
 /// Tokenizer::open; config for a GGUF key of the wrong type.
@@ -24,5 +23,4 @@ inline Tokenizer open_tokenizer(const Checkpoint& checkpoint) {
   return open_tokenizer(checkpoint.tokenizer_file(), checkpoint.limits().json);
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -9,8 +9,7 @@
 #include "ple/core/config.h"
 #include "ple/text/secret_hash.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A flat hash map from an ordered pair of 32-bit numbers to a small value. One array, no node per entry: half a
 /// million merges take 16 bytes a slot. The pair (2^32-1, 2^32-1) cannot be a key.
@@ -74,5 +73,4 @@ class PairMap {
   std::size_t size_ = 0;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

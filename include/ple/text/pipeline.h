@@ -12,8 +12,7 @@
 #include "ple/core/config.h"
 #include "ple/text/utf8.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// More steps of one kind are refused, and steps that together may make more than max_growth bytes of one: what a file
 /// does to a text takes time and memory in proportion to the text. A space that becomes U+2581 is 3 bytes.
@@ -246,5 +245,4 @@ struct PieceDecoder {
   }
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

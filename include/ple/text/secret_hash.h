@@ -8,8 +8,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// A hash function drawn at random, so that no file can be made whose keys all collide. What a table holds does not
 /// depend on the draw, only where. The high bits are to be used; by them two keys collide as seldom as by chance.
@@ -41,5 +40,4 @@ class SecretHash {
   std::uint64_t point_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

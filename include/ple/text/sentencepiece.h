@@ -17,8 +17,7 @@
 #include "ple/text/bpe.h"
 #include "ple/text/utf8.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Adds the merges that follow from the pieces and their scores (by id; no NaN). Text never becomes a piece whose entry
 /// in `from_text` is false. A character that is no piece of its own merges with nothing.
@@ -47,5 +46,4 @@ inline void add_scored_merges(Bpe& bpe, std::span<const float> scores, const std
   }
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

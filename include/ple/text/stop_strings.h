@@ -11,8 +11,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Ends a text, which comes in pieces, before the first of some strings in it: the one that is complete first, and of
 /// those that end together the longest. Text that may be the beginning of one is held back until that is certain.
@@ -71,5 +70,4 @@ class StopStrings {
   bool found_ = false;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -9,8 +9,7 @@
 #include "ple/text/pipeline.h"
 #include "ple/text/tokenizer.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Text from tokens as they come. All that push() and finish() return, joined, is what decode() gives for all tokens.
 ///
@@ -48,5 +47,4 @@ class StreamDecoder {
   PieceDecoder::State state_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -23,8 +23,7 @@
 #include "ple/text/tokenizer_json.h"
 #include "ple/text/tokenizer_parts.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 struct EncodeOptions {
   bool add_special = true;  ///< put the tokens around the text that the file's post-processor asks for (`<bos>`)
@@ -183,5 +182,4 @@ template <class Folder>
 requires requires(const Folder& folder) { folder.tokenizer_json(); }
 Tokenizer open_tokenizer(const Folder& folder) { return Tokenizer::open(folder.tokenizer_json()); }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -16,8 +16,7 @@
 #include "ple/core/json.h"
 #include "ple/text/vocabulary.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// The merges of a file as text: pairs (left, right), in rank order, in one string.
 class MergeList {
@@ -223,5 +222,4 @@ class TokenizerJsonHandler final : public JsonHandler {
   std::vector<std::string> sides_;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

@@ -17,8 +17,7 @@
 #include "ple/text/tokenizer_json.h"
 #include "ple/text/utf8.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// All that a Tokenizer is made of, whatever file it came from.
 struct TokenizerParts {
@@ -247,5 +246,4 @@ inline TokenizerParts make_tokenizer_parts(TokenizerJson json, const std::string
   return parts;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

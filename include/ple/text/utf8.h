@@ -7,8 +7,7 @@
 
 #include "ple/core/config.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Bytes (1 to 4) of the well-formed UTF-8 character at the start of `text`; 0 if there is none (empty text, a stray or
 /// missing continuation byte, an overlong form, a surrogate, a value above U+10FFFF). Unicode 15, table 3-7.
@@ -87,5 +86,4 @@ std::size_t space_suffix(std::string_view text, IsSpace is_space) {
   return text.size() - end;
 }
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI

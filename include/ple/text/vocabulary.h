@@ -14,8 +14,7 @@
 #include "ple/core/token.h"
 #include "ple/text/secret_hash.h"
 
-namespace ple {
-inline namespace PLE_ABI {
+namespace ple::inline PLE_ABI {
 
 /// Ids above this are refused, so that a file cannot ask for an enormous table with one number.
 inline constexpr Token max_token_id = (1 << 22) - 1;
@@ -110,5 +109,4 @@ class Vocabulary {
   std::size_t size_ = 0;
 };
 
-}  // namespace PLE_ABI
-}  // namespace ple
+}  // namespace ple::inline PLE_ABI
