@@ -153,11 +153,12 @@ void serve(const Options& options, const ple::TableStorage& storage, int in, int
   examples::with_backend(options.backend, [&]<ple::Backend B>() {
     const double opened = now();
     const auto checkpoint = ple::Checkpoint::open(options.model);
-    if (std::holds_alternative<ple::Gemma3nConfig>(checkpoint.any_config())) {
-      serve<ple::Gemma3n<ple::Any, B>>(checkpoint, opened, options, storage, in, out);
-    } else {
-      serve<ple::Gemma4<ple::Any, B>>(checkpoint, opened, options, storage, in, out);
-    }
+    std::visit(
+        [&]<class Config>(const Config& /*of its family*/) {
+          serve<typename ple::Family<Config>::template Model<ple::Any, B>>(checkpoint, opened, options, storage, in,
+                                                                           out);
+        },
+        checkpoint.any_config());
   });
 }
 

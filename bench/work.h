@@ -2,10 +2,10 @@
 // What a forward pass has to do, counted on the model itself: its matrices, the rows of its table, its attention.
 #pragma once
 
-#include <ple/dtype/integer_columns.h>
-#include <ple/dtype/loose_rows.h>
 #include <ple/model/parameter.h>
 #include <ple/nn/cached_attention.h>
+#include <ple/packing/packed_columns.h>
+#include <ple/packing/packed_rows.h>
 
 #include <algorithm>
 #include <cmath>

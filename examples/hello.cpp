@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The README's first program: open a model, ask it something, print the answer as it comes.
-#include <ple/io/hf_folder.h>
-#include <ple/model/gemma4.h>
+#include <ple/checkpoint/hf_folder.h>
+#include <ple/family/gemma4/block.h>
 #include <ple/run/chat.h>
 
 #include <iostream>

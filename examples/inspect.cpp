@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a model is made of and what it costs, without loading it: parameters, bytes, memory.
-#include <ple/io/inspect.h>
+#include <ple/convert/inspect.h>
 
 #include "arguments.h"
 #include "inspect_html.h"
@@ -20,12 +20,14 @@
 #include <variant>
 #include <vector>
 
-constexpr const char* usage =
+const std::string usage =
     "usage: inspect MODEL [options]\n"
     "\n"
-    "  MODEL          a Hugging Face folder of a Gemma 4 or Gemma 3n model: config.json, and the headers of its\n"
-    "                 safetensors if it has any (weights are not read); or a published model, whose shapes are built\n"
-    "                 in: gemma4-e2b, gemma4-e4b, gemma4-31b, gemma3n-e2b, gemma3n-e4b\n"
+    "  MODEL          a Hugging Face folder: config.json, and the headers of its safetensors if it has any (weights\n"
+    "                 are not read); or a published model, whose shapes are built in:\n"
+    "                 " +
+    ple::published_models() +
+    "\n"
     "  --context N    positions for the cache of keys and values (default 4096, or the model's longest)\n"
     "  --kv TYPE      what keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
     "  --html FILE    the same as one self-contained page\n";
@@ -127,7 +129,7 @@ void print_memory(const Report& report) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return examples::run(usage, argc, argv, [](examples::Arguments& arguments) {
+  return examples::run(usage.c_str(), argc, argv, [](examples::Arguments& arguments) {
     const std::string name = arguments.first("MODEL");
     const auto html_path = arguments.text("--html");
     const auto found = ple::inspect(name);

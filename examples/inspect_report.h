@@ -2,7 +2,7 @@
 // The numbers that `inspect` shows, taken from what ple::inspect found.
 #pragma once
 
-#include <ple/io/inspect.h>
+#include <ple/convert/inspect.h>
 #include <ple/model/kv_cache_size.h>
 #include <ple/table/streamed.h>
 
@@ -101,16 +101,6 @@ struct Report {
 };
 
 namespace detail {
-
-// Width of one position's K in a layer.
-inline std::uint64_t kv_width(const ple::Gemma4Config& config, std::size_t l) {
-  return config.layers[l].num_key_value_heads * config.layers[l].head_dim;
-}
-inline std::uint64_t kv_width(const ple::Gemma3nConfig& config, std::size_t) {
-  return config.num_key_value_heads * config.head_dim;
-}
-inline const char* family(const ple::Gemma4Config&) { return "Gemma 4"; }
-inline const char* family(const ple::Gemma3nConfig&) { return "Gemma 3n"; }
 
 template <class Config>
 KvCacheBytes kv_cache(const Config& config, std::size_t context, ple::Dtype dtype) {
@@ -215,11 +205,12 @@ inline Report make_report(const ple::Inspection& found, std::size_t context, ple
           throw std::runtime_error(fmt::format("--context is {}, expected 1 to {}, the model's longest", context,
                                                config.max_position_embeddings));
         }
-        report.family = detail::family(config);
+        report.family = config.family;
         report.max_context = config.max_position_embeddings;
         std::size_t full = 0;
         for (std::size_t l = 0; l < config.num_layers(); ++l) {
-          const ple::AttentionType attention = config.layers[l].attention;
+          const ple::LayerConfig layer = config.layer(l);
+          const ple::AttentionType attention = layer.attention;
           full += attention == ple::AttentionType::full;
           report.layers.push_back(
               {.attention = attention,
@@ -227,7 +218,7 @@ inline Report make_report(const ple::Inspection& found, std::size_t context, ple
                .kv_cache = ple::kv_cache_bytes(config, l, {.context = context, .kv_cache_dtype = kv_cache_dtype})});
           const std::size_t seen =
               attention == ple::AttentionType::full ? context : std::min(context, config.sliding_window);
-          report.reads.kv_cache += 2 * seen * ple::bytes_of(kv_cache_dtype, detail::kv_width(config, l));
+          report.reads.kv_cache += 2 * seen * ple::bytes_of(kv_cache_dtype, layer.num_key_value_heads * layer.head_dim);
         }
         report.shape = fmt::format("{} layers ({} full, {} sliding over {} positions{}), width {}", config.num_layers(),
                                    full, config.num_layers() - full, config.sliding_window,

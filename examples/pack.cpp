@@ -2,7 +2,7 @@
 // Writes a model's PLE table into a file of its own: in other number types, folded, or for fewer tokens.
 #include "backend.h"
 
-#include <ple/io/pack_table.h>
+#include <ple/convert/pack_table.h>
 #include <ple/ple.h>
 
 #include <fmt/core.h>
@@ -60,11 +60,11 @@ void run(examples::Arguments& arguments) {
     options.dtypes = ple::RowLayout::parse(dtype.value_or(model.table.layout().text()), layers, "--dtype");
     ple::pack_table(model, options, out, pool, examples::Progress());
   };
-  if (std::holds_alternative<ple::Gemma3nConfig>(checkpoint.any_config())) {
-    pack(ple::Gemma3n<ple::Any, ple::BestSimd>::load(checkpoint));
-  } else {
-    pack(ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint));
-  }
+  std::visit(
+      [&]<class Config>(const Config& /*of its family*/) {
+        pack(ple::Family<Config>::template Model<ple::Any, ple::BestSimd>::load(checkpoint));
+      },
+      checkpoint.any_config());
 
   const ple::TableSource before = {.tensor = checkpoint.tensor(ple::Parameter::ple_table)},
                          after = ple::read_packed_table(out);

@@ -2,7 +2,7 @@
 // Which type each depth of a PLE table gets when the table must become smaller.
 #pragma once
 
-#include <ple/io/packed_table.h>
+#include <ple/checkpoint/packed_table.h>
 
 #include <cstddef>
 #include <optional>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a model as a GGUF file, with its matrices in fewer bits.
+#include <ple/convert/gguf_export.h>
+#include <ple/convert/gguf_tokenizer_keys.h>
 #include <ple/core/thread_pool.h>
-#include <ple/io/gguf_export.h>
-#include <ple/text/gguf_tokenizer_keys.h>
 
 #include <fmt/core.h>
 
@@ -78,7 +78,7 @@ void change_type(std::vector<ple::GgufPlanEntry>& plan, const std::string& chang
 void print_fallbacks(const std::vector<ple::GgufPlanEntry>& plan) {
   std::map<std::pair<ple::Dtype, ple::Dtype>, std::set<std::string_view>> changed;
   for (const auto& [parameter, layer, tensor, wanted] : plan) {
-    if (tensor.dtype != wanted) changed[{wanted, tensor.dtype}].insert(ple::gguf_suffix(parameter));
+    if (tensor.dtype != wanted) changed[{wanted, tensor.dtype}].insert(ple::role_of(parameter).gguf);
   }
   for (const auto& [types, names] : changed) {
     fmt::print(stderr, "rows are no whole blocks of {}, which have {} values: {} instead, for",

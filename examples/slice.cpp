@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a smaller model that lies inside a Gemma 3n as a checkpoint of its own.
-#include <ple/io/slice_writer.h>
+#include <ple/convert/slice_writer.h>
 #include <ple/model/parameter_groups.h>
 
 #include <fmt/core.h>

@@ -2,7 +2,7 @@
 // A MatFormer slice on a command line.
 #pragma once
 
-#include <ple/model/matformer.h>
+#include <ple/family/gemma3n/matformer.h>
 
 #include "arguments.h"
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "../model/random_model.h"
-#include "ple/model/gemma3n.h"
+#include "ple/family/gemma3n/block.h"
 #include "ple/run/session.h"
 #include "ple/simd/scalar.h"
 

@@ -4,10 +4,10 @@
 
 #include <cstdio>
 
-#include "../io/gguf_writer.h"
+#include "../formats/gguf_writer.h"
 #include "harness.h"
 #include "models.h"
-#include "ple/io/gguf.h"
+#include "ple/formats/gguf.h"
 #include "ple/text/open_tokenizer.h"
 #include "ple/text/tokenizer.h"
 

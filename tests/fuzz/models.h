@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "../io/folder.h"
-#include "../io/gguf_model.h"
+#include "../checkpoint/folder.h"
+#include "../checkpoint/gguf_model.h"
 #include "harness.h"
-#include "ple/io/checkpoint.h"
-#include "ple/model/gemma4.h"
+#include "ple/checkpoint/checkpoint.h"
+#include "ple/family/gemma4/block.h"
 #include "ple/run/session.h"
 
 namespace ple::fuzz {

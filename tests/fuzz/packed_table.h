@@ -4,7 +4,7 @@
 
 #include "harness.h"
 #include "models.h"
-#include "ple/io/pack_table.h"
+#include "ple/convert/pack_table.h"
 
 namespace ple::fuzz {
 

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 #include "models.h"
-#include "ple/io/safetensors.h"
+#include "ple/formats/safetensors.h"
 
 namespace ple::fuzz {
 

@@ -4,7 +4,7 @@
 
 #include "harness.h"
 #include "models.h"
-#include "ple/io/safetensors_folder.h"
+#include "ple/formats/safetensors_folder.h"
 
 namespace ple::fuzz {
 

@@ -16,9 +16,9 @@
 #include <variant>
 #include <vector>
 
-#include "ple/io/checkpoint.h"
-#include "ple/io/load_model.h"
-#include "ple/io/safetensors.h"
+#include "ple/checkpoint/checkpoint.h"
+#include "ple/checkpoint/load_model.h"
+#include "ple/formats/safetensors.h"
 #include "ple/run/session.h"
 
 namespace ple::golden_test {

@@ -8,9 +8,9 @@
 #include <filesystem>
 #include <string>
 
-#include "ple/io/checkpoint.h"
-#include "ple/io/inspect.h"
-#include "ple/io/load_model.h"
+#include "ple/checkpoint/checkpoint.h"
+#include "ple/checkpoint/load_model.h"
+#include "ple/convert/inspect.h"
 #include "ple/model/kv_cache_size.h"
 #include "ple/model/parameter_groups.h"
 #include "random_model.h"

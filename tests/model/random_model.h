@@ -6,7 +6,7 @@
 #include <random>
 #include <type_traits>
 
-#include "ple/model/gemma4.h"
+#include "ple/family/gemma4/block.h"
 
 namespace ple::testing {
 

@@ -3,8 +3,8 @@
 #ifdef WITH_DISPATCH
 #include <ple/dispatch.h>
 #endif
-#include <ple/io/hf_folder.h>
-#include <ple/model/gemma4.h>
+#include <ple/checkpoint/hf_folder.h>
+#include <ple/family/gemma4/block.h>
 #include <ple/run/chat.h>
 
 #include <string>

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Golden data of tests/io/packed_weights_test.cpp: a random Gemma 4 whose linear layers compressed-tensors has packed, as Google's QAT
+"""Golden data of tests/checkpoint/packed_weights_test.cpp: a random Gemma 4 whose linear layers compressed-tensors has packed, as Google's QAT
 checkpoints are (w4a16, groups of 32), and a few as w8a16, one scale a row, and w4a16 in groups of 64. transformers opens it.
 
   pip install -r requirements.txt compressed-tensors==0.20.1 loguru psutil pydantic

@@ -16,12 +16,12 @@
 #include <utility>
 #include <vector>
 
-#include "../io/gguf_model.h"
+#include "../checkpoint/gguf_model.h"
 #include "../table/failing_storage.h"
 #include "../temporary.h"
 #include "../text/gguf_tokenizer_writer.h"
-#include "ple/io/checkpoint.h"
-#include "ple/model/gemma4.h"
+#include "ple/checkpoint/checkpoint.h"
+#include "ple/family/gemma4/block.h"
 #include "ple/text/open_tokenizer.h"
 
 namespace ple::chat_test {

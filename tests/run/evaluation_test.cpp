@@ -11,7 +11,7 @@
 
 #include "../model/random_model.h"
 #include "../temporary.h"
-#include "ple/io/pack_table.h"
+#include "ple/convert/pack_table.h"
 #include "ple/ple.h"
 #include "ple/table/row_sample.h"
 

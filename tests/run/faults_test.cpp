@@ -13,13 +13,13 @@
 #include <vector>
 
 #include "../allocations.h"
+#include "../checkpoint/folder.h"
 #include "../file_size_limit.h"
-#include "../io/folder.h"
 #include "../temporary.h"
 #include "../threads.h"
-#include "ple/io/checkpoint.h"
-#include "ple/io/gguf_export.h"
-#include "ple/io/pack_table.h"
+#include "ple/checkpoint/checkpoint.h"
+#include "ple/convert/gguf_export.h"
+#include "ple/convert/pack_table.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
 #include "ple/table/streamed.h"

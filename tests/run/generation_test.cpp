@@ -12,7 +12,7 @@
 #include "../allocations.h"
 #include "../model/random_model.h"
 #include "../table/failing_storage.h"
-#include "ple/io/hf_folder.h"
+#include "ple/checkpoint/hf_folder.h"
 
 namespace ple::generation_test {
 

@@ -12,7 +12,7 @@
 
 #include "../model/random_model.h"
 #include "../temporary.h"
-#include "ple/io/checkpoint.h"
+#include "ple/checkpoint/checkpoint.h"
 #include "ple/run/chat.h"
 #include "ple/table/streamed.h"
 #include "ple/text/open_tokenizer.h"

@@ -18,7 +18,7 @@
 #include "../allocations.h"
 #include "../model/random_model.h"
 #include "../table/failing_storage.h"
-#include "ple/io/hf_folder.h"
+#include "ple/checkpoint/hf_folder.h"
 #include "ple/run/batch.h"
 
 namespace ple::session_test {

@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "../io/gguf_writer.h"
+#include "../formats/gguf_writer.h"
 #include "../temporary.h"
 #include "ple/text/open_tokenizer.h"
 #include "ple/text/tokenizer.h"

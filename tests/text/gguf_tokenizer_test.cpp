@@ -15,10 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "../io/gguf_writer.h"
+#include "../formats/gguf_writer.h"
 #include "../temporary.h"
 #include "gguf_tokenizer_writer.h"
-#include "ple/text/gguf_tokenizer_keys.h"
+#include "ple/convert/gguf_tokenizer_keys.h"
 #include "ple/text/open_tokenizer.h"
 #include "ple/text/tokenizer.h"
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "../io/gguf_writer.h"
+#include "../formats/gguf_writer.h"
 #include "ple/core/token.h"
 
 namespace ple::testing {

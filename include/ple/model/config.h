@@ -21,6 +21,15 @@ struct RopeConfig {
   double factor = 1;     ///< every frequency is divided by it
 };
 
+/// What may differ from layer to layer, in any family.
+struct LayerConfig {
+  AttentionType attention = AttentionType::sliding;
+  std::size_t head_dim = 256;
+  std::size_t num_key_value_heads = 1;
+  std::size_t intermediate_size = 6144;
+  float activation_sparsity = 0;  ///< share of the feed-forward's gate that is made 0; 0: none
+};
+
 namespace detail {
 
 /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
@@ -69,10 +78,49 @@ struct ConfigChecks {
            ", expected a divisor of num_attention_heads, which is ", query_heads);
     }
   }
-  [[noreturn]] void no_donor(const std::string& at, std::size_t first_shared) const {
-    fail(ErrorCode::config, source, ": ", at,
-         "shares the K and V of an earlier layer of its attention type, but none of the ", first_shared,
-         " layers before the shared ones has that type");
+
+  /// What every family's configuration has, in all its layers.
+  template <class Config>
+  void decoder(const Config& config) const {
+    count("vocab_size", config.vocab_size, 1, most_tokens);
+    count("hidden_size", config.hidden_size, 1, most_width);
+    count("num_hidden_layers", config.num_layers(), 1, most_layers);
+    count("num_attention_heads", config.num_attention_heads, 1, 4096);
+    count("num_kv_shared_layers", config.num_kv_shared_layers, 0, config.num_layers() - 1);
+    count("sliding_window", config.sliding_window, 1, most_tokens);
+    count("max_position_embeddings", config.max_position_embeddings, 1, most_tokens);
+    number("rms_norm_eps", config.rms_norm_eps, 0, 1);
+    number("final_logit_softcapping", config.final_logit_softcapping, 0, 1e9);
+    for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) rope(type, config.rope(type));
+    std::optional<std::size_t> first[2];  // layer of each attention type
+    for (std::size_t l = 0; l < config.num_layers(); ++l) {
+      const LayerConfig layer = config.layer(l);
+      const std::string at = "layer " + std::to_string(l) + ": ";
+      heads(at, layer.head_dim, layer.num_key_value_heads, config.num_attention_heads);
+      count(at + "intermediate_size", layer.intermediate_size, 1, most_width * 16);
+      if (!(layer.activation_sparsity >= 0 && layer.activation_sparsity < 1)) {  // the normal quantile of 1 is infinite
+        fail(ErrorCode::config, source, ": ", at, "activation_sparsity_pattern is ", layer.activation_sparsity,
+             ", expected at least 0 and less than 1");
+      }
+      std::optional<std::size_t>& same = first[static_cast<std::size_t>(layer.attention)];
+      if (!same) same = l;
+      if (const std::size_t head_dim = config.layer(*same).head_dim; layer.head_dim != head_dim) {
+        fail(ErrorCode::config, source, ": ", at, "head_dim is ", layer.head_dim, ", expected ", head_dim,
+             " as in layer ", *same, ", which has the same attention type");
+      }
+      const std::optional<std::size_t> donor = config.kv_layer(l);
+      if (!donor) {
+        fail(ErrorCode::config, source, ": ", at,
+             "shares the K and V of an earlier layer of its attention type, but none of the ",
+             config.first_shared_layer(), " layers before the shared ones has that type");
+      }
+      const LayerConfig kv = config.layer(*donor);
+      if (kv.num_key_value_heads != layer.num_key_value_heads) {
+        fail(ErrorCode::config, source, ": ", at, "head_dim ", layer.head_dim, " and num_key_value_heads ",
+             layer.num_key_value_heads, " differ from those of layer ", *donor,
+             ", whose K and V it shares: ", kv.head_dim, " and ", kv.num_key_value_heads);
+      }
+    }
   }
 
   static constexpr std::size_t most_tokens = std::size_t{1} << 30, most_width = std::size_t{1} << 20,

@@ -8,8 +8,6 @@
 
 #include "ple/core/config.h"
 #include "ple/model/config.h"
-#include "ple/model/gemma3n_config.h"
-#include "ple/model/gemma4_config.h"
 #include "ple/model/language_model.h"
 #include "ple/nn/kv_cache.h"
 
@@ -23,18 +21,12 @@ inline std::size_t kv_cache_slots(AttentionType type, std::size_t sliding_window
 }
 
 /// Bytes of layer l's cache; 0 for one that attends over another layer's K and V.
-inline std::uint64_t kv_cache_bytes(const Gemma4Config& config, std::size_t l, const StateOptions& options) {
+template <class Config>
+std::uint64_t kv_cache_bytes(const Config& config, std::size_t l, const StateOptions& options) {
   if (config.kv_layer(l) != l) return 0;
-  const Gemma4LayerConfig& layer = config.layers[l];
+  const LayerConfig layer = config.layer(l);
   return KvCache::bytes(layer.num_key_value_heads, layer.head_dim,
                         kv_cache_slots(layer.attention, config.sliding_window, options), options.kv_cache_dtype);
-}
-
-inline std::uint64_t kv_cache_bytes(const Gemma3nConfig& config, std::size_t l, const StateOptions& options) {
-  if (config.kv_layer(l) != l) return 0;
-  return KvCache::bytes(config.num_key_value_heads, config.head_dim,
-                        kv_cache_slots(config.layers[l].attention, config.sliding_window, options),
-                        options.kv_cache_dtype);
 }
 
 }  // namespace ple::inline PLE_ABI

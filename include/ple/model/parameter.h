@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "ple/core/config.h"
 
 namespace ple::inline PLE_ABI {
 
-/// Every parameter of a decoder by its role. What a file calls it stands in one table per file format, in io/.
+/// Every parameter of a decoder by its role. What files call it stands in parameter_roles.
 enum class Parameter : std::uint8_t {
   // once per model
   token_embedding,         ///< [vocab_size, d]
@@ -47,7 +50,104 @@ enum class Parameter : std::uint8_t {
   post_laurel_norm,    ///< [d]
 };
 
+/// What a parameter of the text model is for: a finer division than Google's groups.
+enum class ParameterPart : std::uint8_t {
+  token_embedding,
+  ple_table,
+  attention,
+  feed_forward,
+  ple_step,  ///< what makes a row's values an addition to h: gates, projections, their norms
+  streams,   ///< AltUp and LAuReL of Gemma 3n
+  other,     ///< an untied head, norms, scalars
+};
+
+/// What there is to say of a parameter.
+struct ParameterRole {
+  Parameter parameter;
+  ParameterPart part;
+  std::string_view hf;    ///< inside a layer, or inside the text model for what exists once
+  std::string_view gguf;  ///< inside a layer, or the whole name for what exists once
+};
+
+/// One row a role, in the order of Parameter. Sources: the modules of transformers' Gemma4TextModel and
+/// Gemma3nTextModel; MODEL_TENSORS and TENSOR_NAMES of the Python package `gguf`. The values are the same in both: for
+/// these families llama.cpp's converter adds nothing to norms and permutes nothing.
+inline constexpr ParameterRole parameter_roles[] = {
+    {Parameter::token_embedding, ParameterPart::token_embedding, "embed_tokens.weight", "token_embd.weight"},
+    {Parameter::head, ParameterPart::other, "lm_head.weight", "output.weight"},
+    {Parameter::final_norm, ParameterPart::other, "norm.weight", "output_norm.weight"},
+    {Parameter::ple_table, ParameterPart::ple_table, "embed_tokens_per_layer.weight", "per_layer_token_embd.weight"},
+    {Parameter::ple_context_projection, ParameterPart::ple_step, "per_layer_model_projection.weight", "per_layer_model_proj.weight"},
+    {Parameter::ple_context_norm, ParameterPart::ple_step, "per_layer_projection_norm.weight", "per_layer_proj_norm.weight"},
+    {Parameter::altup_projection, ParameterPart::streams, "altup_projections", "altup_proj.weight"},
+    {Parameter::altup_unembedding, ParameterPart::streams, "altup_unembed_projections", "altup_unembd_proj.weight"},
+    {Parameter::input_norm, ParameterPart::other, "input_layernorm.weight", "attn_norm.weight"},
+    {Parameter::query, ParameterPart::attention, "self_attn.q_proj.weight", "attn_q.weight"},
+    {Parameter::key, ParameterPart::attention, "self_attn.k_proj.weight", "attn_k.weight"},
+    {Parameter::value, ParameterPart::attention, "self_attn.v_proj.weight", "attn_v.weight"},
+    {Parameter::attention_output, ParameterPart::attention, "self_attn.o_proj.weight", "attn_output.weight"},
+    {Parameter::query_norm, ParameterPart::attention, "self_attn.q_norm.weight", "attn_q_norm.weight"},
+    {Parameter::key_norm, ParameterPart::attention, "self_attn.k_norm.weight", "attn_k_norm.weight"},
+    {Parameter::post_attention_norm, ParameterPart::other, "post_attention_layernorm.weight", "post_attention_norm.weight"},
+    {Parameter::pre_feed_forward_norm, ParameterPart::other, "pre_feedforward_layernorm.weight", "ffn_norm.weight"},
+    {Parameter::gate, ParameterPart::feed_forward, "mlp.gate_proj.weight", "ffn_gate.weight"},
+    {Parameter::up, ParameterPart::feed_forward, "mlp.up_proj.weight", "ffn_up.weight"},
+    {Parameter::down, ParameterPart::feed_forward, "mlp.down_proj.weight", "ffn_down.weight"},
+    {Parameter::post_feed_forward_norm, ParameterPart::other, "post_feedforward_layernorm.weight", "post_ffw_norm.weight"},
+    {Parameter::ple_gate, ParameterPart::ple_step, "per_layer_input_gate.weight", "inp_gate.weight"},
+    {Parameter::ple_output, ParameterPart::ple_step, "per_layer_projection.weight", "proj.weight"},
+    {Parameter::post_ple_norm, ParameterPart::ple_step, "post_per_layer_input_norm.weight", "post_norm.weight"},
+    {Parameter::layer_scalar, ParameterPart::other, "layer_scalar", "layer_output_scale.weight"},
+    {Parameter::altup_router, ParameterPart::streams, "altup.modality_router.weight", "altup_router.weight"},
+    {Parameter::altup_router_norm, ParameterPart::streams, "altup.router_norm.weight", "altup_router_norm.weight"},
+    {Parameter::altup_prediction, ParameterPart::streams, "altup.prediction_coefs.weight", "altup_predict_coef.weight"},
+    {Parameter::altup_correction, ParameterPart::streams, "altup.correction_coefs.weight", "altup_correct_coef.weight"},
+    {Parameter::altup_output_scale, ParameterPart::streams, "altup.correct_output_scale", "altup_correct_scale.weight"},
+    {Parameter::laurel_left, ParameterPart::streams, "laurel.linear_left.weight", "laurel_l.weight"},
+    {Parameter::laurel_right, ParameterPart::streams, "laurel.linear_right.weight", "laurel_r.weight"},
+    {Parameter::post_laurel_norm, ParameterPart::streams, "laurel.post_laurel_norm.weight", "laurel_post_norm.weight"},
+};
+static_assert([] {
+  std::size_t row = 0;
+  for (const ParameterRole& role : parameter_roles) {
+    if (static_cast<std::size_t>(role.parameter) != row++) return false;
+  }
+  return row == static_cast<std::size_t>(Parameter::post_laurel_norm) + 1;
+}());
+
+constexpr const ParameterRole& role_of(Parameter parameter) {
+  return parameter_roles[static_cast<std::size_t>(parameter)];
+}
+constexpr ParameterPart part_of(Parameter parameter) { return role_of(parameter).part; }
+
 /// Whether every layer has one.
-inline bool is_of_layer(Parameter parameter) { return parameter >= Parameter::input_norm; }
+constexpr bool is_of_layer(Parameter parameter) { return parameter >= Parameter::input_norm; }
+
+/// Whether there is one for every stream but the first; `layer` is then the stream.
+constexpr bool is_of_stream(Parameter parameter) {
+  return parameter == Parameter::altup_projection || parameter == Parameter::altup_unembedding;
+}
+
+/// The full name in a GGUF file, where streams lie one behind the other in one tensor.
+inline std::string gguf_name(Parameter parameter, std::size_t layer) {
+  const std::string_view name = role_of(parameter).gguf;
+  return is_of_layer(parameter) ? "blk." + std::to_string(layer) + "." + std::string(name) : std::string(name);
+}
+
+/// The full name in a Hugging Face file, where `prefix` stands before the text model's names. The head stands outside
+/// the text model.
+inline std::string hf_name(std::string_view prefix, Parameter parameter, std::size_t layer) {
+  if (parameter == Parameter::head) {
+    for (const std::string_view text_model : {"model.language_model.", "model."}) {
+      if (!prefix.ends_with(text_model)) continue;
+      prefix.remove_suffix(text_model.size());
+      break;
+    }
+  }
+  std::string name(prefix);
+  if (is_of_layer(parameter)) name += "layers." + std::to_string(layer) + ".";
+  name += role_of(parameter).hf;
+  return is_of_stream(parameter) ? name + "." + std::to_string(layer) + ".weight" : name;
+}
 
 }  // namespace ple::inline PLE_ABI

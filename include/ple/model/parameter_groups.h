@@ -12,56 +12,6 @@
 
 namespace ple::inline PLE_ABI {
 
-/// What a parameter of the text model is for: a finer division than Google's groups.
-enum class ParameterPart : std::uint8_t {
-  token_embedding,
-  ple_table,
-  attention,
-  feed_forward,
-  ple_step,  ///< what makes a row's values an addition to h: gates, projections, their norms
-  streams,   ///< AltUp and LAuReL of Gemma 3n
-  other,     ///< an untied head, norms, scalars
-};
-
-inline ParameterPart part_of(Parameter parameter) {
-  switch (parameter) {
-    case Parameter::token_embedding: return ParameterPart::token_embedding;
-    case Parameter::ple_table: return ParameterPart::ple_table;
-    case Parameter::query:
-    case Parameter::key:
-    case Parameter::value:
-    case Parameter::attention_output:
-    case Parameter::query_norm:
-    case Parameter::key_norm: return ParameterPart::attention;
-    case Parameter::gate:
-    case Parameter::up:
-    case Parameter::down: return ParameterPart::feed_forward;
-    case Parameter::ple_context_projection:
-    case Parameter::ple_context_norm:
-    case Parameter::ple_gate:
-    case Parameter::ple_output:
-    case Parameter::post_ple_norm: return ParameterPart::ple_step;
-    case Parameter::altup_projection:
-    case Parameter::altup_unembedding:
-    case Parameter::altup_router:
-    case Parameter::altup_router_norm:
-    case Parameter::altup_prediction:
-    case Parameter::altup_correction:
-    case Parameter::altup_output_scale:
-    case Parameter::laurel_left:
-    case Parameter::laurel_right:
-    case Parameter::post_laurel_norm: return ParameterPart::streams;
-    case Parameter::head:
-    case Parameter::final_norm:
-    case Parameter::input_norm:
-    case Parameter::post_attention_norm:
-    case Parameter::pre_feed_forward_norm:
-    case Parameter::post_feed_forward_norm:
-    case Parameter::layer_scalar: break;
-  }
-  return ParameterPart::other;
-}
-
 /// Numbers of parameters. Google's four groups are text(), vision, audio and ple.
 struct ParameterGroups {
   std::uint64_t token_embedding = 0;  ///< part of the text group; it is the head too where they are tied

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "ple/core/config.h"
-#include "ple/dtype/integer_columns.h"
+#include "ple/packing/packed_columns.h"
 #include "ple/simd/quantized_rows.h"
 
 namespace ple::inline PLE_ABI {

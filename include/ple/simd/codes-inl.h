@@ -11,8 +11,8 @@
 #include <cstdint>
 
 #include "ple/core/config.h"
-#include "ple/dtype/interleaved.h"
 #include "ple/dtype/quants.h"
+#include "ple/packing/tiles.h"
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/highway-inl.h"
 

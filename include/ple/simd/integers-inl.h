@@ -13,7 +13,7 @@
 #include <cstring>
 
 #include "ple/core/config.h"
-#include "ple/dtype/interleaved.h"
+#include "ple/packing/tiles.h"
 #include "ple/simd/codes-inl.h"
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/f16-inl.h"

@@ -12,7 +12,7 @@
 #include <cstdint>
 
 #include "ple/core/config.h"
-#include "ple/dtype/loose_rows.h"
+#include "ple/packing/packed_rows.h"
 #include "ple/simd/codes-inl.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/highway-inl.h"

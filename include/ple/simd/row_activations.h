@@ -9,7 +9,7 @@
 
 #include "ple/core/config.h"
 #include "ple/core/memory.h"
-#include "ple/dtype/loose_rows.h"
+#include "ple/packing/packed_rows.h"
 #include "ple/simd/quantized_rows.h"
 
 namespace ple::inline PLE_ABI {

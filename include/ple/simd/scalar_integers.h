@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "ple/core/config.h"
-#include "ple/dtype/interleaved.h"
+#include "ple/packing/tiles.h"
 #include "ple/simd/active_columns.h"
 #include "ple/simd/quantized_rows.h"
 #include "ple/simd/row_activations.h"

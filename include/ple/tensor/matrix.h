@@ -20,7 +20,7 @@
 #include "ple/core/memory.h"
 #include "ple/dtype/dtype.h"
 #include "ple/dtype/integers.h"
-#include "ple/dtype/interleaved.h"
+#include "ple/packing/tiles.h"
 #include "ple/tensor/rows.h"
 #include "ple/tensor/tensor.h"
 

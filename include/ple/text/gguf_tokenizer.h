@@ -15,7 +15,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/token.h"
-#include "ple/io/gguf_metadata.h"
+#include "ple/formats/gguf_metadata.h"
 #include "ple/text/bpe.h"
 #include "ple/text/control_tokens.h"
 #include "ple/text/sentencepiece.h"

@@ -3,9 +3,9 @@
 
 #include <filesystem>
 
+#include "ple/checkpoint/checkpoint.h"
 #include "ple/core/config.h"
-#include "ple/io/checkpoint.h"
-#include "ple/io/gguf.h"
+#include "ple/formats/gguf.h"
 #include "ple/text/gguf_tokenizer.h"
 #include "ple/text/tokenizer.h"
 

@@ -14,6 +14,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/json.h"
+#include "ple/formats/json_field.h"
 #include "ple/text/vocabulary.h"
 
 namespace ple::inline PLE_ABI {
@@ -49,58 +50,6 @@ struct TokenizerJson {
   Json settings;          ///< the file; model.vocab and model.merges are empty in it
   Vocabulary vocabulary;  ///< model.vocab
   MergeList merges;       ///< model.merges, written as "a b" or as ["a", "b"]
-};
-
-/// A JSON value that knows where it stands in which file, for errors. Errors: missing, malformed.
-class JsonField {
- public:
-  JsonField(const Json& value, std::string where) : value_(&value), where_(std::move(where)) {}
-
-  const std::string& where() const { return where_; }
-  const Json& value() const { return *value_; }
-
-  /// Whether this is an object that has `key`, and not as null.
-  bool has(std::string_view key) const {
-    const Json* found = value_->find(key);
-    return found != nullptr && !found->is_null();
-  }
-  JsonField operator[](std::string_view key) const {
-    if (!value_->is_object()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected an object");
-    const Json* found = value_->find(key);
-    if (found == nullptr) fail(ErrorCode::missing, where_, " has no '", key, "'");
-    return {*found, std::string(where_).append(".").append(key)};
-  }
-  std::vector<JsonField> items() const {
-    if (!value_->is_array()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected an array");
-    std::vector<JsonField> result;
-    for (const Json& item : value_->items())
-      result.emplace_back(item, where_ + "[" + std::to_string(result.size()) + "]");
-    return result;
-  }
-  /// The view lives as long as the value, however long this does.
-  std::string_view text() const {
-    if (!value_->is_string()) fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected a string");
-    return value_->text();
-  }
-  bool boolean() const {
-    if (!value_->is_boolean()) {
-      fail(ErrorCode::malformed, where_, " is ", value_->type_name(), ", expected true or false");
-    }
-    return value_->boolean();
-  }
-  /// False where the key is missing or null.
-  bool boolean_or_false(std::string_view key) const { return has(key) && (*this)[key].boolean(); }
-  /// A number from 0 to `last`.
-  std::int64_t integer(std::int64_t last) const {
-    if (!value_->is_natural() || value_->natural() > static_cast<std::uint64_t>(last)) {
-      fail(ErrorCode::malformed, where_, " is ", value_->brief(), ", expected a whole number from 0 to ", last);
-    }
-    return static_cast<std::int64_t>(value_->natural());
-  }
-
- private:
-  const Json* value_;
-  std::string where_;
 };
 
 /// Receives a JsonReader's events: the two big arrays go where they belong, the rest to a JsonBuilder.

@@ -103,7 +103,7 @@ inline PreTokenizer read_pre_tokenizer(const JsonField& file) {
     const std::string_view type = step["type"].text();
     if (type != "Split") component_not_supported(step, "pre-tokenizer " + std::string(type));
     pre_tokenizer.splits.push_back(
-        {literal_pattern(step), read_split_behavior(step["behavior"]), step.boolean_or_false("invert")});
+        {literal_pattern(step), read_split_behavior(step["behavior"]), step.boolean("invert", false)});
   }
   return pre_tokenizer;
 }
@@ -174,11 +174,11 @@ inline void read_added_tokens(const JsonField& file, const std::string& source, 
     AddedToken token;
     token.id = static_cast<Token>(item["id"].integer(max_token_id));
     token.content = item["content"].text();
-    token.special = item.boolean_or_false("special");
-    token.normalized = item.boolean_or_false("normalized");
-    token.lstrip = item.boolean_or_false("lstrip");
-    token.rstrip = item.boolean_or_false("rstrip");
-    if (item.boolean_or_false("single_word")) component_not_supported(item, "single_word");
+    token.special = item.boolean("special", false);
+    token.normalized = item.boolean("normalized", false);
+    token.lstrip = item.boolean("lstrip", false);
+    token.rstrip = item.boolean("rstrip", false);
+    if (item.boolean("single_word", false)) component_not_supported(item, "single_word");
     const Vocabulary& pieces = parts.model.vocabulary();
     const auto known = pieces.find(token.content);
     if (known && *known != token.id) {
@@ -212,9 +212,9 @@ inline Bpe read_model(TokenizerJson json, const JsonField& model, const std::str
   if (json.vocabulary.id_end() == 0) fail(ErrorCode::missing, model.where(), ".vocab has no pieces");
   BpeOptions options;
   if (model.has("unk_token")) options.unk_piece = model["unk_token"].text();
-  options.fuse_unk = model.boolean_or_false("fuse_unk");
-  options.byte_fallback = model.boolean_or_false("byte_fallback");
-  options.ignore_merges = model.boolean_or_false("ignore_merges");
+  options.fuse_unk = model.boolean("fuse_unk", false);
+  options.byte_fallback = model.boolean("byte_fallback", false);
+  options.ignore_merges = model.boolean("ignore_merges", false);
   Bpe bpe(std::move(json.vocabulary), options, source);
   bpe.reserve_merges(json.merges.size());
   for (std::size_t rank = 0; rank < json.merges.size(); ++rank) {
@@ -232,7 +232,7 @@ inline Bpe read_model(TokenizerJson json, const JsonField& model, const std::str
 /// ByteFallback, Fuse, Strip; post-processor TemplateProcessing; all patterns literal. That is all that Gemma needs.
 inline TokenizerParts make_tokenizer_parts(TokenizerJson json, const std::string& source) {
   const Json settings = std::move(json.settings);
-  const JsonField file(settings, source + ": tokenizer");
+  const JsonField file(settings, source, "tokenizer", ErrorCode::malformed);
   TokenizerParts parts{detail::read_model(std::move(json), file["model"], source),
                        {},
                        detail::read_normalizer(file),

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// A model's folder as Hugging Face lays it out: config.json, safetensors, and small files for text. A program that
+// opens nothing else compiles faster with it than with Checkpoint, which opens everything.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ple/checkpoint/checkpoint_source.h"
+#include "ple/checkpoint/hf_chat_template.h"
+#include "ple/checkpoint/hf_generation.h"
+#include "ple/checkpoint/hf_quantization.h"
+#include "ple/checkpoint/hf_tensor_names.h"
+#include "ple/checkpoint/packed_weights.h"
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/core/file.h"
+#include "ple/core/token.h"
+#include "ple/family/families.h"
+#include "ple/formats/folder_contents.h"
+#include "ple/formats/json_field.h"
+#include "ple/formats/safetensors.h"
+#include "ple/formats/safetensors_folder.h"
+#include "ple/model/parameter.h"
+#include "ple/model/sampling_options.h"
+#include "ple/tensor/tensor.h"
+
+namespace ple::inline PLE_ABI {
+
+/// Files are mapped and their headers checked when it is opened; weights are read only when they are used.
+class HfFolder final : public CheckpointSource {
+ public:
+  /// Errors: ErrorCode::file, missing, malformed, config; not_supported for a model of no family here, and for an
+  /// adapter that was not merged into its model; limit for a JSON file that goes over `limits`.
+  explicit HfFolder(const std::filesystem::path& folder, const JsonLimits& limits = {})
+      : folder_(folder), limits_(limits) {
+    name_ = folder.string();
+    check_is_folder(folder, "a Hugging Face folder with config.json and safetensors");
+    if (!exists("config.json")) {
+      fail(ErrorCode::missing, folder.string(), ": config.json is missing, which says what shape the model has",
+           other_models_in(folder));
+    }
+    config_name_ = (folder / "config.json").string();
+    json_ = read_json_file(config_name_, limits);
+    config_ = read_config(json_, config_name_);
+    if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json", limits);
+    files_ = open_safetensors(folder, limits);
+    if (files_.empty()) {
+      fail(ErrorCode::missing, folder.string(), ": neither model.safetensors nor model.safetensors.index.json is there",
+           other_models_in(folder));
+    }
+    names_ = HfTensorNames(files_, folder.string());
+    const bool tied = names_.tie(hf_tie_word_embeddings(json_, config_name_));
+    std::visit([&](auto& config) { config.tie_word_embeddings = tied; }, config_);
+    read_stop_tokens();
+  }
+
+  const std::filesystem::path& folder() const { return folder_; }
+
+  bool has(Parameter parameter, std::size_t layer = 0) const override {
+    return names_.find(parameter, layer) != nullptr || packed(parameter, layer);
+  }
+
+  /// A parameter's tensor; its shape is for the model to check. Weights that compressed-tensors packed are q4_0 or q8_0
+  /// in memory of their own. Errors: ErrorCode::missing, dtype; those of PackedWeights::tensor.
+  Tensor tensor(Parameter parameter, std::size_t layer = 0) const override {
+    const std::string* name = names_.find(parameter, layer);
+    if (!name) {
+      if (const auto weights = packed(parameter, layer)) {
+        refuse_quantized_activations(json_, config_name_);
+        return weights.tensor();
+      }
+      fail(ErrorCode::missing, folder_.string(), ": ", names_.name(parameter, layer),
+           ": no file of the folder has this tensor", hf_quantization(json_));
+    }
+    const SafetensorsFile& file = *files_.at(*name);
+    if (!file.computable(*name)) {
+      fail(ErrorCode::dtype, file.raw(*name).file, ": ", *name, ": dtype is ", file.dtype(*name),
+           ", expected F32, BF16 or F16", hf_quantization(json_));
+    }
+    // The table may be read rather than mapped, and then it may lie anywhere.
+    return parameter == Parameter::ple_table ? file.unaligned_tensor(*name) : file.tensor(*name);
+  }
+
+  /// What generation_config.json recommends, as hf_sampling() reads it; greedy without one. Errors: ErrorCode::config.
+  SamplingOptions recommended_sampling() const override {
+    const auto fields = generation();
+    return fields ? hf_sampling(*fields, vocab_size()) : SamplingOptions{};
+  }
+
+  /// As hf_chat_template() finds it.
+  std::optional<std::string> chat_template() const override { return hf_chat_template(folder_, limits_); }
+
+  std::filesystem::path tokenizer_file() const override { return folder_ / "tokenizer.json"; }
+  std::filesystem::path tokenizer_json() const { return tokenizer_file(); }  ///< Old name; goes with the next version.
+
+  /// The tensors' files, and what the text model's are called in them.
+  const TensorFiles& tensor_files() const { return files_; }
+  const HfTensorNames& names() const { return names_; }
+  std::string_view prefix() const { return names_.prefix(); }
+
+  /// Everything that a model is read from, be it there or not.
+  std::vector<std::filesystem::path> files() const override {
+    std::vector<std::filesystem::path> paths;
+    for (const char* name : {"config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json",
+                             "tokenizer_config.json", "chat_template.jinja", "chat_template.json"}) {
+      paths.push_back(folder_ / name);
+    }
+    std::set<const SafetensorsFile*> seen;
+    for (const auto& [name, file] : files_) {
+      if (seen.insert(file.get()).second) paths.emplace_back(file->raw(name).file);
+    }
+    return paths;
+  }
+
+ private:
+  bool exists(const char* name) const { return file_exists(folder_ / name); }
+
+  /// The fields of generation_config.json, if there is one.
+  std::optional<JsonField> generation() const {
+    if (!generation_) return std::nullopt;
+    return JsonField(*generation_, (folder_ / "generation_config.json").string());
+  }
+
+  /// generation_config.json's, or else those at the top of config.json, or else its text_config's.
+  void read_stop_tokens() {
+    const JsonField top(json_, config_name_);
+    const auto text = top.object("text_config");
+    if (const auto fields = generation()) stop_tokens_ = hf_stop_tokens(*fields, vocab_size());
+    if (stop_tokens_.empty()) stop_tokens_ = hf_stop_tokens(top, vocab_size());
+    if (stop_tokens_.empty() && text) stop_tokens_ = hf_stop_tokens(*text, vocab_size());
+    if (stop_tokens_.empty() && vocab_size() > 1) stop_tokens_ = {1};  // the reference's default, <eos>
+  }
+
+  PackedWeights packed(Parameter parameter, std::size_t layer) const {
+    return {files_, names_, hf_name("", parameter, layer)};
+  }
+
+  std::filesystem::path folder_;
+  JsonLimits limits_;
+  std::string config_name_;  // the file's, for messages
+  Json json_;
+  std::optional<Json> generation_;
+  TensorFiles files_;
+  HfTensorNames names_;
+};
+
+using HfCheckpoint = HfFolder;  ///< Old name; goes with the next version.
+
+}  // namespace ple::inline PLE_ABI

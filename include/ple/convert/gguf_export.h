@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a model as a GGUF file of architecture gemma4, each matrix in a number type of its own.
+// Source: what llama.cpp's converter writes and its loader reads.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <iterator>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ple/checkpoint/checkpoint.h"
+#include "ple/family/gemma4/gguf.h"
+#include "ple/convert/stored_rows.h"
+#include "ple/core/checked_writer.h"
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/core/executor.h"
+#include "ple/formats/gguf_writer.h"
+#include "ple/model/parameter_groups.h"
+#include "ple/model/parameter_shapes.h"
+
+namespace ple::inline PLE_ABI {
+
+/// The number type of each kind of matrix. Norms and other vectors are always f32.
+struct GgufTypes {
+  Dtype attention = Dtype::q4_0;
+  Dtype feed_forward = Dtype::q4_0;
+  Dtype token_embedding = Dtype::q6_k;  ///< and a head of its own
+  Dtype ple_table = Dtype::q6_k;
+  Dtype ple_projections = Dtype::q8_0;  ///< 1 % of the size, and sensitive: less than 8 bits cost much
+  Dtype fallback = Dtype::q8_0;  ///< where rows are no whole blocks of the type wanted; bf16 where not of it either
+};
+
+/// A tensor of the file to be.
+struct GgufPlanEntry {
+  Parameter parameter = Parameter::token_embedding;
+  std::size_t layer = 0;  ///< 0 for what exists once
+  GgufTensor tensor;      ///< its dtype may be changed before the file is written
+  Dtype wanted =
+      Dtype::f32;  ///< what GgufTypes says; another than the tensor's where its rows are no whole blocks of it
+};
+
+namespace detail {
+
+inline Dtype wanted_type(const GgufTypes& types, Parameter parameter) {
+  switch (part_of(parameter)) {
+    case ParameterPart::attention: return types.attention;
+    case ParameterPart::feed_forward: return types.feed_forward;
+    case ParameterPart::ple_table: return types.ple_table;
+    case ParameterPart::ple_step: return types.ple_projections;
+    case ParameterPart::token_embedding:
+    case ParameterPart::streams:
+    case ParameterPart::other: break;
+  }
+  return types.token_embedding;
+}
+
+/// How many pairs of a full layer's head turn, as nn/rope.h counts them, and the factors that say so in a file.
+inline std::vector<float> gguf_rope_factor_values(const RopeConfig& rope, std::size_t head_dim) {
+  std::vector<float> factors(head_dim / 2, 1e30f);
+  std::fill_n(factors.begin(), static_cast<std::size_t>(rope.fraction * static_cast<double>(head_dim) / 2), 1.0f);
+  return factors;
+}
+
+/// Head widths and the pattern of attention types, which a file gives once for all layers of a type.
+struct GgufHeads {
+  std::size_t full = 0, sliding = 0;
+  std::vector<bool> is_sliding;
+
+  explicit GgufHeads(const Gemma4Config& config) {
+    for (const Gemma4LayerConfig& layer : config.layers) {
+      is_sliding.push_back(layer.attention == AttentionType::sliding);
+      (is_sliding.back() ? sliding : full) = layer.head_dim;
+    }
+    if (full == 0) full = sliding;
+    if (sliding == 0) sliding = full;
+  }
+};
+
+}  // namespace detail
+
+/// Every key of a model but its tokenizer's. Errors: ErrorCode::not_supported for what GGUF has no word for.
+inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
+  const Gemma4Config& config = checkpoint.config<Gemma4Config>();
+  const auto refuse = [](const auto&... parts) { fail(ErrorCode::not_supported, "GGUF has no word for ", parts...); };
+  if (config.full_rope.factor != 1) refuse("a RoPE factor, which is ", config.full_rope.factor, " in full layers");
+  if (config.sliding_rope.factor != 1)
+    refuse("a RoPE factor, which is ", config.sliding_rope.factor, " in sliding ones");
+  if (config.sliding_rope.fraction != 1)
+    refuse("a part of the pairs that turns in sliding layers, which is ", config.sliding_rope.fraction);
+
+  GgufKeys keys;
+  keys.text("general.architecture", "gemma4").text("general.type", "model").count("general.quantization_version", 2);
+  const std::string prefix = "gemma4.";
+  const auto count = [&](const char* name, std::size_t value) { keys.count(prefix + name, value); };
+  const auto number = [&](const char* name, double value) { keys.number(prefix + name, value); };
+  /// One number where all layers have the same, else one for each.
+  const auto per_layer = [&](const char* name, auto&& number_of) {
+    std::vector<std::int32_t> numbers;
+    for (const Gemma4LayerConfig& layer : config.layers) numbers.push_back(static_cast<std::int32_t>(number_of(layer)));
+    if (std::count(numbers.begin(), numbers.end(), numbers[0]) == static_cast<std::ptrdiff_t>(numbers.size()))
+      return count(name, number_of(config.layers[0]));
+    keys.integers(prefix + name, numbers);
+  };
+  count("block_count", config.num_layers());
+  count("context_length", config.max_position_embeddings);
+  count("embedding_length", config.hidden_size);
+  count("embedding_length_per_layer_input", config.hidden_size_per_layer_input);
+  per_layer("feed_forward_length", [](const Gemma4LayerConfig& layer) { return layer.intermediate_size; });
+  count("attention.head_count", config.num_attention_heads);
+  per_layer("attention.head_count_kv", [](const Gemma4LayerConfig& layer) { return layer.num_key_value_heads; });
+  count("attention.shared_kv_layers", config.num_kv_shared_layers);
+  count("attention.sliding_window", config.sliding_window);
+  number("attention.layer_norm_rms_epsilon", static_cast<double>(config.rms_norm_eps));
+  // Where a file is silent, llama.cpp takes 30: so 0, which is none, is said too.
+  number("final_logit_softcapping", static_cast<double>(config.final_logit_softcapping));
+  const detail::GgufHeads heads(config);
+  keys.flags(prefix + "attention.sliding_window_pattern", heads.is_sliding);
+  for (const std::string name : {"attention.key_length", "attention.value_length", "rope.dimension_count"}) {
+    count(name.c_str(), heads.full);
+    count((name + "_swa").c_str(), heads.sliding);
+  }
+  number("rope.freq_base", config.full_rope.theta);
+  number("rope.freq_base_swa", config.sliding_rope.theta);
+
+  keys.count("tokenizer.ggml.padding_token_id", static_cast<std::uint64_t>(config.pad_token_id));
+  // All of these end a text, for llama.cpp too.
+  constexpr const char* stops[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                   "tokenizer.ggml.eom_token_id"};
+  const std::vector<Token>& tokens = checkpoint.stop_tokens();
+  if (tokens.size() > std::size(stops)) refuse(tokens.size(), " stop tokens, only for ", std::size(stops));
+  for (std::size_t i = 0; i < tokens.size(); ++i) keys.count(stops[i], static_cast<std::uint64_t>(tokens[i]));
+  if (const auto chat_template = checkpoint.chat_template()) keys.text("tokenizer.chat_template", *chat_template);
+  const SamplingOptions sampling = checkpoint.recommended_sampling();
+  if (sampling.no_repeat_ngram_size > 0) refuse("no_repeat_ngram_size, which is ", sampling.no_repeat_ngram_size);
+  if (sampling.repetition_penalty != 1)
+    keys.number("general.sampling.penalty_repeat", static_cast<double>(sampling.repetition_penalty));
+  if (!sampling.suppress_tokens.empty()) keys.integers("tokenizer.ggml.suppress_tokens", sampling.suppress_tokens);
+  if (sampling.temperature > 0) {
+    keys.number("general.sampling.temp", static_cast<double>(sampling.temperature));
+    keys.count("general.sampling.top_k", sampling.top_k);
+    keys.number("general.sampling.top_p", static_cast<double>(sampling.top_p));
+    keys.number("general.sampling.min_p", static_cast<double>(sampling.min_p));
+  }
+  return keys;
+}
+
+namespace detail {
+
+/// How many values in a row must be whole blocks: of a PLE table those of one layer, which are used by themselves.
+inline std::size_t values_together(const Gemma4Config& config, Parameter parameter, const GgufTensor& tensor) {
+  if (parameter == Parameter::ple_table) return config.hidden_size_per_layer_input;
+  return static_cast<std::size_t>(tensor.shape.back());
+}
+
+}  // namespace detail
+
+/// The tensors of a file, in its order. Their types may be changed, within what write_gguf takes. Errors: those of
+/// Checkpoint::tensor; ErrorCode::shape.
+inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const GgufTypes& types = {}) {
+  std::vector<GgufPlanEntry> plan;
+  for (const ParameterShape& shape : parameter_shapes(checkpoint.config<Gemma4Config>())) {
+    const Tensor tensor = checkpoint.tensor(shape.parameter, shape.layer);
+    if (tensor.shape != shape.shape) {
+      fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape), ", expected ",
+           shape_text(shape.shape));
+    }
+    GgufPlanEntry entry{shape.parameter, shape.layer, {gguf_name(shape.parameter, shape.layer), shape.shape}, {}};
+    if (shape.shape.size() == 2) {
+      const std::size_t values =
+          detail::values_together(checkpoint.config<Gemma4Config>(), shape.parameter, entry.tensor);
+      const auto fits = [&](Dtype type) { return values % values_per_block(type) == 0; };
+      entry.wanted = detail::wanted_type(types, shape.parameter);
+      entry.tensor.dtype = fits(entry.wanted) ? entry.wanted : fits(types.fallback) ? types.fallback : Dtype::bf16;
+    }
+    plan.push_back(std::move(entry));
+  }
+  return plan;
+}
+
+namespace detail {
+
+/// Whether the file can be written as planned, before anything is.
+inline void check_plan(const Checkpoint& checkpoint, std::span<const GgufPlanEntry> plan) {
+  for (const GgufPlanEntry& entry : plan) {
+    const Dtype type = entry.tensor.dtype, from = checkpoint.tensor(entry.parameter, entry.layer).dtype;
+    const std::size_t values = values_together(checkpoint.config<Gemma4Config>(), entry.parameter, entry.tensor);
+    if (!is_encodable(type) && type != from) {
+      fail(ErrorCode::not_supported, entry.tensor.name, ": type ", name_of(type),
+           " can be read, but not written; expected one of ", names_of_dtypes(true));
+    }
+    if (entry.tensor.shape.size() == 1 && type != Dtype::f32)
+      fail(ErrorCode::argument, entry.tensor.name, ": type ", name_of(type), ", expected f32 for a vector");
+    if (values % values_per_block(type) != 0) {
+      fail(ErrorCode::shape, entry.tensor.name, ": ", values, " values together in ", name_of(type),
+           ", expected a multiple of ", values_per_block(type));
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Writes the model to `path`, which it replaces at the end, once all was read back. `tokenizer` holds the keys of its
+/// tokenizer (convert/gguf_tokenizer_keys.h), or none. Takes memory for a few rows at a time. Returns one entry for
+/// each of the plan's. Errors: ErrorCode::argument, also if `path` is a file that the model is read from; file, shape,
+/// dtype; not_supported if a type can be read but not written; cancelled if `progress` says so.
+inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const GgufKeys& tokenizer,
+                                          std::span<const GgufPlanEntry> plan, const std::filesystem::path& path,
+                                          Executor& executor, const WriteProgress& progress = {}) {
+  if (checkpoint.ple_table())
+    fail(ErrorCode::argument, "write_gguf: the checkpoint's table was packed: start from the original");
+  detail::check_plan(checkpoint, plan);
+  const Gemma4Config& config = checkpoint.config<Gemma4Config>();
+  GgufKeys keys = gguf_model_keys(checkpoint);
+  keys.add(tokenizer);
+  if (!keys.has("tokenizer.ggml.model")) {
+    // llama.cpp's word for models that are fed with tokens; it then asks for their number.
+    keys.text("tokenizer.ggml.model", "none").count("gemma4.vocab_size", config.vocab_size);
+  }
+  std::vector<GgufTensor> tensors;
+  const std::vector<float> factors = detail::gguf_rope_factor_values(config.full_rope, detail::GgufHeads(config).full);
+  tensors.push_back({std::string(gguf_rope_factors), {factors.size()}, Dtype::f32});
+  std::uint64_t total = 0;
+  for (const GgufPlanEntry& entry : plan) {
+    tensors.push_back(entry.tensor);
+    total += entry.tensor.bytes();
+  }
+  GgufFileWriter file(path, keys, std::move(tensors), identities_of(checkpoint.files()));
+  file.write(std::as_bytes(std::span(factors)));
+  std::vector<StoredSums> sums(plan.size());
+  std::uint64_t done = 0;
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    const Tensor tensor = checkpoint.tensor(plan[i].parameter, plan[i].layer);
+    detail::StoredRows rows(tensor, plan[i].tensor.dtype, executor);
+    for (std::size_t row = 0; row < rows.rows();) {
+      const std::span<const std::byte> some = rows.next(row, sums[i]);
+      file.write(some);
+      row += some.size() / bytes_of(plan[i].tensor.dtype, static_cast<std::size_t>(tensor.shape.back()));
+      done += some.size();
+      file.report(progress, "bytes written", done, total);
+    }
+  }
+  file.finish(progress);
+  return sums;
+}
+
+}  // namespace ple::inline PLE_ABI

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a MatFormer slice of a Hugging Face folder as a folder of its own.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "ple/checkpoint/hf_folder.h"
+#include "ple/checkpoint/hf_tensor_names.h"
+#include "ple/checkpoint/sliced_source.h"
+#include "ple/core/checked_writer.h"
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/core/file.h"
+#include "ple/core/json.h"
+#include "ple/core/json_text.h"
+#include "ple/core/memory.h"
+#include "ple/core/number_text.h"
+#include "ple/core/os.h"
+#include "ple/core/output_file.h"
+#include "ple/formats/safetensors_header.h"
+#include "ple/model/parameter.h"
+
+namespace ple::inline PLE_ABI {
+
+namespace detail {
+
+/// The object with other values in these fields; those that it has not come last.
+inline Json with_fields(const Json& object, std::map<std::string, Json> fields) {
+  Json changed = Json::object();
+  for (const Json& member : object.members()) {
+    const auto field = fields.find(std::string(member.key()));
+    changed.add(std::string(member.key()), field == fields.end() ? member : field->second);
+    if (field != fields.end()) fields.erase(field);
+  }
+  for (auto& [name, value] : fields) changed.add(name, std::move(value));
+  return changed;
+}
+
+/// A field of one entry for each layer, without the skipped layers'; where the file has no list, `otherwise(l)` for
+/// each layer l of the slice.
+template <class F>
+Json list_of_layers(const Json& text, const char* name, const MatformerSlice& slice, F&& otherwise) {
+  const Json* list = text.find(name);
+  Json kept = Json::array();
+  for (std::size_t l = 0; l < slice.layers.size(); ++l) {
+    kept.push_back(list && list->is_array() ? list->items()[slice.layers[l]] : Json(otherwise(l)));
+  }
+  return kept;
+}
+
+/// config.json of the slice, from that of the whole model.
+inline Json sliced_config(const Json& whole, const MatformerSlice& slice) {
+  const Json* nested = whole.find("text_config");
+  const Json& text = nested && nested->is_object() ? *nested : whole;
+  const auto natural = [](std::size_t n) { return Json(static_cast<std::uint64_t>(n)); };
+  const auto& layers = slice.config.layers;
+  Json widths = Json::array();
+  for (const Gemma3nLayerConfig& layer : layers) widths.push_back(natural(layer.intermediate_size));
+  Json changed = with_fields(
+      text,
+      {{"num_hidden_layers", natural(layers.size())},
+       {"num_kv_shared_layers", natural(slice.config.num_kv_shared_layers)},
+       {"intermediate_size", std::move(widths)},
+       {"layer_types", list_of_layers(text, "layer_types", slice,
+                                      [&](std::size_t l) {
+                                        const bool full = layers[l].attention == AttentionType::full;
+                                        return std::string(full ? "full_attention" : "sliding_attention");
+                                      })},
+       {"activation_sparsity_pattern", list_of_layers(text, "activation_sparsity_pattern", slice, [&](std::size_t l) {
+          // The shortest text of the float: as a double, it has more digits.
+          return parse_number<double>(number_text(layers[l].activation_sparsity)).value_or(0);
+        })}});
+  return &text == &whole ? changed : with_fields(whole, {{"text_config", std::move(changed)}});
+}
+
+/// A tensor of the folder that is written.
+struct SlicedTensor {
+  std::string name, dtype;
+  std::vector<std::uint64_t> shape;
+  std::uint64_t bytes = 0;
+  Tensor whole = {};
+  std::optional<TensorPart> part = {};  ///< nothing: all of it
+};
+
+/// What becomes of one file of the folder.
+class SlicedFile {
+ public:
+  SlicedFile(const SafetensorsFile& file, const HfFolder& folder, const SlicedSource& slice)
+      : metadata_(file.metadata()) {
+    metadata_.emplace("format", "pt");  // transformers wants to know
+    std::vector<TensorInfo> infos = file.list();
+    std::sort(infos.begin(), infos.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
+    for (const TensorInfo& info : infos) add(file, info, folder.names(), slice);
+  }
+
+  const std::vector<SlicedTensor>& tensors() const { return tensors_; }
+  std::uint64_t bytes() const {
+    std::uint64_t sum = 0;
+    for (const SlicedTensor& tensor : tensors_) sum += tensor.bytes;
+    return sum;
+  }
+
+  /// `done` of `total` bytes were written before. Errors: those of CheckedWriter; ErrorCode::file.
+  void write(const std::filesystem::path& path, const WriteProgress& progress, std::uint64_t done,
+             std::uint64_t total) const {
+    SafetensorsHeader header;
+    for (const auto& [name, value] : metadata_) header.metadata(name, value);
+    for (const SlicedTensor& tensor : tensors_) header.tensor(tensor.name, tensor.dtype, tensor.shape, tensor.bytes);
+    CheckedWriter writer(path);
+    const std::string head = header.bytes();
+    writer.write(head.data(), head.size());
+    AlignedVector<std::byte> piece(std::size_t{4} << 20);
+    for (const SlicedTensor& tensor : tensors_) {
+      const auto copy = [&](std::uint64_t begin, std::uint64_t size) {
+        for (const std::uint64_t end = begin + size; begin < end;) {
+          const auto some =
+              std::span(piece).first(static_cast<std::size_t>(std::min<std::uint64_t>(end - begin, piece.size())));
+          read_tensor(tensor.whole, begin, some);
+          writer.write(some.data(), some.size());
+          begin += some.size();
+          done += some.size();
+          writer.report(progress, "bytes written", done, total);
+        }
+      };
+      if (tensor.part) {
+        tensor.part->for_each_range(copy);
+      } else {
+        copy(0, tensor.bytes);
+      }
+    }
+    writer.finish(progress);
+  }
+
+ private:
+  void add(const SafetensorsFile& file, const TensorInfo& info, const HfTensorNames& names, const SlicedSource& slice) {
+    SlicedTensor tensor{info.name, info.dtype, info.shape, info.bytes, file.raw(info.name)};
+    std::string inside = names.inside(info.name);
+    constexpr std::string_view layers = "layers.";
+    std::size_t l = 0;
+    if (inside.starts_with(layers)) {
+      const char *number = inside.data() + layers.size(), *end = inside.data() + inside.size();
+      std::size_t whole_layer = 0;
+      const auto [rest, error] = std::from_chars(number, end, whole_layer);
+      const auto& kept = slice.slice().layers;
+      const auto found = std::find(kept.begin(), kept.end(), whole_layer);
+      if (error != std::errc() || found == kept.end()) return;  // of a skipped layer
+      l = static_cast<std::size_t>(found - kept.begin());
+      inside = std::string(layers) + std::to_string(l) + std::string(rest, end);
+    }
+    if (!inside.empty()) tensor.name = std::string(names.prefix()) + inside;
+    for (const Parameter parameter :
+         {Parameter::gate, Parameter::up, Parameter::down, Parameter::ple_table, Parameter::ple_context_projection}) {
+      if (inside != hf_name("", parameter, l)) continue;
+      tensor.part = slice.part(parameter, l);
+      tensor.whole = tensor.part->whole();
+      tensor.shape = tensor.part->shape();
+      tensor.bytes = tensor.part->bytes();
+    }
+    tensors_.push_back(std::move(tensor));
+  }
+
+  std::map<std::string, std::string> metadata_;
+  std::vector<SlicedTensor> tensors_;
+};
+
+/// A new or empty folder that one at a time may fill. Unless all of it is there, it becomes what it was.
+class FolderToFill {
+ public:
+  /// Errors: ErrorCode::file; ErrorCode::argument for a folder that is not empty, or that somebody else fills.
+  explicit FolderToFill(const std::filesystem::path& folder) : folder_(folder), mark_(folder / "ple.partial") {
+    std::error_code error;
+    is_new_ = std::filesystem::create_directories(folder_, error);
+    if (!is_folder(folder_)) fail(ErrorCode::file, folder_.string(), ": cannot make this folder");
+    if (file_exists(mark_)) refuse();
+    OutputFile(mark_, folder_.string());
+    const std::filesystem::directory_iterator files(folder_);
+    if (std::distance(begin(files), end(files)) > 1) {
+      std::filesystem::remove(mark_, error);
+      refuse();
+    }
+  }
+  FolderToFill(const FolderToFill&) = delete;
+  FolderToFill& operator=(const FolderToFill&) = delete;
+  ~FolderToFill() {
+    if (is_complete_ || process_ != os::process_id()) return;
+    std::error_code ignored;
+    for (const std::filesystem::path& file : files_) std::filesystem::remove(file, ignored);
+    std::filesystem::remove(mark_, ignored);
+    if (is_new_) std::filesystem::remove(folder_, ignored);
+  }
+
+  /// A file that is about to be written.
+  std::filesystem::path add(const std::filesystem::path& name) { return files_.emplace_back(folder_ / name); }
+
+  void complete() {
+    std::filesystem::remove(mark_);
+    is_complete_ = true;
+  }
+
+ private:
+  [[noreturn]] void refuse() const {
+    fail(ErrorCode::argument, folder_.string(), ": is not empty, expected a new or an empty folder");
+  }
+
+  std::filesystem::path folder_, mark_;
+  std::vector<std::filesystem::path> files_;
+  bool is_new_ = false, is_complete_ = false;
+  std::uint64_t process_ = os::process_id();
+};
+
+inline void write_text_file(const std::filesystem::path& path, const std::string& text) {
+  CheckedWriter writer(path);
+  writer.write(text.data(), text.size());
+  writer.finish({});
+}
+
+}  // namespace detail
+
+/// Writes the slice that `options` describe of the Gemma 3n in folder `from` to folder `to`, which must be new or
+/// empty: config.json, as many safetensors files as there are, and copies of the files for text, images and sound.
+/// Whatever is no layer of the text model goes along: a head of its own, vision, audio. config.json comes last, so what
+/// is not complete does not open; after an error the folder is as it was. Takes a few megabytes of memory. Returns the
+/// slice.
+/// Errors: ErrorCode::argument, file, shape; those of opening `from`; cancelled if `progress` says so.
+inline MatformerSlice write_slice(const std::filesystem::path& from, const MatformerOptions& options,
+                                  const std::filesystem::path& to, const WriteProgress& progress = {}) {
+  const auto whole = std::make_shared<const HfFolder>(from);
+  if (whole->names().find(hf_name("", Parameter::gate, 0) + "_packed")) {
+    fail(ErrorCode::not_supported, from.string(), ": its weights are packed: slices of such models cannot be written");
+  }
+  const SlicedSource slice(whole, options, from.string());
+  detail::FolderToFill out(to);
+
+  std::map<std::filesystem::path, detail::SlicedFile> files;  // by name
+  std::uint64_t total = 0, done = 0;
+  for (const auto& [name, file] : whole->tensor_files()) {
+    const std::filesystem::path path = std::filesystem::path(file->raw(name).file).filename();
+    if (files.contains(path)) continue;
+    total += files.emplace(path, detail::SlicedFile(*file, *whole, slice)).first->second.bytes();
+  }
+  Json shards = Json::object();
+  for (const auto& [name, file] : files) {
+    if (file.tensors().empty()) continue;
+    file.write(out.add(name), progress, done, total);
+    done += file.bytes();
+    for (const detail::SlicedTensor& tensor : file.tensors()) shards.add(tensor.name, Json(name.string()));
+  }
+  if (!files.contains("model.safetensors")) {
+    Json index = Json::object(), metadata = Json::object();
+    metadata.add("total_size", Json(total));
+    index.add("metadata", std::move(metadata));
+    index.add("weight_map", std::move(shards));
+    detail::write_text_file(out.add("model.safetensors.index.json"), json_text(index));
+  }
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+                           "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+                           "processor_config.json", "preprocessor_config.json"}) {
+    if (file_exists(from / name)) detail::write_text_file(out.add(name), read_text_file(from / name));
+  }
+  const Json config = detail::sliced_config(read_json_file(from / "config.json"), slice.slice());
+  detail::write_text_file(out.add("config.json"), json_text(config));
+  out.complete();
+  return slice.slice();
+}
+
+}  // namespace ple::inline PLE_ABI

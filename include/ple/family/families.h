@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// The families of models. Whatever asks "which family?" is made from this list: a new one is a folder beside these, and
+// an entry here.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/family/gemma3n/family.h"
+#include "ple/family/gemma4/family.h"
+
+namespace ple::inline PLE_ABI {
+
+/// The list: the configuration of a model of any family.
+using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig>;
+
+namespace detail {
+
+template <class... Configs, class F>
+void for_each_config(const std::variant<Configs...>* /*list*/, F&& f) {
+  (f.template operator()<Configs>(), ...);
+}
+
+}  // namespace detail
+
+/// Calls f.template operator()<Config>() for every family.
+template <class F>
+void for_each_family(F&& f) {
+  detail::for_each_config(static_cast<const ModelConfig*>(nullptr), f);
+}
+
+inline std::string family_of(const ModelConfig& config) {
+  return std::visit([](const auto& c) { return c.family; }, config);
+}
+
+namespace detail {
+
+/// "'gemma4' or 'gemma3n'".
+inline std::string supported_model_types() {
+  std::string all;
+  for_each_family([&]<class Config>() { all.append(all.empty() ? "'" : " or '").append(Config::model_type) += "'"; });
+  return all;
+}
+
+}  // namespace detail
+
+/// From Hugging Face's config.json; `source` names the file for messages. Errors: ErrorCode::config; not_supported for
+/// a model of no family here.
+inline ModelConfig read_config(const Json& config_json, const std::string& source) {
+  std::optional<ModelConfig> found;
+  for_each_family([&]<class Config>() {
+    if (is_hf_model_of<Config>(config_json, source)) found = Family<Config>::read(config_json, source);
+  });
+  if (found) return *std::move(found);
+  const std::string whole = JsonField(config_json, source).text("model_type", ""),
+                    text = hf_model_type(config_json, source);
+  fail(ErrorCode::not_supported, source, ": model_type is '", whole.empty() ? text : whole, "'",
+       whole.empty() || whole == text ? "" : " with the text model '" + text + "'", ", expected ",
+       detail::supported_model_types(), ", or those with '_text' behind");
+}
+
+/// From the keys of a GGUF file. Errors: ErrorCode::missing, config, shape; not_supported as above.
+inline ModelConfig read_config(const GgufShards& file) {
+  constexpr std::string_view key = "general.architecture";
+  const std::string_view architecture = file.metadata().text(key);
+  std::optional<ModelConfig> found;
+  for_each_family([&]<class Config>() {
+    if (architecture == Config::model_type) found = Family<Config>::read(file);
+  });
+  if (found) return *std::move(found);
+  fail(ErrorCode::not_supported, file.metadata().file(), ": ", key, " is '", architecture, "', expected ",
+       detail::supported_model_types(),
+       architecture == "clip" ? ": this file holds what sees and hears, not the text model" : "");
+}
+
+/// The configuration of a published model that is built in, such as "gemma4-e2b"; nothing for another name.
+inline std::optional<ModelConfig> published_config(std::string_view name) {
+  std::optional<ModelConfig> found;
+  for_each_family([&]<class Config>() {
+    for (const auto& model : Family<Config>::published) {
+      if (model.name == name) found = model.config();
+    }
+  });
+  return found;
+}
+
+/// Their names: "gemma4-e2b, gemma4-e4b, ...".
+inline std::string published_models() {
+  std::string all;
+  for_each_family([&]<class Config>() {
+    for (const auto& model : Family<Config>::published) all.append(all.empty() ? "" : ", ").append(model.name);
+  });
+  return all;
+}
+
+}  // namespace ple::inline PLE_ABI

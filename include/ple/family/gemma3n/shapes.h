@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every parameter of a Gemma 3n and its shape, from a configuration alone: no values are read or allocated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "ple/core/config.h"
+#include "ple/family/gemma3n/config.h"
+#include "ple/model/parameter_shapes.h"
+
+namespace ple::inline PLE_ABI {
+
+/// In the order of the decoder's own walk. Errors: ErrorCode::config. The published files carry K and V of layers that share another's; they are in the list, unused.
+/// Source: the modules of transformers' Gemma3nTextModel.
+inline std::vector<ParameterShape> parameter_shapes(const Gemma3nConfig& config) {
+  validate(config, "the configuration");
+  const std::uint64_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers(),
+                      q_width = config.num_attention_heads * config.head_dim,
+                      kv_width = config.num_key_value_heads * config.head_dim, head = config.head_dim,
+                      streams = config.altup_num_inputs, rank = config.laurel_rank;
+  std::vector<ParameterShape> shapes;
+  const auto add = [&](Parameter parameter, std::size_t l, std::vector<std::uint64_t> shape, bool used = true) {
+    shapes.push_back({parameter, l, std::move(shape), used});
+  };
+  add(Parameter::token_embedding, 0, {config.vocab_size, d});
+  if (!config.tie_word_embeddings) add(Parameter::head, 0, {config.vocab_size, d});
+  add(Parameter::ple_table, 0, {config.vocab_size_per_layer_input, layers * p});
+  add(Parameter::ple_context_projection, 0, {layers * p, d});
+  add(Parameter::ple_context_norm, 0, {p});
+  for (std::size_t i = 0; i + 1 < streams; ++i) add(Parameter::altup_projection, i, {d, d});
+  for (std::size_t i = 0; i + 1 < streams; ++i) add(Parameter::altup_unembedding, i, {d, d});
+  for (std::size_t l = 0; l < layers; ++l) {
+    const bool owns_kv = config.kv_layer(l) == l;
+    const std::uint64_t intermediate = config.layers[l].intermediate_size;
+    add(Parameter::altup_router, l, {streams, d});
+    add(Parameter::altup_router_norm, l, {d});
+    add(Parameter::altup_prediction, l, {streams * streams, streams});
+    add(Parameter::altup_correction, l, {streams, streams});
+    add(Parameter::altup_output_scale, l, {d}, config.altup_correct_scale);
+    add(Parameter::input_norm, l, {d});
+    add(Parameter::laurel_left, l, {rank, d});
+    add(Parameter::laurel_right, l, {d, rank});
+    add(Parameter::post_laurel_norm, l, {d});
+    add(Parameter::query, l, {q_width, d});
+    add(Parameter::query_norm, l, {head});
+    add(Parameter::key, l, {kv_width, d}, owns_kv);
+    add(Parameter::value, l, {kv_width, d}, owns_kv);
+    add(Parameter::key_norm, l, {head}, owns_kv);
+    add(Parameter::attention_output, l, {d, q_width});
+    add(Parameter::post_attention_norm, l, {d});
+    add(Parameter::pre_feed_forward_norm, l, {d});
+    add(Parameter::gate, l, {intermediate, d});
+    add(Parameter::up, l, {intermediate, d});
+    add(Parameter::down, l, {d, intermediate});
+    add(Parameter::post_feed_forward_norm, l, {d});
+    add(Parameter::ple_gate, l, {p, d});
+    add(Parameter::ple_output, l, {d, p});
+    add(Parameter::post_ple_norm, l, {d});
+  }
+  add(Parameter::final_norm, 0, {d});
+  return shapes;
+}
+
+}  // namespace ple::inline PLE_ABI

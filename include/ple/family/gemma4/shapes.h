@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every parameter of a Gemma 4 and its shape, from a configuration alone: no values are read or allocated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "ple/core/config.h"
+#include "ple/family/gemma4/config.h"
+#include "ple/model/parameter_shapes.h"
+
+namespace ple::inline PLE_ABI {
+
+/// In the order of the decoder's own walk. Errors: ErrorCode::config.
+inline std::vector<ParameterShape> parameter_shapes(const Gemma4Config& config) {
+  validate(config, "the configuration");
+  const std::uint64_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers();
+  std::vector<ParameterShape> shapes;
+  const auto add = [&](Parameter parameter, std::size_t l, std::vector<std::uint64_t> shape) {
+    shapes.push_back({parameter, l, std::move(shape)});
+  };
+  add(Parameter::token_embedding, 0, {config.vocab_size, d});
+  if (!config.tie_word_embeddings) add(Parameter::head, 0, {config.vocab_size, d});
+  if (p > 0) {
+    add(Parameter::ple_table, 0, {config.vocab_size_per_layer_input, layers * p});
+    add(Parameter::ple_context_projection, 0, {layers * p, d});
+    add(Parameter::ple_context_norm, 0, {p});
+  }
+  for (std::size_t l = 0; l < layers; ++l) {
+    const Gemma4LayerConfig& layer = config.layers[l];
+    const std::uint64_t head = layer.head_dim, q_width = config.num_attention_heads * head,
+                        kv_width = layer.num_key_value_heads * head, intermediate = layer.intermediate_size;
+    add(Parameter::input_norm, l, {d});
+    add(Parameter::query, l, {q_width, d});
+    add(Parameter::query_norm, l, {head});
+    if (config.kv_layer(l) == l) {
+      add(Parameter::key, l, {kv_width, d});
+      const bool value_is_key = config.attention_k_eq_v && layer.attention == AttentionType::full;
+      if (!value_is_key) add(Parameter::value, l, {kv_width, d});
+      add(Parameter::key_norm, l, {head});
+    }
+    add(Parameter::attention_output, l, {d, q_width});
+    add(Parameter::post_attention_norm, l, {d});
+    add(Parameter::pre_feed_forward_norm, l, {d});
+    add(Parameter::gate, l, {intermediate, d});
+    add(Parameter::up, l, {intermediate, d});
+    add(Parameter::down, l, {d, intermediate});
+    add(Parameter::post_feed_forward_norm, l, {d});
+    if (p > 0) {
+      add(Parameter::ple_gate, l, {p, d});
+      add(Parameter::ple_output, l, {d, p});
+      add(Parameter::post_ple_norm, l, {d});
+    }
+    add(Parameter::layer_scalar, l, {1});
+  }
+  add(Parameter::final_norm, 0, {d});
+  return shapes;
+}
+
+}  // namespace ple::inline PLE_ABI

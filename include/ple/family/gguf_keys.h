@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys and shapes of a GGUF file that mean the same in every family.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/formats/gguf_shards.h"
+#include "ple/model/parameter.h"
+
+namespace ple::inline PLE_ABI {
+
+/// Rows of a matrix that there must be.
+inline std::size_t gguf_rows(const GgufShards& file, Parameter parameter) {
+  const std::string name = gguf_name(parameter, 0);
+  const std::vector<std::uint64_t>& shape = file.shape(name);
+  if (shape.size() != 2)
+    fail(ErrorCode::shape, file.name(), ": ", name, ": shape is ", shape_text(shape), ", expected 2 dimensions");
+  return static_cast<std::size_t>(shape[0]);
+}
+
+/// Refuses models of other families, and what a later version may add. Errors: ErrorCode::not_supported.
+template <class Config>
+void expect_gguf_model(const GgufShards& file) {
+  const GgufMetadata& keys = file.metadata();
+  const std::string expected = Config::model_type, prefix = expected + ".";
+  const auto refuse = [&](const std::string& key, const std::string& wanted) {
+    fail(ErrorCode::not_supported, keys.file(), ": ", key, " is ", GgufMetadata::brief(*keys.find(key)), ", expected ",
+         wanted);
+  };
+  const std::string architecture = "general.architecture";
+  const std::string_view found = keys.text(architecture);
+  if (found != expected) refuse(architecture, "'" + expected + "'");
+  if (keys.count(prefix + "expert_count", 0) > 0)
+    refuse(prefix + "expert_count", "0: mixture-of-experts models are not supported yet");
+  for (const char* name : {"rope.scaling.factor", "rope.scaling.factor_swa"}) {
+    const double factor = keys.number(prefix + name, 1);
+    if (factor != 0 && factor != 1) refuse(prefix + name, "1: scaled positions are not supported");
+  }
+}
+
+/// Refuses a file all of whose layers share another's K and V. Errors: ErrorCode::config.
+inline void check_gguf_layers(const GgufMetadata& keys, const std::string& prefix, std::size_t layers,
+                              std::size_t shared) {
+  if (shared < layers) return;
+  fail(ErrorCode::config, keys.file(), ": ", prefix, "attention.shared_kv_layers is ", shared, ", expected less than ",
+       prefix, "block_count, which is ", layers);
+}
+
+}  // namespace ple::inline PLE_ABI

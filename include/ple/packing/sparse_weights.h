@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrices of integer types in layouts for products that need only some of their rows, or only some of their columns.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+
+#include "ple/core/arena.h"
+#include "ple/core/config.h"
+#include "ple/core/executor.h"
+#include "ple/packing/packed_columns.h"
+#include "ple/packing/packed_rows.h"
+#include "ple/tensor/matrix.h"
+
+namespace ple::inline PLE_ABI {
+
+/// Rows each by itself, about as many bytes as in the file. Copies share values.
+class LooseRows {
+ public:
+  /// Takes the values of a matrix that is not interleaved. Returns false, and does nothing, if its type is none of
+  /// integers.
+  bool load(const detail::MatrixBase& matrix, Executor& executor, Arena& arena) {
+    if (!is_integer_type(matrix.dtype())) return false;
+    const Dtype dtype = matrix.dtype();
+    rows_.layout = LooseLayout(dtype, matrix.cols());
+    memory_ = arena.allocate(matrix.rows() * rows_.layout.row_bytes);
+    rows_.data = memory_.get();
+    parallel_for(executor, matrix.rows(), 1, [&](std::size_t begin, std::size_t end, std::size_t) {
+      for (std::size_t r = begin; r < end; ++r) {
+        loosen(rows_.layout, matrix.data() + r * bytes_of(dtype, matrix.cols()), bytes_of(dtype, values_per_chunk),
+               memory_.get() + r * rows_.layout.row_bytes);
+      }
+    });
+    return true;
+  }
+
+  bool loaded() const { return memory_ != nullptr; }
+  const IntegerRows& rows() const { return rows_; }
+
+ private:
+  IntegerRows rows_;
+  std::shared_ptr<std::byte> memory_;
+};
+
+/// Columns each by itself. Codes that are no half bytes take a byte, so of 5 or 6 bits this is more than in the file.
+/// Copies share values.
+class LooseColumns {
+ public:
+  /// As LooseRows::load.
+  bool load(const detail::MatrixBase& matrix, Executor& executor, Arena& arena) {
+    if (!is_integer_type(matrix.dtype())) return false;
+    columns_.layout = ColumnLayout(matrix.dtype(), matrix.rows(), matrix.cols());
+    memory_ = arena.allocate(columns_.layout.bytes());
+    columns_.data = memory_.get();
+    const std::size_t chunks = (matrix.cols() + values_per_chunk - 1) / values_per_chunk;
+    parallel_for(executor, chunks, 1, [&](std::size_t begin, std::size_t end, std::size_t) {
+      for (std::size_t c = begin; c < end; ++c) {
+        store_columns(columns_.layout, c, matrix.data(), bytes_of(matrix.dtype(), matrix.cols()), matrix.rows(),
+                      bytes_of(matrix.dtype(), values_per_chunk), memory_.get());
+      }
+    });
+    return true;
+  }
+
+  bool loaded() const { return memory_ != nullptr; }
+  const IntegerColumns& columns() const { return columns_; }
+
+ private:
+  IntegerColumns columns_;
+  std::shared_ptr<std::byte> memory_;
+};
+
+}  // namespace ple::inline PLE_ABI
