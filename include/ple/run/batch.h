@@ -36,7 +36,7 @@ class Batch {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
     }
-    room_ = model.make_state({.context = 1, .chunk = most_, .parts = parts(*executor_)});
+    room_ = model.make_state({.context = 1, .chunk = most_, .threads = executor_->concurrency()});
     states_.reserve(most_);
     try {
       logits_.resize(most_ * model.vocab_size());
@@ -93,9 +93,7 @@ class Batch {
     if (session->position() >= session->context()) {
       refuse(" is at the end of its context of ", session->context(), session->longer_context());
     }
-    if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {
-      refuse(": token ", token, ", expected 0 to ", model_->vocab_size() - 1);
-    }
+    model_->check_token(token, "Batch: session ", i);
   }
 
   const LanguageModel* model_;

@@ -186,8 +186,8 @@ struct Conversation {
     try {
       session.read(tokens, progress);
     } catch (...) {
-      if (before == 0 || before >= session.rewindable_from()) {
-        session.rewind(before);
+      if (before == 0 || before >= session.truncatable_to()) {
+        session.truncate(before);
       } else {  // sliding windows have forgotten what was there
         session.reset();
         unread.swap(earlier);

@@ -43,11 +43,7 @@ class ReferencePredictions {
     if (tokens.size() < 2) {
       fail(ErrorCode::argument, "ReferencePredictions: ", tokens.size(), " tokens, expected 2 or more");
     }
-    for (const Token token : tokens) {
-      if (token < 0 || static_cast<std::size_t>(token) >= vocab_size_) {
-        fail(ErrorCode::argument, "ReferencePredictions: token ", token, ", expected 0 to ", vocab_size_ - 1);
-      }
-    }
+    for (const Token token : tokens) model.check_token(token, "ReferencePredictions");
     const RowsRequest requests[] = {{&logits_, tokens.size() - 1, vocab_size_}};
     memory_ = allocate_rows(requests);
     log_sums_.resize(logits_.rows);
@@ -100,7 +96,7 @@ class ReferencePredictions {
   template <class F>
   void for_each_prediction(const LanguageModel& model, Executor& executor, F&& each) const {
     const std::size_t count = tokens_.size() - 1, most = (std::min)(chunk, count);
-    const auto state = model.make_state({.context = count, .chunk = most, .parts = parts(executor)});
+    const auto state = model.make_state({.context = count, .chunk = most, .threads = executor.concurrency()});
     Rows logits;
     const RowsRequest requests[] = {{&logits, most, vocab_size_}};
     const AlignedVector<float> memory = allocate_rows(requests);

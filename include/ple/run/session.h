@@ -20,16 +20,6 @@
 
 namespace ple::inline PLE_ABI {
 
-struct SessionOptions {
-  std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
-  std::size_t chunk = 128;            ///< most tokens of a prompt that are computed at once, up to 65,536
-  std::size_t threads = 0;            ///< of the session's own pool; 0: one for every hardware thread
-  Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
-  std::uint64_t kv_cache_limit = 0;   ///< most bytes that K and V may grow to, which the context decides; 0: any number
-  Executor* executor = nullptr;       ///< runs the session instead of a pool of its own: a ThreadPool that several
-                                      ///< sessions share, say; must outlive it
-};
-
 /// Called with the tokens read so far and their number in all; false cancels. It must not use the session.
 using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 
@@ -43,17 +33,15 @@ class Session {
   /// Errors: ErrorCode::argument; ErrorCode::limit for more than kv_cache_limit, before any memory is taken; system.
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
-    context_ = options.context ? options.context : std::min<std::size_t>(4096, model.max_position_embeddings());
-    chunk_ = (std::min)({options.chunk, context_, most_tokens_at_once});
+    SessionOptions of_state = options;
+    of_state.context = context_ = options.context_of(model.max_position_embeddings());
+    of_state.chunk = chunk_ = (std::min)({options.chunk, context_, most_tokens_at_once});
     if (!executor_) {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
     }
-    state_ = model.make_state({.context = context_,
-                               .chunk = chunk_,
-                               .parts = parts(*executor_),
-                               .kv_cache_dtype = options.kv_cache_dtype,
-                               .kv_cache_limit = options.kv_cache_limit});
+    of_state.threads = executor_->concurrency();
+    state_ = model.make_state(of_state);
     tokens_.reserve(context_);
     logits_.resize(model.vocab_size());
   }
@@ -68,11 +56,11 @@ class Session {
   std::span<const Token> tokens() const { return tokens_; }
 
   /// Scores of every token of the vocabulary to come next, until more is read. Errors: ErrorCode::argument if the last
-  /// read was not finished, nothing was read yet, or nothing since rewind().
+  /// read was not finished, nothing was read yet, or nothing since truncate().
   std::span<const float> logits() const {
     if (!has_logits_)
       fail(ErrorCode::argument,
-           "Session: no logits: nothing was read yet or since rewind(), or the last prompt was not finished");
+           "Session: no logits: nothing was read yet or since truncate(), or the last prompt was not finished");
     return logits_;
   }
 
@@ -121,26 +109,28 @@ class Session {
     }
   }
 
-  /// The earliest position that rewind() can go back to, other than 0. A layer with a sliding window forgets what is
-  /// older, so it is `chunk` positions before the furthest that was read, or less while a window and a chunk hold all;
-  /// after SavedSession::load, where the session was.
-  std::size_t rewindable_from() const { return state_->rewindable_from(); }
+  /// The earliest position that truncate() can go back to, other than 0. A layer with a sliding window forgets what is
+  /// older, so it is `chunk` positions and SessionOptions::keep before the furthest that was read, or less while a
+  /// window and these hold all; after SavedSession::load, where the session was.
+  std::size_t truncatable_to() const { return state_->truncatable_to(); }
+  std::size_t rewindable_from() const { return truncatable_to(); }  ///< Old name; goes with the next version.
 
-  /// Goes back to where the session was after its first `position` tokens, as if the others had not been read. There
-  /// are no logits until something is read: to have those of `position` again, go back one further and read its token.
+  /// Forgets what was read from `position` on, as if it had not been: what is read next gives the same bits. There are
+  /// no logits until something is read: to have those of `position` again, truncate one further and read its token.
   /// Errors, and then nothing has changed: ErrorCode::argument for a position after the session's own, or one of which
   /// K and V are gone.
-  void rewind(std::size_t position) {
+  void truncate(std::size_t position) {
     if (position == state_->position) return;
-    if (position > 0 && (position > state_->position || position < rewindable_from())) {
-      fail(ErrorCode::argument, "Session: cannot go to position ", position, " from ", state_->position,
-           ", expected 0 or ", rewindable_from(), " to ", state_->position);
-    }
     if (position == 0) return reset();
-    state_->rewind(tokens().first(position));
+    if (position > state_->position || position < truncatable_to()) {
+      fail(ErrorCode::argument, "Session: cannot go to position ", position, " from ", state_->position,
+           ", expected 0 or ", truncatable_to(), " to ", state_->position);
+    }
+    state_->truncate(tokens().first(position));
     tokens_.resize(position);
     has_logits_ = false;
   }
+  void rewind(std::size_t position) { truncate(position); }  ///< Old name; goes with the next version.
 
   /// Forgets everything that was read.
   void reset() {
@@ -161,10 +151,7 @@ class Session {
            " embeddings for them");
     }
     for (const Token token : tokens) {
-      if (token == soft_token) continue;
-      if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {
-        fail(ErrorCode::argument, "Session: token ", token, ", expected 0 to ", model_->vocab_size() - 1);
-      }
+      if (token != soft_token) model_->check_token(token, "Session");
     }
   }
 
