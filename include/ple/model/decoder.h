@@ -167,6 +167,13 @@ class Decoder final : public LanguageModel {
     }
   }
 
+  std::unique_ptr<ModelState> copy_state(ModelState& model_state) const override {
+    State& state = own(model_state);
+    auto copy = make_state(state.options);
+    static_cast<State&>(*copy).copy_text(state);
+    return copy;
+  }
+
   void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
                Rows soft = {}) const override {
     forward(state, executor, tokens, logits, soft, NoObserver{});

@@ -106,7 +106,8 @@ struct DecoderState final : ModelState {
     std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, sizes.widest_bf16_row) : 0;
     if constexpr (Matrix<typename Model::T>::may_be_integers) {
       if (sizes.widest_integer_row > 0) {
-        scratch_bytes = (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, sizes.widest_integer_row).bytes(o.parts()));
+        scratch_bytes =
+            (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, sizes.widest_integer_row).bytes(o.parts()));
       }
     }
     scratch.resize(scratch_bytes);
@@ -147,6 +148,18 @@ struct DecoderState final : ModelState {
   void resume(std::span<const Token> tokens) override {
     truncate(tokens);
     written = resumed = position;
+  }
+  /// Has read what `other`, made with the same options, has read.
+  void copy_text(const DecoderState& other) {
+    position = other.position;
+    recent = other.recent;
+    written = other.written;
+    resumed = other.resumed;
+    for (std::size_t l = 0; l < caches.size(); ++l) {
+      if (caches[l].slots() == 0) continue;
+      const std::size_t oldest = (std::min)(caches[l].oldest(written), position);
+      caches[l].copy_positions(other.caches[l], oldest, position - oldest);
+    }
   }
   std::size_t truncatable_to() const override {
     std::size_t from = 0;

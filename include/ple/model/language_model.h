@@ -101,6 +101,11 @@ class LanguageModel {
   /// A state must be used with the model that made it.
   virtual std::unique_ptr<ModelState> make_state(const SessionOptions& options) const = 0;
 
+  /// Another state that has read the same. Errors: those of make_state; ErrorCode::argument if another model made it.
+  virtual std::unique_ptr<ModelState> copy_state(ModelState& /*state*/) const {
+    fail(ErrorCode::not_supported, "this model's sessions cannot be copied");
+  }
+
   /// Reads tokens, at most options.chunk, and writes the logits of the last logits.rows of them: [rows, vocab_size].
   /// Rows may be 0. Where a token is soft_token the next row of `soft`, [number of them, d], is its embedding, as the
   /// first layer gets it. Errors, and then the state can go on from the position it is still at, and nothing was

@@ -16,6 +16,7 @@
 #include "ple/core/memory.h"
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
+#include "ple/run/session.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -95,14 +96,11 @@ class ReferencePredictions {
   /// Calls each(t, logits) for what the model predicts after tokens_[t], in any order and several at a time.
   template <class F>
   void for_each_prediction(const LanguageModel& model, Executor& executor, F&& each) const {
-    const std::size_t count = tokens_.size() - 1, most = (std::min)(chunk, count);
-    const auto state = model.make_state({.context = count, .chunk = most, .threads = executor.concurrency()});
-    Rows logits;
-    const RowsRequest requests[] = {{&logits, most, vocab_size_}};
-    const AlignedVector<float> memory = allocate_rows(requests);
-    for (std::size_t done = 0; done < count; done += most) {
-      const std::size_t n = (std::min)(most, count - done);
-      model.forward(*state, executor, std::span(tokens_).subspan(done, n), logits.slice(0, n));
+    const std::size_t count = tokens_.size() - 1;
+    Session session(model, {.context = count, .chunk = chunk, .executor = &executor});
+    for (std::size_t done = 0; done < count; done += chunk) {
+      const std::size_t n = (std::min)(chunk, count - done);
+      const Rows logits = session.read_logits(std::span(tokens_).subspan(done, n));
       auto task = [&](std::size_t t) { each(done + t, std::span<const float>(logits.row(t), vocab_size_)); };
       executor.run(n, task);
     }
