@@ -124,6 +124,21 @@ TEST_CASE("after truncate another text gives the bits of a new session, in every
   }
 }
 
+TEST_CASE("the lines of the README") {
+  const Model model = random_model<Model>(small_config());
+  const auto tokens = text(100), draft = text(5);
+  ple::Session session(model, {.context = 256, .keep = 64});  // may go back 64 tokens further than its windows need
+  session.read(tokens);
+  ple::Session other = session.fork();                  // the same past; each goes on alone
+  const ple::Rows logits = session.read_logits(draft);  // what follows each of these tokens: [tokens, vocab_size]
+  session.truncate(session.position() - 2);             // forgets the last two
+  CHECK(logits.rows == 5);
+  other.read(std::span(draft).first(3));
+  other.read(draft[0]);
+  session.read(draft[0]);
+  CHECK(same_bits(session.logits(), other.logits()));
+}
+
 TEST_CASE("keep makes room for going back, and K and V that much larger") {
   const Model model = random_model<Model>(small_config());
   const auto tokens = text(90);

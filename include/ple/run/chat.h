@@ -65,16 +65,14 @@ class Chat {
     if (c.format.thinking && !c.format.can_think)
       fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
     // What the files recommend is read only if it is asked for.
-    c.generation_options = {// the conversation stays where it is
-                            .sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
+    c.generation_options = {.sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
                             .stop_tokens = checkpoint.stop_tokens(),
                             .max_tokens = c.options.max_tokens,
                             .logits_processor = c.options.logits_processor,
                             .cancelled = [&c] { return c.cancelled(); }};
-    // A model's turn ends with these, whatever its files say: 50 is where it waits for what a tool answers.
-    for (const std::string_view name : {std::string_view(c.format.eos), std::string_view(c.format.turn_end),
-                                        std::string_view(c.format.tool_response)}) {
-      if (const auto token = c.tokenizer.token_to_id(name)) c.generation_options.stop_tokens.push_back(*token);
+    // A model's turn ends with these, whatever its files say.
+    for (const std::string* name : {&c.format.eos, &c.format.turn_end, &c.format.tool_response}) {
+      if (const auto token = c.tokenizer.token_to_id(*name)) c.generation_options.stop_tokens.push_back(*token);
     }
     c.turn_end = c.tokenizer.token_to_id(c.format.turn_end);
     c.thought_begin = c.tokenizer.token_to_id(c.format.thought_begin);
@@ -147,10 +145,7 @@ class Chat {
 
   /// Says it and returns the whole answer. Errors: those of say(); those of Generation::next, and then the answer can
   /// go on: answer().text() is all of it.
-  std::string ask(std::string_view user, const PromptProgress& progress = {}) {
-    const std::shared_ptr<Conversation> c = conversation_;
-    return say(user, progress).text();
-  }
+  std::string ask(std::string_view user, const PromptProgress& progress = {}) { return say(user, progress).text(); }
 
   /// The answer being given, or the last one: what did not come of it yet.
   Answer answer() & { return Answer(conversation_); }

@@ -45,22 +45,18 @@ namespace detail {
 /// What answers share with the chat, at an address that stays.
 struct Conversation {
   /// While one of the caller's functions may run, the chat must not change. Errors: ErrorCode::argument if it is so.
-  class Busy {
-   public:
-    explicit Busy(Conversation& conversation) : conversation_(&conversation) {
-      if (conversation.busy) {
+  struct Busy {
+    Conversation& of;
+    explicit Busy(Conversation& conversation) : of(conversation) {
+      if (std::exchange(of.busy, true)) {
         fail(ErrorCode::argument,
              "Chat: it is used by a function that it calls itself (progress, logits_processor, cancelled): let that "
              "return first");
       }
-      conversation.busy = true;
     }
     Busy(const Busy&) = delete;
     Busy& operator=(const Busy&) = delete;
-    ~Busy() { conversation_->busy = false; }
-
-   private:
-    Conversation* conversation_;
+    ~Busy() { of.busy = false; }
   };
 
   Conversation(const LanguageModel& model, Tokenizer t, ChatOptions o)
@@ -73,7 +69,6 @@ struct Conversation {
 
   void say(std::string_view user, const PromptProgress& progress) {
     end_answer();
-    cancel = false;
     catch_up(progress);
     std::vector<ChatSegment> segments;
     if (session.position() > 0) {
@@ -142,6 +137,7 @@ struct Conversation {
 
   /// Lets the session read what it has not read yet of the conversation.
   void catch_up(const PromptProgress& progress = {}) {
+    cancel = false;
     if (generation) generation->flush();
     if (unread.empty()) return;
     session.read(std::span(unread).subspan(session.position()), or_cancelled(progress));
