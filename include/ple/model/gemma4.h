@@ -123,7 +123,7 @@ struct Gemma4Block {
   static KvCache make_cache(const Gemma4Config& config, std::size_t l, const SessionOptions& options, Arena& arena) {
     if (config.kv_layer(l) != l) return {};
     const Gemma4LayerConfig& layer = config.layers[l];
-    return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(config, layer.attention, options),
+    return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options),
             options.kv_cache_dtype, arena};
   }
 
