@@ -116,7 +116,7 @@ TEST_CASE("layers that were pruned skip their PLE step, and only they") {
   auto dtypes = all_layers(Dtype::f16);
   dtypes[1] = dtypes[2] = dtypes[7] = std::nullopt;
   const Model model = packed(original, temporary, "pruned", {.dtypes = dtypes}, Streamed{.budget = 4096});
-  const auto state = model.make_state({.context = 64, .chunk = 64, .parts = 1});
+  const auto state = model.make_state({.context = 64, .chunk = 64, .threads = 1});
   InlineExecutor executor;
   std::vector<std::size_t> steps;
   model.forward(*state, executor, text(20), {}, {}, [&](std::string_view what, std::size_t l, Rows) {

@@ -20,6 +20,7 @@
 #include "../temporary.h"
 #include "ple/checkpoint/checkpoint.h"
 #include "ple/core/os.h"
+#include "ple/core/shared_pool.h"
 #include "ple/core/thread_pool.h"
 #include "ple/family/gemma4/block.h"
 #include "ple/run/session.h"
@@ -178,6 +179,35 @@ TEST_CASE("fork() while other threads read from the table" * doctest::skip(testi
     reader.join();
     CHECK(wrong == 0);
   });
+}
+
+TEST_CASE("sessions that a child of fork() makes share a pool of their own, whatever other threads were doing" *
+          doctest::skip(testing::no_fork_beside_busy_threads)) {
+  const Model model = Model::load(Checkpoint::open(storyteller), {.threads = 1});
+  const auto logits = [&] {
+    Session session(model, {.context = 32, .threads = 3}), other(model, {.context = 32, .threads = 3});
+    session.read(prompt_of(2));
+    return std::vector<float>(session.logits().begin(), session.logits().end());
+  };
+  const std::vector<float> expected = logits();
+  Session before(model, {.context = 32, .threads = 3});
+  const auto parents = shared_pool(3);
+  std::atomic<bool> stop{false};
+  std::thread maker([&] {
+    while (!stop) shared_pool(2);
+  });
+  for (int round = 0; round < 6; ++round) {
+    CHECK(testing::in_child([&] {
+            if (shared_pool(3) == parents || shared_pool(2) != shared_pool(2)) return 1;
+            before.reset();
+            before.read(prompt_of(2));
+            if (std::memcmp(before.logits().data(), expected.data(), before.logits().size_bytes()) != 0) return 2;
+            return logits() == expected ? 0 : 3;
+          }) == 0);
+  }
+  stop = true;
+  maker.join();
+  CHECK(shared_pool(3) == parents);
 }
 
 TEST_CASE("fork() in the middle of a scan of the table" * doctest::skip(testing::no_fork_beside_busy_threads)) {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -248,6 +249,52 @@ TEST_CASE("a session in memory is the bytes of its file, and is refused where th
   damaged[70] ^= std::byte{1};
   CHECK(has(error_of(ErrorCode::malformed, [&] { SavedSession::load(other, damaged); }), "is damaged"));
   CHECK(same_bits(other.logits(), session.logits()));  // as it was
+}
+
+TEST_CASE("a session goes through a stream: the bytes of its file, one behind the other, and nothing behind them") {
+  const Model model = random_model<Model>(small_config());
+  const TemporaryFolder folder;
+  const auto tokens = some_tokens(40);
+  const SessionOptions options{.context = 64, .chunk = 7, .threads = 1};
+  Session first(model, options), second(model, options), other(model, {.context = 64, .threads = 1});
+  first.read(tokens);
+  second.read(std::span(tokens).first(3));
+  std::stringstream stream(std::ios::in | std::ios::out | std::ios::binary);
+  SavedSession::save(first, stream);
+  SavedSession::save(first, folder / "session");
+  CHECK(stream.str() == read_file(folder / "session"));
+  const std::string bytes = stream.str();
+  SavedSession::save(second, stream);
+  stream << "and more";
+  for (const Session* saved : {&first, &second}) {
+    SavedSession::load(other, stream);
+    CHECK(other.position() == saved->position());
+    CHECK(same_bits(other.logits(), saved->logits()));
+  }
+  std::string rest;
+  std::getline(stream, rest);
+  CHECK(rest == "and more");
+  // As it was, whatever comes of a stream.
+  const auto refused = [&](const std::string& what) {
+    std::istringstream in(what, std::ios::binary);
+    const std::string message = error_of(ErrorCode::malformed, [&] { SavedSession::load(other, in); });
+    CHECK(same_bits(other.logits(), second.logits()));
+    return message;
+  };
+  for (std::size_t size = 0; size < bytes.size(); size += 101)
+    CHECK(has(refused(bytes.substr(0, size)), "a stream: has "));
+  std::string damaged = bytes;
+  damaged[70] = static_cast<char>(damaged[70] ^ 1);
+  CHECK(has(refused(damaged), "a stream: its checksum is "));
+  SavedHeader header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  header.cache_bytes = std::uint64_t{1} << 60;  // no memory is taken for it
+  damaged = bytes;
+  std::memcpy(damaged.data(), &header, sizeof header);
+  CHECK(has(refused(damaged), "a stream: 1152921504606846976 bytes of K and V, expected no more than the session's "));
+  std::ofstream full(folder / "none" / "there", std::ios::binary);
+  CHECK(error_of(ErrorCode::file, [&] { SavedSession::save(first, full); }) ==
+        "a session cannot be written to its stream");
 }
 
 TEST_CASE("a session that was saved goes back no further than to where it was; one that went back is saved") {

@@ -166,7 +166,7 @@ TEST_CASE("what cannot be is refused before anything changes") {
 
   const Model other = random_model<Model>(small_config());
   InlineExecutor executor;
-  const auto state = model.make_state({.context = 8, .chunk = 8, .parts = 1});
+  const auto state = model.make_state({.context = 8, .chunk = 8, .threads = 1});
   CHECK(message([&] { other.forward(*state, executor, some_tokens(1), {}); }).find("another model") !=
         std::string::npos);
   const auto other_type = random_model<Gemma4<f32, Scalar>>(small_config());
@@ -342,7 +342,7 @@ TEST_CASE("reading a prompt or a token allocates nothing") {
 TEST_CASE("layers that share K and V see only the positions whose logits are wanted") {
   const Model model = random_model<Model>(small_config());
   InlineExecutor executor;
-  const auto state = model.make_state({.context = 64, .chunk = 16, .parts = 1});
+  const auto state = model.make_state({.context = 64, .chunk = 16, .threads = 1});
   const auto tokens = some_tokens(16);
   for (const std::size_t wanted : {0u, 1u, 5u, 16u}) {
     std::vector<std::size_t> rows(model.blocks.size());

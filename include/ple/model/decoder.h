@@ -120,6 +120,8 @@ class Decoder final : public LanguageModel {
 
   bool has_ple() const { return config.hidden_size_per_layer_input > 0; }
   std::size_t vocab_size() const override { return config.vocab_size; }
+  std::size_t token_limit() const override { return config.token_limit(); }
+  void check_has_row(Token token) const override { static_cast<void>(table.row_of(token)); }
   std::size_t max_position_embeddings() const override { return config.max_position_embeddings; }
   std::size_t hidden_size() const override { return config.hidden_size; }
   TableCounters table_counters() const override { return table.counters(); }
@@ -136,12 +138,13 @@ class Decoder final : public LanguageModel {
     return model_identity(*this);
   }
 
-  std::unique_ptr<ModelState> make_state(const StateOptions& options) const override {
+  std::unique_ptr<ModelState> make_state(const SessionOptions& wanted) const override {
+    SessionOptions options = wanted;
+    options.context = wanted.context_of(config.max_position_embeddings);
     if (options.chunk == 0 || options.chunk > most_tokens_at_once) {
       fail(ErrorCode::argument, "a state for ", options.chunk, " tokens at once, expected 1 to ", most_tokens_at_once);
     }
-    if (options.parts == 0) fail(ErrorCode::argument, "a state needs parts of at least 1");
-    if (options.context == 0 || options.context > config.max_position_embeddings) {
+    if (options.context > config.max_position_embeddings) {
       fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", config.max_position_embeddings,
            ", the model's max_position_embeddings");
     }
@@ -162,6 +165,13 @@ class Decoder final : public LanguageModel {
       fail(ErrorCode::system, "no memory for a state of ", options.context, " positions and ", options.chunk,
            " tokens at once");
     }
+  }
+
+  std::unique_ptr<ModelState> copy_state(ModelState& model_state) const override {
+    State& state = own(model_state);
+    auto copy = make_state(state.options);
+    static_cast<State&>(*copy).copy_text(state);
+    return copy;
   }
 
   void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
@@ -333,17 +343,13 @@ class Decoder final : public LanguageModel {
       refuse("logits of ", logits.rows, " positions wanted from ", tokens.size(), " tokens");
     if (logits.rows > 0 && logits.cols != config.vocab_size)
       refuse(logits.cols, " logits, expected ", config.vocab_size);
-    if (parts(executor) > state.options.parts) {
-      refuse("the executor makes ", parts(executor), " parts, the state has room for ", state.options.parts);
+    if (parts(executor) > state.options.parts()) {
+      refuse("the executor makes ", parts(executor), " parts, the state has room for ", state.options.parts());
     }
     std::size_t soft_tokens = 0;
     for (const Token token : tokens) {
       soft_tokens += token == soft_token;
-      if (token == soft_token) continue;
-      if (token < 0 || static_cast<std::size_t>(token) >= config.token_limit()) {
-        refuse("token ", token, ", expected 0 to ", config.token_limit() - 1);
-      }
-      static_cast<void>(table.row_of(token));  // throws where it was left out, before any task needs it
+      if (token != soft_token) check_token(token, "forward");  // before any task needs its row
     }
     if (soft_tokens != soft.rows || (soft.rows > 0 && soft.cols != config.hidden_size)) {
       refuse("embeddings [", soft.rows, ", ", soft.cols, "] for ", soft_tokens, " soft tokens, expected [", soft_tokens,

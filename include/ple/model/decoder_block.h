@@ -26,10 +26,10 @@ using PerLayerRows = FunctionRef<Rows()>;
 /// what all layers share for one chunk (the angles of its positions, say).
 template <class Block>
 concept DecoderBlock = std::constructible_from<Block, const typename Block::Config&, std::size_t> &&
-    std::constructible_from<typename Block::Workspace, const typename Block::Config&, const StateOptions&> &&
+    std::constructible_from<typename Block::Workspace, const typename Block::Config&, const SessionOptions&> &&
     requires(const Block block, const typename Block::Config config, typename Block::Workspace workspace,
              Executor& executor, const Places& places, std::span<const std::size_t> positions, Rows rows,
-             PerLayerRows per_layer_rows, const StateOptions& options, std::size_t n, Arena& arena) {
+             PerLayerRows per_layer_rows, const SessionOptions& options, std::size_t n, Arena& arena) {
   { Block::make_cache(config, n, options, arena) } -> std::same_as<KvCache>;
   requires std::constructible_from<typename Block::Streams, const typename Block::Config&>;
   { Block::cache_bytes(config, n, options) } -> std::same_as<std::uint64_t>;

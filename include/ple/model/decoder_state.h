@@ -88,7 +88,7 @@ struct DecoderState final : ModelState {
   std::size_t written = 0;  // K and V below this position were written, perhaps by a pass that failed
   std::size_t resumed = 0;  // K and V below it came from a saved session, which has no more than what was still seen
 
-  DecoderState(const Model& m, std::shared_ptr<const char> t, const StateOptions& o, const RoomSizes& s)
+  DecoderState(const Model& m, std::shared_ptr<const char> t, const SessionOptions& o, const RoomSizes& s)
       : ModelState(o, &type_of_state), model(&m), tag(std::move(t)), sizes(s), workspace(m.config, o) {
     const auto& c = m.config;
     std::size_t cache_bytes = 0;
@@ -106,7 +106,8 @@ struct DecoderState final : ModelState {
     std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, sizes.widest_bf16_row) : 0;
     if constexpr (Matrix<typename Model::T>::may_be_integers) {
       if (sizes.widest_integer_row > 0) {
-        scratch_bytes = (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, sizes.widest_integer_row).bytes(o.parts));
+        scratch_bytes =
+            (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, sizes.widest_integer_row).bytes(o.parts()));
       }
     }
     scratch.resize(scratch_bytes);
@@ -145,10 +146,22 @@ struct DecoderState final : ModelState {
     return bytes;
   }
   void resume(std::span<const Token> tokens) override {
-    rewind(tokens);
+    truncate(tokens);
     written = resumed = position;
   }
-  std::size_t rewindable_from() const override {
+  /// Has read what `other`, made with the same options, has read.
+  void copy_text(const DecoderState& other) {
+    position = other.position;
+    recent = other.recent;
+    written = other.written;
+    resumed = other.resumed;
+    for (std::size_t l = 0; l < caches.size(); ++l) {
+      if (caches[l].slots() == 0) continue;
+      const std::size_t oldest = (std::min)(caches[l].oldest(written), position);
+      caches[l].copy_positions(other.caches[l], oldest, position - oldest);
+    }
+  }
+  std::size_t truncatable_to() const override {
     std::size_t from = 0;
     for (std::size_t l = 0; l < caches.size() && position > 0; ++l) {
       if (caches[l].slots() == 0) continue;
@@ -159,7 +172,7 @@ struct DecoderState final : ModelState {
     }
     return (std::min)(from, position);
   }
-  void rewind(std::span<const Token> tokens) override {
+  void truncate(std::span<const Token> tokens) override {
     position = tokens.size();
     const auto last = tokens.last((std::min)(sizes.history, tokens.size()));
     recent.assign(last.begin(), last.end());

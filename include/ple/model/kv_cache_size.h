@@ -14,15 +14,16 @@
 namespace ple::inline PLE_ABI {
 
 /// Positions that a layer's cache has room for. A chunk's first token still sees a whole window when its last one has
-/// been written, so a sliding layer's ring is that much longer.
-inline std::size_t kv_cache_slots(AttentionType type, std::size_t sliding_window, const StateOptions& options) {
-  if (type == AttentionType::full) return options.context;
-  return (std::min)(options.context, sliding_window + options.chunk - 1);
+/// been written, so a sliding layer's ring is that much longer, and SessionOptions::keep.
+inline std::size_t kv_cache_slots(AttentionType type, std::size_t sliding_window, const SessionOptions& options) {
+  const std::size_t context = options.context_of(4096), ring = sliding_window + options.chunk - 1;
+  if (type == AttentionType::full || ring >= context) return context;
+  return ring + (std::min)(options.keep, context - ring);
 }
 
 /// Bytes of layer l's cache; 0 for one that attends over another layer's K and V.
 template <class Config>
-std::uint64_t kv_cache_bytes(const Config& config, std::size_t l, const StateOptions& options) {
+std::uint64_t kv_cache_bytes(const Config& config, std::size_t l, const SessionOptions& options) {
   if (config.kv_layer(l) != l) return 0;
   const LayerConfig layer = config.layer(l);
   return KvCache::bytes(layer.num_key_value_heads, layer.head_dim,

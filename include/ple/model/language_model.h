@@ -2,6 +2,7 @@
 // What a session asks of a model, whatever the model's types are: one virtual call per forward pass.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -24,21 +25,31 @@ namespace ple::inline PLE_ABI {
 /// More tokens than this gain nothing by being computed together, and what each takes in memory adds up.
 inline constexpr std::size_t most_tokens_at_once = std::size_t{1} << 16;
 
-struct StateOptions {
-  std::size_t context = 4096;  ///< most positions; full layers keep K and V for each
-  std::size_t chunk = 128;     ///< most tokens in one forward pass, up to most_tokens_at_once
-  std::size_t parts = 1;       ///< parts() of the executor that will run it
-  Dtype kv_cache_dtype = Dtype::f32;
-  std::uint64_t kv_cache_limit = 0;  ///< most bytes of K and V; 0: any number
+/// Of a session, and of the state that a model keeps for it.
+struct SessionOptions {
+  std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
+  std::size_t chunk = 128;            ///< most tokens that are computed at once, up to most_tokens_at_once
+  std::size_t threads = 0;            ///< of the pool that runs it; 0: one for every hardware thread, or 1 for a state
+  Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
+  std::uint64_t kv_cache_limit = 0;   ///< most bytes that K and V may grow to, which the context decides; 0: any number
+  Executor* executor = nullptr;       ///< runs the session instead of a pool; must outlive it. No matter to a state
+  std::size_t keep = 0;               ///< positions before a sliding window that are kept, for truncate() to go back to
+
+  std::size_t context_of(std::size_t max_position_embeddings) const {
+    return context ? context : (std::min)(std::size_t{4096}, max_position_embeddings);
+  }
+  /// parts() of an executor of so many threads.
+  std::size_t parts() const { return threads <= 1 ? 1 : 4 * threads; }
 };
+using StateOptions = SessionOptions;  ///< Old name; goes with the next version.
 
 /// What a model remembers of one text: K and V, the position, and room to compute in.
 struct ModelState {
-  StateOptions options;
+  SessionOptions options;
   std::size_t position = 0;    ///< of the next token; setting it to 0 forgets the text
   const void* type = nullptr;  ///< the same address in all states of one type: how a model knows its own without RTTI
   ModelState() = default;
-  explicit ModelState(const StateOptions& o, const void* type_of_state = nullptr) : options(o), type(type_of_state) {}
+  explicit ModelState(const SessionOptions& o, const void* type_of_state = nullptr) : options(o), type(type_of_state) {}
   virtual ~ModelState() = default;
   virtual std::size_t kv_cache_bytes() const = 0;
 
@@ -51,10 +62,12 @@ struct ModelState {
   /// The type these bytes are values of: "f32".
   virtual std::string_view cache_type() const { cannot_be_saved(); }
 
-  /// The earliest position that rewind() can go back to. A model that cannot go back says where it is.
-  virtual std::size_t rewindable_from() const { return position; }
-  /// Puts it back where it was after it had read `tokens`, the first rewindable_from() or more of those it has read.
-  virtual void rewind(std::span<const Token> /*tokens*/) {
+  /// The earliest position that truncate() can go back to. A model that cannot go back says where it is.
+  virtual std::size_t truncatable_to() const { return rewindable_from(); }
+  virtual std::size_t rewindable_from() const { return position; }  ///< Old name; goes with the next version.
+  /// Puts it back where it was after it had read `tokens`, the first truncatable_to() or more of those it has read.
+  virtual void truncate(std::span<const Token> tokens) { rewind(tokens); }
+  virtual void rewind(std::span<const Token> /*tokens*/) {  ///< Old name; goes with the next version.
     fail(ErrorCode::not_supported, "this model's sessions cannot go back");
   }
 
@@ -72,8 +85,26 @@ class LanguageModel {
   virtual std::size_t vocab_size() const = 0;
   virtual std::size_t max_position_embeddings() const = 0;
 
+  /// It reads tokens 0 to token_limit() - 1, but for those that check_has_row() throws ErrorCode::argument for.
+  virtual std::size_t token_limit() const { return vocab_size(); }
+  virtual void check_has_row(Token /*token*/) const {}
+
+  /// Errors: ErrorCode::argument, which `who`... say, for a token that it cannot read.
+  template <class... Who>
+  void check_token(Token token, const Who&... who) const {
+    if (token < 0 || static_cast<std::size_t>(token) >= token_limit()) {
+      fail(ErrorCode::argument, who..., ": token ", token, ", expected 0 to ", token_limit() - 1);
+    }
+    check_has_row(token);
+  }
+
   /// A state must be used with the model that made it.
-  virtual std::unique_ptr<ModelState> make_state(const StateOptions& options) const = 0;
+  virtual std::unique_ptr<ModelState> make_state(const SessionOptions& options) const = 0;
+
+  /// Another state that has read the same. Errors: those of make_state; ErrorCode::argument if another model made it.
+  virtual std::unique_ptr<ModelState> copy_state(ModelState& /*state*/) const {
+    fail(ErrorCode::not_supported, "this model's sessions cannot be copied");
+  }
 
   /// Reads tokens, at most options.chunk, and writes the logits of the last logits.rows of them: [rows, vocab_size].
   /// Rows may be 0. Where a token is soft_token the next row of `soft`, [number of them, d], is its embedding, as the

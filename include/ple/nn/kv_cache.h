@@ -104,6 +104,17 @@ class KvCache {
     }
   }
 
+  /// Takes positions [first, first + count) from a cache of the same shape, where they lie in the same slots.
+  void copy_positions(const KvCache& other, std::size_t first, std::size_t count) {
+    for (std::size_t head = 0; offset(head, 0) < keys_.size(); ++head) {
+      for_each_run(first, first + count, slots_, [&](const CacheRun& run) {
+        const std::size_t at = offset(head, run.slot), bytes = run.count * row_bytes();
+        std::copy_n(other.keys_.data() + at, bytes, keys_.data() + at);
+        std::copy_n(other.values_.data() + at, bytes, values_.data() + at);
+      });
+    }
+  }
+
  private:
   std::size_t row_bytes() const { return bytes_of(dtype_, head_dim_); }
   std::size_t offset(std::size_t head, std::size_t slot) const { return (head * slots_ + slot) * row_bytes(); }

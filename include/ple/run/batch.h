@@ -13,15 +13,15 @@
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
-#include "ple/core/thread_pool.h"
+#include "ple/core/shared_pool.h"
 #include "ple/run/session.h"
 
 namespace ple::inline PLE_ABI {
 
 struct BatchOptions {
   std::size_t sessions = 8;      ///< most that are advanced at once, up to 65,536
-  std::size_t threads = 0;       ///< of the batch's own pool; 0: one for every hardware thread
-  Executor* executor = nullptr;  ///< runs the batch instead of a pool of its own; must outlive it
+  std::size_t threads = 0;       ///< of the pool, which sessions share; 0: one for every hardware thread
+  Executor* executor = nullptr;  ///< runs the batch instead of a pool; must outlive it
 };
 
 /// Room to advance sessions of one model, which must outlive it. Not for two threads at once. It can be moved.
@@ -33,10 +33,10 @@ class Batch {
     if (most_ == 0 || most_ > most_tokens_at_once)
       fail(ErrorCode::argument, "Batch: ", most_, " sessions, expected 1 to ", most_tokens_at_once);
     if (!executor_) {
-      own_pool_ = std::make_unique<ThreadPool>(options.threads);
-      executor_ = own_pool_.get();
+      pool_ = shared_pool(options.threads);
+      executor_ = pool_.get();
     }
-    room_ = model.make_state({.context = 1, .chunk = most_, .parts = parts(*executor_)});
+    room_ = model.make_state({.context = 1, .chunk = most_, .threads = executor_->concurrency()});
     states_.reserve(most_);
     try {
       logits_.resize(most_ * model.vocab_size());
@@ -93,13 +93,11 @@ class Batch {
     if (session->position() >= session->context()) {
       refuse(" is at the end of its context of ", session->context(), session->longer_context());
     }
-    if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {
-      refuse(": token ", token, ", expected 0 to ", model_->vocab_size() - 1);
-    }
+    model_->check_token(token, "Batch: session ", i);
   }
 
   const LanguageModel* model_;
-  std::unique_ptr<ThreadPool> own_pool_;
+  std::shared_ptr<ThreadPool> pool_;
   Executor* executor_;
   std::size_t most_;
   std::unique_ptr<ModelState> room_;

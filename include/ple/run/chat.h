@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <filesystem>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -70,15 +69,14 @@ class Chat {
                             .stop_tokens = checkpoint.stop_tokens(),
                             .max_tokens = c.options.max_tokens,
                             .logits_processor = c.options.logits_processor,
-                            .cancelled = c.options.cancelled};
-    // A model's turn ends with these, whatever its files say: 50 is where it waits for what a tool answers.
-    for (const std::string_view name :
-         {std::string_view("<eos>"), std::string_view(c.format.turn_end), std::string_view("<|tool_response>")}) {
-      if (const auto token = c.tokenizer.token_to_id(name)) c.generation_options.stop_tokens.push_back(*token);
+                            .cancelled = [&c] { return c.cancelled(); }};
+    // A model's turn ends with these, whatever its files say.
+    for (const std::string* name : {&c.format.eos, &c.format.turn_end, &c.format.tool_response}) {
+      if (const auto token = c.tokenizer.token_to_id(*name)) c.generation_options.stop_tokens.push_back(*token);
     }
     c.turn_end = c.tokenizer.token_to_id(c.format.turn_end);
-    c.thought_begin = c.tokenizer.token_to_id("<|channel>");
-    c.thought_end = c.tokenizer.token_to_id("<channel|>");
+    c.thought_begin = c.tokenizer.token_to_id(c.format.thought_begin);
+    c.thought_end = c.tokenizer.token_to_id(c.format.thought_end);
   }
   template <class Checkpoint>
   Chat(const LanguageModel&& model, const Checkpoint&, ChatOptions = {}) = delete;  // the model must outlive it
@@ -111,27 +109,25 @@ class Chat {
     /// Errors: ErrorCode::argument for an answer that ended because the conversation went on without it; those of
     /// Generation::next, here and at every step, after which the answer can go on.
     Iterator begin() const {
-      if (!turn_.conversation())
-        fail(ErrorCode::argument, "Chat: this answer has ended: the chat said something else, was reset, or is gone");
+      if (!turn_.conversation()) ended();
       return Iterator(turn_);
     }
     std::default_sentinel_t end() const { return {}; }
 
     /// All of its pieces that did not come yet, as one string. Errors: those of begin(), and then no piece is lost.
     std::string text() const {
-      std::string all;
-      try {
-        for (const std::string_view piece : *this) all += piece;
-      } catch (...) {
-        if (const auto conversation = turn_.conversation()) conversation->put_back(std::move(all));
-        throw;
-      }
-      return all;
+      const auto conversation = turn_.conversation();
+      if (!conversation) ended();
+      while (conversation->more()) continue;
+      return std::exchange(conversation->ready, {});
     }
 
    private:
     friend class Chat;
     explicit Answer(const std::shared_ptr<Conversation>& conversation) : turn_{conversation, conversation->turn} {}
+    [[noreturn]] static void ended() {
+      fail(ErrorCode::argument, "Chat: this answer has ended: the chat said something else, was reset, or is gone");
+    }
     Turn turn_;
   };
 
@@ -146,6 +142,18 @@ class Chat {
     return Answer(c);
   }
   Answer say(std::string_view user, const PromptProgress& progress = {}) && = delete;  // the answer needs the chat
+
+  /// Says it and returns the whole answer. Errors: those of say(); those of Generation::next, and then the answer can
+  /// go on: answer().text() is all of it.
+  std::string ask(std::string_view user, const PromptProgress& progress = {}) { return say(user, progress).text(); }
+
+  /// The answer being given, or the last one: what did not come of it yet.
+  Answer answer() & { return Answer(conversation_); }
+
+  /// From any thread: ends what the chat does. A message that is being read was not said (ErrorCode::cancelled), at the
+  /// next chunk; an answer ends before its next token (StopReason::cancelled). Where it does neither, it goes on
+  /// unchanged. The chat must not be moved meanwhile.
+  void cancel() { conversation_->cancel = true; }
 
   /// Begins a new conversation.
   void reset() {
@@ -163,28 +171,21 @@ class Chat {
     c->start(messages, progress);
   }
 
-  /// Writes the conversation so far to a file. Errors: those of SavedSession::save and Session::read.
-  void save(const std::filesystem::path& path) {
+  /// Writes the conversation so far to a file or a stream, or returns its bytes: as SavedSession::save. Errors: those
+  /// of that and Session::read.
+  template <class... To>
+  auto save(To&&... to) {
     const Busy busy(*conversation_);
     conversation_->catch_up();
-    SavedSession::save(conversation_->session, path);
-  }
-  /// The same in memory.
-  std::vector<std::byte> save() {
-    const Busy busy(*conversation_);
-    conversation_->catch_up();
-    return SavedSession::save(conversation_->session);
+    return SavedSession::save(conversation_->session, to...);
   }
 
-  /// Goes on with a conversation that was saved, instead of this one. Errors: those of SavedSession::load, and then
-  /// this one goes on, or is empty if the session is.
-  void resume(const std::filesystem::path& path) {
+  /// Goes on with a conversation that was saved, instead of this one: from a file, a stream or bytes. Errors: those of
+  /// SavedSession::load, and then this one goes on, or is empty if the session is.
+  template <class From>
+  void resume(From&& from) {
     const Busy busy(*conversation_);
-    conversation_->resume([&](Session& session) { SavedSession::load(session, path); });
-  }
-  void resume(std::span<const std::byte> saved) {
-    const Busy busy(*conversation_);
-    conversation_->resume([&](Session& session) { SavedSession::load(session, saved); });
+    conversation_->resume([&](Session& session) { SavedSession::load(session, from); });
   }
 
   Session& session() { return conversation_->session; }

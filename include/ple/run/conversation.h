@@ -2,6 +2,7 @@
 // What a Chat and its answers share.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <optional>
@@ -34,7 +35,8 @@ struct ChatOptions {
   std::size_t max_tokens = 0;                    ///< of one answer; 0: until the context is full
   std::vector<std::string> stop_strings = {};    ///< an answer's text ends before the first of them
   LogitsProcessor logits_processor = {};         ///< called before each token is drawn; must not use the chat
-  std::function<bool()> cancelled = {};  ///< asked before each token; true ends the answer; must not use the chat
+  std::function<bool()> cancelled = {};  ///< asked before each token and between a message's chunks: true does what
+                                         ///< Chat::cancel() does; must not use the chat
   SessionOptions session = {};
 };
 
@@ -43,22 +45,18 @@ namespace detail {
 /// What answers share with the chat, at an address that stays.
 struct Conversation {
   /// While one of the caller's functions may run, the chat must not change. Errors: ErrorCode::argument if it is so.
-  class Busy {
-   public:
-    explicit Busy(Conversation& conversation) : conversation_(&conversation) {
-      if (conversation.busy) {
+  struct Busy {
+    Conversation& of;
+    explicit Busy(Conversation& conversation) : of(conversation) {
+      if (std::exchange(of.busy, true)) {
         fail(ErrorCode::argument,
              "Chat: it is used by a function that it calls itself (progress, logits_processor, cancelled): let that "
              "return first");
       }
-      conversation.busy = true;
     }
     Busy(const Busy&) = delete;
     Busy& operator=(const Busy&) = delete;
-    ~Busy() { conversation_->busy = false; }
-
-   private:
-    Conversation* conversation_;
+    ~Busy() { of.busy = false; }
   };
 
   Conversation(const LanguageModel& model, Tokenizer t, ChatOptions o)
@@ -67,8 +65,10 @@ struct Conversation {
         session(model, options.session),
         stop_strings(options.stop_strings) {}
 
+  bool cancelled() { return cancel.load(std::memory_order_relaxed) || (options.cancelled && options.cancelled()); }
+
   void say(std::string_view user, const PromptProgress& progress) {
-    ++turn;
+    end_answer();
     catch_up(progress);
     std::vector<ChatSegment> segments;
     if (session.position() > 0) {
@@ -78,17 +78,26 @@ struct Conversation {
       const Message message[] = {{Role::user, std::string(user)}};
       segments = format.segments(with_system(message));
     }
+    Generation answer(session, generation_options);
     read(encode_chat(tokenizer, segments), progress);
-    decoder = StreamDecoder(tokenizer);
-    stop_strings.finish();
-    returned.clear();
-    in_thought = false;
-    generation.emplace(session, generation_options);
+    generation = std::move(answer);
     ++generation_options.sampling.seed;  // the next answer draws other numbers
   }
 
-  void reset() {
+  /// The answer being given ends: what did not come of it never does.
+  void end_answer() {
     ++turn;
+    if (generation) generation->stop();
+    decoder = StreamDecoder(tokenizer);
+    stop_strings.finish();
+    ready.clear();
+    drawn.reset();
+    decoded.reset();
+    in_thought = false;
+  }
+
+  void reset() {
+    end_answer();
     generation.reset();
     unread.clear();
     session.reset();
@@ -107,6 +116,7 @@ struct Conversation {
       fail(ErrorCode::argument, "Chat::start: ", messages.size(), " messages of ", tokens.size(),
            " tokens go past the context of ", session.context());
     }
+    cancel = false;
     reset();
     read(tokens, progress);
   }
@@ -120,40 +130,46 @@ struct Conversation {
       if (session.position() != before) reset();
       throw;
     }
-    ++turn;
+    end_answer();
     generation.reset();
     unread.clear();
   }
 
   /// Lets the session read what it has not read yet of the conversation.
   void catch_up(const PromptProgress& progress = {}) {
+    cancel = false;
     if (generation) generation->flush();
     if (unread.empty()) return;
-    session.read(std::span(unread).subspan(session.position()), progress);
+    session.read(std::span(unread).subspan(session.position()), or_cancelled(progress));
     unread.clear();
+  }
+
+  /// Adds text to `ready`; false at the end of the answer. After an error the next call goes on where this one failed.
+  bool more() {
+    const Busy mark(*this);
+    const std::size_t before = ready.size();
+    while (generation && ready.size() == before) {
+      if (!drawn) drawn = generation->next();
+      if (drawn && drawn == thought_begin) in_thought = true;
+      if (!decoded) decoded = drawn ? decoder.push(*drawn) : decoder.finish();
+      if (!in_thought || options.show_thinking) stop_strings.push(*decoded, ready);
+      decoded.reset();
+      if (!drawn) {
+        stop_strings.finish(ready);
+        return false;
+      }
+      if (drawn == thought_end) in_thought = false;
+      drawn.reset();
+      if (stop_strings.found()) generation->stop(StopReason::stop_string);
+    }
+    return generation.has_value();
   }
 
   /// The next piece of text; empty at the end of the answer.
   std::string next_piece() {
-    const Busy mark(*this);
-    std::string piece = std::exchange(returned, {});
-    while (piece.empty() && generation) {
-      const auto token = generation->next();
-      if (token && token == thought_begin) in_thought = true;
-      const std::string text = token ? decoder.push(*token) : decoder.finish();
-      if (!in_thought || options.show_thinking) piece = stop_strings.push(text);
-      if (!token) return piece + stop_strings.finish();
-      if (token == thought_end) in_thought = false;
-      if (stop_strings.found()) {
-        generation->stop(StopReason::stop_string);
-        decoder.finish();
-      }
-    }
-    return piece;
+    if (ready.empty()) more();
+    return std::exchange(ready, {});
   }
-
-  /// The next piece is `text` again.
-  void put_back(std::string text) { returned = std::move(text); }
 
   ChatOptions options;
   Tokenizer tokenizer;
@@ -165,13 +181,23 @@ struct Conversation {
   StopStrings stop_strings;
   std::optional<Token> turn_end, thought_begin, thought_end;
   bool in_thought = false;
-  std::string returned;  // text of the answer that was put back
-  bool busy = false;     // one of the caller's functions may be running
-  std::size_t turn = 0;  // whose answer is given
+  std::string ready;                   // text of the answer that was not given yet
+  std::optional<Token> drawn;          // a token that is not in it yet
+  std::optional<std::string> decoded;  // the text of that
+  std::atomic<bool> cancel{false};     // from another thread
+  bool busy = false;                   // one of the caller's functions may be running
+  std::size_t turn = 0;                // whose answer is given
   /// The conversation's tokens, of which the session has read the first, after say() failed and it could not go back.
   std::vector<Token> unread;
 
  private:
+  /// Asked between chunks: what has been read to its end was said.
+  PromptProgress or_cancelled(const PromptProgress& progress) {
+    return [this, &progress](std::size_t done, std::size_t total) {
+      return (done == total || !cancelled()) && (!progress || progress(done, total));
+    };
+  }
+
   std::vector<Message> with_system(std::span<const Message> messages) const {
     std::vector<Message> all;
     if (!options.system.empty() && messages[0].role != Role::system) all.push_back({Role::system, options.system});
@@ -184,10 +210,10 @@ struct Conversation {
     const std::size_t before = session.position();
     std::vector<Token> earlier(session.tokens().begin(), session.tokens().end());
     try {
-      session.read(tokens, progress);
+      session.read(tokens, or_cancelled(progress));
     } catch (...) {
-      if (before == 0 || before >= session.rewindable_from()) {
-        session.rewind(before);
+      if (before == 0 || before >= session.truncatable_to()) {
+        session.truncate(before);
       } else {  // sliding windows have forgotten what was there
         session.reset();
         unread.swap(earlier);

@@ -16,6 +16,7 @@
 #include "ple/core/memory.h"
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
+#include "ple/run/session.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -43,11 +44,7 @@ class ReferencePredictions {
     if (tokens.size() < 2) {
       fail(ErrorCode::argument, "ReferencePredictions: ", tokens.size(), " tokens, expected 2 or more");
     }
-    for (const Token token : tokens) {
-      if (token < 0 || static_cast<std::size_t>(token) >= vocab_size_) {
-        fail(ErrorCode::argument, "ReferencePredictions: token ", token, ", expected 0 to ", vocab_size_ - 1);
-      }
-    }
+    for (const Token token : tokens) model.check_token(token, "ReferencePredictions");
     const RowsRequest requests[] = {{&logits_, tokens.size() - 1, vocab_size_}};
     memory_ = allocate_rows(requests);
     log_sums_.resize(logits_.rows);
@@ -99,14 +96,11 @@ class ReferencePredictions {
   /// Calls each(t, logits) for what the model predicts after tokens_[t], in any order and several at a time.
   template <class F>
   void for_each_prediction(const LanguageModel& model, Executor& executor, F&& each) const {
-    const std::size_t count = tokens_.size() - 1, most = (std::min)(chunk, count);
-    const auto state = model.make_state({.context = count, .chunk = most, .parts = parts(executor)});
-    Rows logits;
-    const RowsRequest requests[] = {{&logits, most, vocab_size_}};
-    const AlignedVector<float> memory = allocate_rows(requests);
-    for (std::size_t done = 0; done < count; done += most) {
-      const std::size_t n = (std::min)(most, count - done);
-      model.forward(*state, executor, std::span(tokens_).subspan(done, n), logits.slice(0, n));
+    const std::size_t count = tokens_.size() - 1;
+    Session session(model, {.context = count, .chunk = chunk, .executor = &executor});
+    for (std::size_t done = 0; done < count; done += chunk) {
+      const std::size_t n = (std::min)(chunk, count - done);
+      const Rows logits = session.read_logits(std::span(tokens_).subspan(done, n));
       auto task = [&](std::size_t t) { each(done + t, std::span<const float>(logits.row(t), vocab_size_)); };
       executor.run(n, task);
     }

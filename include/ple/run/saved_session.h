@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A session in a file or in memory, to go on later or elsewhere with the same bits: what it has read, the logits that
-// follow, K and V.
+// A session in a file, a stream or in memory, to go on later or elsewhere with the same bits: what it has read, the
+// logits that follow, K and V.
 //
 // Little-endian, one behind the other:
 //   SavedHeader
@@ -14,7 +14,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
+#include <istream>
+#include <ostream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -62,6 +65,15 @@ class SavedSession {
     return all;
   }
 
+  /// The same bytes to a stream that carries them as they are. Errors: ErrorCode::file if it takes no more; those of
+  /// LanguageModel::identity.
+  static void save(const Session& session, std::ostream& stream) {
+    write(session, header_of(session), [&](std::span<const std::byte> bytes) {
+      stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    });
+    if (!stream.flush()) fail(ErrorCode::file, "a session cannot be written to its stream");
+  }
+
   /// Puts the session where the saved one was; its context, chunk and threads may be others. Its logits, and all that
   /// follow, have the bits they would have had without a break, on a CPU with the same vectors.
   /// Errors, before the session has changed: ErrorCode::file; malformed for a file that is none, or damaged; argument
@@ -72,12 +84,33 @@ class SavedSession {
   /// As above, from bytes that save() gave.
   static void load(Session& session, std::span<const std::byte> bytes) { load_from(session, Memory{bytes}); }
 
+  /// As above, from a stream, which is read to the session's last byte and no further. It is held in memory until its
+  /// checksum agrees, which no header can make more than the session has K and V.
+  static void load(Session& session, std::istream& stream) {
+    std::vector<std::byte> all;
+    SavedHeader header;
+    const auto read_to = [&](std::uint64_t size) {
+      const std::size_t before = all.size();
+      all.resize(static_cast<std::size_t>(size));
+      stream.read(reinterpret_cast<char*>(all.data() + before), static_cast<std::streamsize>(all.size() - before));
+      all.resize(before + static_cast<std::size_t>(stream.gcount()));
+    };
+    read_to(sizeof header);
+    if (all.size() == sizeof header) {
+      std::memcpy(&header, all.data(), sizeof header);
+      check(Memory{all, "a stream"}, header, session);
+      read_to(bytes_before_cache(header) + header.cache_bytes + sizeof(std::uint64_t));
+    }
+    load_from(session, Memory{all, "a stream"});
+  }
+
  private:
   /// Bytes that are read as a File is.
   struct Memory {
     std::span<const std::byte> bytes;
+    const char* what = "a saved session in memory";
 
-    static std::string name() { return "a saved session in memory"; }
+    std::string name() const { return what; }
     std::uint64_t size() const { return bytes.size(); }
     /// [offset, offset + into.size()) lies within size().
     void read_all(std::uint64_t offset, std::span<std::byte> into, const std::string& /*what*/) const {
@@ -118,9 +151,9 @@ class SavedSession {
       session.tokens_.resize(static_cast<std::size_t>(header.position));
       read(std::as_writable_bytes(std::span(session.tokens_)));
       for (const Token token : session.tokens_) {
-        if (token == soft_token || (token >= 0 && static_cast<std::size_t>(token) < session.logits_.size())) continue;
+        if (token >= soft_token && token < static_cast<Token>(session.model_->token_limit())) continue;
         fail(ErrorCode::malformed, source.name(), ": token ", token, ", expected ", soft_token, " to ",
-             session.logits_.size() - 1);
+             session.model_->token_limit() - 1);
       }
       read(std::as_writable_bytes(std::span(session.logits_).first(static_cast<std::size_t>(header.logits))));
       session.state_->resume(session.tokens_);
@@ -161,12 +194,23 @@ class SavedSession {
   /// Everything that can be wrong with what was saved, before a session is touched.
   template <class Source>
   static SavedHeader check(const Source& file, const Session& session) {
-    const auto refuse = [&](ErrorCode code, const auto&... parts) { fail(code, file.name(), ": ", parts...); };
+    const auto refuse = [&](const auto&... parts) { fail(ErrorCode::malformed, file.name(), ": has ", parts...); };
     SavedHeader header;
-    const SavedHeader expected = header_of(*session.state_);
-    if (file.size() < sizeof header + sizeof(std::uint64_t))
-      refuse(ErrorCode::malformed, "has ", file.size(), " bytes: it is no saved session");
+    if (file.size() < sizeof header + sizeof(std::uint64_t)) refuse(file.size(), " bytes: it is no saved session");
     file.read_all(0, std::as_writable_bytes(std::span(&header, 1)), "header");
+    check(file, header, session);
+    const std::uint64_t before = bytes_before_cache(header) + sizeof(std::uint64_t);
+    if (file.size() < before || file.size() - before != header.cache_bytes) {
+      refuse(file.size(), " bytes, expected ", before, " and ", header.cache_bytes, " of K and V: is it truncated?");
+    }
+    check_sum(file);
+    return header;
+  }
+
+  template <class Source>
+  static void check(const Source& file, const SavedHeader& header, const Session& session) {
+    const auto refuse = [&](ErrorCode code, const auto&... parts) { fail(code, file.name(), ": ", parts...); };
+    const SavedHeader expected = header_of(*session.state_);
     if (header.magic != expected.magic) refuse(ErrorCode::malformed, "is no saved session, or of another version");
     const std::uint64_t model = session.model_->identity();
     if (header.model != model) {
@@ -181,13 +225,10 @@ class SavedSession {
     }
     if (header.logits != 0 && header.logits != session.logits_.size())
       refuse(ErrorCode::malformed, header.logits, " logits, expected 0 or ", session.logits_.size());
-    const std::uint64_t before = bytes_before_cache(header) + sizeof(std::uint64_t);
-    if (file.size() < before || file.size() - before != header.cache_bytes) {
-      refuse(ErrorCode::malformed, "has ", file.size(), " bytes, expected ", before, " and ", header.cache_bytes,
-             " of K and V: is it truncated?");
+    if (header.cache_bytes > session.kv_cache_bytes()) {
+      refuse(ErrorCode::malformed, header.cache_bytes, " bytes of K and V, expected no more than the session's ",
+             session.kv_cache_bytes());
     }
-    check_sum(file);
-    return header;
   }
 
   template <class Source>

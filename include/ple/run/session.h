@@ -6,35 +6,28 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
-#include "ple/core/thread_pool.h"
+#include "ple/core/shared_pool.h"
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
 
 namespace ple::inline PLE_ABI {
 
-struct SessionOptions {
-  std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
-  std::size_t chunk = 128;            ///< most tokens of a prompt that are computed at once, up to 65,536
-  std::size_t threads = 0;            ///< of the session's own pool; 0: one for every hardware thread
-  Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
-  std::uint64_t kv_cache_limit = 0;   ///< most bytes that K and V may grow to, which the context decides; 0: any number
-  Executor* executor = nullptr;       ///< runs the session instead of a pool of its own: a ThreadPool that several
-                                      ///< sessions share, say; must outlive it
-};
-
 /// Called with the tokens read so far and their number in all; false cancels. It must not use the session.
 using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 
 /// One text being read and written by a model, which must outlive the session. Not for two threads at once; any number
-/// of sessions may share a model. It can be moved, and then be used where it is now only.
+/// of sessions may share a model, and those with as many threads share a pool (core/shared_pool.h): they take turns,
+/// layer by layer. It can be moved, and then be used where it is now only.
 class Session {
   friend class SavedSession;  // run/saved_session.h
   friend class Batch;
@@ -43,17 +36,15 @@ class Session {
   /// Errors: ErrorCode::argument; ErrorCode::limit for more than kv_cache_limit, before any memory is taken; system.
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
-    context_ = options.context ? options.context : std::min<std::size_t>(4096, model.max_position_embeddings());
-    chunk_ = (std::min)({options.chunk, context_, most_tokens_at_once});
+    SessionOptions of_state = options;
+    of_state.context = context_ = options.context_of(model.max_position_embeddings());
+    of_state.chunk = chunk_ = (std::min)({options.chunk, context_, most_tokens_at_once});
     if (!executor_) {
-      own_pool_ = std::make_unique<ThreadPool>(options.threads);
-      executor_ = own_pool_.get();
+      pool_ = shared_pool(options.threads);
+      executor_ = pool_.get();
     }
-    state_ = model.make_state({.context = context_,
-                               .chunk = chunk_,
-                               .parts = parts(*executor_),
-                               .kv_cache_dtype = options.kv_cache_dtype,
-                               .kv_cache_limit = options.kv_cache_limit});
+    of_state.threads = executor_->concurrency();
+    state_ = model.make_state(of_state);
     tokens_.reserve(context_);
     logits_.resize(model.vocab_size());
   }
@@ -68,11 +59,11 @@ class Session {
   std::span<const Token> tokens() const { return tokens_; }
 
   /// Scores of every token of the vocabulary to come next, until more is read. Errors: ErrorCode::argument if the last
-  /// read was not finished, nothing was read yet, or nothing since rewind().
+  /// read was not finished, nothing was read yet, or nothing since truncate().
   std::span<const float> logits() const {
     if (!has_logits_)
       fail(ErrorCode::argument,
-           "Session: no logits: nothing was read yet or since rewind(), or the last prompt was not finished");
+           "Session: no logits: nothing was read yet or since truncate(), or the last prompt was not finished");
     return logits_;
   }
 
@@ -85,62 +76,67 @@ class Session {
   /// As above, for tokens that are not all text: each soft_token takes the next row of `soft`, [number of them, d].
   void read(std::span<const Token> tokens, Rows soft, const PromptProgress& progress = {}) {
     check(tokens, soft);
-    for (std::size_t done = 0, soft_done = 0; done < tokens.size();) {
-      const std::size_t count = (std::min)(chunk_, tokens.size() - done);
-      const bool last = done + count == tokens.size();
-      const auto chunk = tokens.subspan(done, count);
-      const auto soft_count = static_cast<std::size_t>(std::count(chunk.begin(), chunk.end(), soft_token));
-      will_read(tokens.subspan(done));
-      forward(chunk, {logits_.data(), last ? std::size_t{1} : 0, logits_.size(), logits_.size()},
-              soft.slice(soft_done, soft_count));
-      done += count;
-      soft_done += soft_count;
-      if (progress && !progress(done, tokens.size()) && !last) {
-        fail(ErrorCode::cancelled, "cancelled after ", done, " of ", tokens.size(), " tokens of the prompt");
-      }
-    }
+    read_into({logits_.data(), 1, logits_.size(), logits_.size()}, tokens, soft, progress);
   }
   void read(Token token) { read(std::span(&token, 1)); }
 
   /// A hint that these tokens will be read next, so that what they need from files is on its way meanwhile.
   void will_read(std::span<const Token> tokens) { model_->will_read(*state_, tokens); }
 
+  /// Reads tokens and returns the logits that follow each of the last `last` of them, or of all if there are fewer:
+  /// [last, vocab_size], until the next call. Memory for more of them than before is taken then. They have the bits of
+  /// reading token by token. Errors: those of read().
+  Rows read_logits(std::span<const Token> tokens, std::size_t last = std::numeric_limits<std::size_t>::max()) {
+    check(tokens, {});
+    const std::size_t width = logits_.size(), count = (std::min)(last, tokens.size());
+    if (count * width > last_logits_.size()) last_logits_.resize(count * width);
+    const Rows rows{last_logits_.data(), count, width, width};
+    read_into(rows, tokens);
+    return rows;
+  }
+
   /// Reads tokens and calls each(i, logits) for every one of them, with the logits that follow tokens[i]. They are read
   /// in chunks: if `each` throws, the session has read up to the end of the one at hand, and its logits are of there.
   template <class F>
   void evaluate(std::span<const Token> tokens, F&& each) {
     check(tokens, {});
-    AlignedVector<float> all((std::min)(chunk_, tokens.size()) * logits_.size());
+    const std::size_t width = logits_.size(), most = (std::min)(chunk_, tokens.size());
+    AlignedVector<float> all(most * width);
     for (std::size_t done = 0; done < tokens.size();) {
-      const std::size_t count = (std::min)(chunk_, tokens.size() - done);
-      const Rows rows{all.data(), count, logits_.size(), logits_.size()};
-      forward(tokens.subspan(done, count), rows, {});
-      std::copy_n(rows.row(count - 1), rows.cols, logits_.data());
-      for (std::size_t t = 0; t < count; ++t) each(done + t, std::span<const float>(rows.row(t), rows.cols));
-      done += count;
+      const Rows rows{all.data(), (std::min)(most, tokens.size() - done), width, width};
+      read_into(rows, tokens.subspan(done, rows.rows));
+      for (std::size_t t = 0; t < rows.rows; ++t) each(done + t, std::span<const float>(rows.row(t), width));
+      done += rows.rows;
     }
   }
 
-  /// The earliest position that rewind() can go back to, other than 0. A layer with a sliding window forgets what is
-  /// older, so it is `chunk` positions before the furthest that was read, or less while a window and a chunk hold all;
-  /// after SavedSession::load, where the session was.
-  std::size_t rewindable_from() const { return state_->rewindable_from(); }
+  /// A session of its own that has read the same: what either reads next has the bits it would have without the other.
+  /// K and V that are still seen are copied, and memory is taken as for a new session; the pool or executor is shared.
+  /// Errors: those of the constructor; ErrorCode::not_supported where a model cannot.
+  Session fork() const { return Session(*this, model_->copy_state(*state_)); }
 
-  /// Goes back to where the session was after its first `position` tokens, as if the others had not been read. There
-  /// are no logits until something is read: to have those of `position` again, go back one further and read its token.
+  /// The earliest position that truncate() can go back to, other than 0. A layer with a sliding window forgets what is
+  /// older, so it is `chunk` positions and SessionOptions::keep before the furthest that was read, or less while a
+  /// window and these hold all; after SavedSession::load, where the session was.
+  std::size_t truncatable_to() const { return state_->truncatable_to(); }
+  std::size_t rewindable_from() const { return truncatable_to(); }  ///< Old name; goes with the next version.
+
+  /// Forgets what was read from `position` on, as if it had not been: what is read next gives the same bits. There are
+  /// no logits until something is read: to have those of `position` again, truncate one further and read its token.
   /// Errors, and then nothing has changed: ErrorCode::argument for a position after the session's own, or one of which
   /// K and V are gone.
-  void rewind(std::size_t position) {
+  void truncate(std::size_t position) {
     if (position == state_->position) return;
-    if (position > 0 && (position > state_->position || position < rewindable_from())) {
-      fail(ErrorCode::argument, "Session: cannot go to position ", position, " from ", state_->position,
-           ", expected 0 or ", rewindable_from(), " to ", state_->position);
-    }
     if (position == 0) return reset();
-    state_->rewind(tokens().first(position));
+    if (position > state_->position || position < truncatable_to()) {
+      fail(ErrorCode::argument, "Session: cannot go to position ", position, " from ", state_->position,
+           ", expected 0 or ", truncatable_to(), " to ", state_->position);
+    }
+    state_->truncate(tokens().first(position));
     tokens_.resize(position);
     has_logits_ = false;
   }
+  void rewind(std::size_t position) { truncate(position); }  ///< Old name; goes with the next version.
 
   /// Forgets everything that was read.
   void reset() {
@@ -161,10 +157,7 @@ class Session {
            " embeddings for them");
     }
     for (const Token token : tokens) {
-      if (token == soft_token) continue;
-      if (token < 0 || static_cast<std::size_t>(token) >= model_->vocab_size()) {
-        fail(ErrorCode::argument, "Session: token ", token, ", expected 0 to ", model_->vocab_size() - 1);
-      }
+      if (token != soft_token) model_->check_token(token, "Session");
     }
   }
 
@@ -174,19 +167,46 @@ class Session {
                                                         : ", which is as long as this model's can be";
   }
 
-  void forward(std::span<const Token> tokens, Rows logits, Rows soft) {
-    model_->forward(*state_, *executor_, tokens, logits, soft);
-    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
-    has_logits_ = logits.rows > 0;
+  Session(const Session& other, std::unique_ptr<ModelState> state)
+      : model_(other.model_),
+        context_(other.context_),
+        chunk_(other.chunk_),
+        pool_(other.pool_),
+        executor_(other.executor_),
+        state_(std::move(state)),
+        logits_(other.logits_),
+        has_logits_(other.has_logits_) {
+    tokens_.reserve(context_);
+    tokens_ = other.tokens_;
+  }
+
+  /// Reads chunk after chunk, and writes the logits of the last tokens to `logits`, whose rows are no more than tokens.
+  void read_into(Rows logits, std::span<const Token> tokens, Rows soft = {}, const PromptProgress& progress = {}) {
+    for (std::size_t done = 0, soft_done = 0, from = tokens.size() - logits.rows; done < tokens.size();) {
+      const auto chunk = tokens.subspan(done, (std::min)(chunk_, tokens.size() - done));
+      const auto soft_count = static_cast<std::size_t>(std::count(chunk.begin(), chunk.end(), soft_token));
+      const std::size_t end = done + chunk.size(), first = (std::max)(done, from);
+      const Rows rows = first < end ? logits.slice(first - from, end - first) : logits.slice(0, 0);
+      will_read(tokens.subspan(done));
+      model_->forward(*state_, *executor_, chunk, rows, soft.slice(soft_done, soft_count));
+      tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
+      has_logits_ = rows.rows > 0;
+      if (has_logits_ && rows.data != logits_.data()) std::copy_n(rows.row(rows.rows - 1), rows.cols, logits_.data());
+      done = end;
+      soft_done += soft_count;
+      if (progress && !progress(done, tokens.size()) && done < tokens.size())
+        fail(ErrorCode::cancelled, "cancelled after ", done, " of ", tokens.size(), " tokens of the prompt");
+    }
   }
 
   const LanguageModel* model_;
   std::size_t context_ = 0, chunk_ = 0;
-  std::unique_ptr<ThreadPool> own_pool_;
+  std::shared_ptr<ThreadPool> pool_;
   Executor* executor_;
   std::unique_ptr<ModelState> state_;
   std::vector<Token> tokens_;
-  AlignedVector<float> logits_;
+  AlignedVector<float> logits_;       // [vocab_size], of the last token read
+  AlignedVector<float> last_logits_;  // of read_logits()
   bool has_logits_ = false;
 };
 

@@ -37,9 +37,6 @@ struct ChatSegment {
   bool is_special = false;
 };
 
-/// The message without its thought channels and without whitespace around it: how earlier model turns are shown again.
-inline std::string strip_thinking(std::string_view text);
-
 /// How a conversation becomes text. The model's messages are those the reference calls `assistant`.
 struct ChatFormat {
   bool thinking = false;               ///< ask the model to think in a thought channel before it answers
@@ -50,6 +47,10 @@ struct ChatFormat {
   bool system_turn = true;             ///< false: what the system says begins the first user turn
   std::string bos = "<bos>";           ///< how the text begins
   std::string turn_begin = "<|turn>", turn_end = "<turn|>";
+  std::string thought_begin = "<|channel>", thought_end = "<channel|>";
+  std::string think = "<|think|>";                 ///< what the system says to let the model think
+  std::string tool_response = "<|tool_response>";  ///< where the model's turn ends to wait for what a tool answers
+  std::string eos = "<eos>";                       ///< ends the text
 
   /// Gemma 3n's, which is that of Gemma 2 and 3: turns of user and model by turns.
   static ChatFormat gemma3n() {
@@ -66,8 +67,9 @@ struct ChatFormat {
   static ChatFormat from_template(std::string_view jinja) {
     const JinjaTemplate written(jinja);
     const std::vector<Message> user = {{Role::user, "Hello"}};
-    const std::vector<Message> history = {user[0], {Role::model, "<|channel>thought\nHm.\n<channel|>Hi"}};
     ChatFormat format;
+    const std::vector<Message> history = {
+        user[0], {Role::model, format.thought_begin + "thought\nHm.\n" + format.thought_end + "Hi"}};
     const std::string turn = format.rendered_by(written, user, false);
     if (turn == gemma3n().render(user, false)) {
       format = gemma3n();
@@ -106,7 +108,7 @@ struct ChatFormat {
     const bool has_system = messages[0].role == Role::system;
     if (system_turn && (thinking || has_system)) {
       out.special(turn_begin).text("system\n");
-      if (thinking) out.special("<|think|>").text("\n");
+      if (thinking) out.special(think).text("\n");
       if (has_system) out.text(trim(messages[0].content));
       out.special(turn_end).text("\n");
     }
@@ -124,7 +126,7 @@ struct ChatFormat {
       }
       if (!system_turn && has_system && i == 0) out.text(messages[0].content).text("\n\n");
       if (is_model && thoughts) {
-        out.text(strip_thinking(message.content));
+        out.text(without_thoughts(message.content));
       } else {
         out.text(trim(message.content));
       }
@@ -150,6 +152,18 @@ struct ChatFormat {
     std::string text;
     for (const ChatSegment& segment : segments) text += segment.text;
     return text;
+  }
+
+  /// A message without its thoughts and without whitespace around it: how earlier model turns are shown again.
+  std::string without_thoughts(std::string_view text) const {
+    std::string kept;
+    while (true) {
+      const std::size_t close = text.find(thought_end);
+      const std::string_view part = text.substr(0, close);
+      kept += part.substr(0, part.find(thought_begin));
+      if (close == std::string_view::npos) return std::string(trim(kept));
+      text.remove_prefix(close + thought_end.size());
+    }
   }
 
   /// Without the whitespace at both ends that Python's str.strip() takes away.
@@ -201,22 +215,12 @@ struct ChatFormat {
 
   void open_model_turn(Writer& out) const {
     out.special(turn_begin).text("model\n");
-    if (!thinking && empty_thought_channel) out.special("<|channel>").text("thought\n").special("<channel|>");
+    if (!thinking && empty_thought_channel) out.special(thought_begin).text("thought\n").special(thought_end);
   }
 };
 
-inline std::string strip_thinking(std::string_view text) {
-  constexpr std::string_view open = "<|channel>";
-  constexpr std::string_view close = "<channel|>";
-  std::string kept;
-  while (true) {
-    const std::size_t end = text.find(close);
-    const std::string_view part = text.substr(0, end);
-    kept += part.substr(0, part.find(open));
-    if (end == std::string_view::npos) return std::string(ChatFormat::trim(kept));
-    text.remove_prefix(end + close.size());
-  }
-}
+/// Old name; goes with the next version.
+inline std::string strip_thinking(std::string_view text) { return ChatFormat().without_thoughts(text); }
 
 /// The format of a model: that of its template if it has one, else that of the family whose turns its tokenizer knows,
 /// with the empty thought channel if `is_large`, which are the models without Per-Layer Embeddings. Errors: those of
@@ -224,7 +228,7 @@ inline std::string strip_thinking(std::string_view text) {
 inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<std::string>& jinja, bool is_large) {
   const auto missing = [&](const ChatFormat& format) -> std::string {
     std::vector<std::string> needed = {format.turn_begin, format.turn_end};
-    if (format.empty_thought_channel) needed.insert(needed.end(), {"<|channel>", "<channel|>"});
+    if (format.empty_thought_channel) needed.insert(needed.end(), {format.thought_begin, format.thought_end});
     for (const std::string& token : needed) {
       if (!tokenizer.token_to_id(token)) return token;
     }

@@ -24,9 +24,10 @@ class StopStrings {
     }
   }
 
-  /// The text that `piece` makes certain; often empty, and always once a string was found.
-  std::string push(std::string_view piece) {
-    if (found_) return {};
+  /// Appends to `out` the text that `piece` makes certain; often none, and never any once a string was found. After an
+  /// error it is as if the piece had not come.
+  void push(std::string_view piece, std::string& out) {
+    if (found_) return;
     std::string text = held_;
     text += piece;
     std::size_t begin = std::string::npos, end = std::string::npos;
@@ -36,15 +37,23 @@ class StopStrings {
       begin = at;
       end = at + string.size();
     }
-    found_ = begin != std::string::npos;
-    const std::size_t certain = found_ ? begin : text.size() - unfinished(text);
-    std::string held = found_ ? std::string() : text.substr(certain);
-    text.resize(certain);
-    held_.swap(held);
+    const bool found = begin != std::string::npos;
+    const std::size_t certain = found ? begin : text.size() - unfinished(text);
+    out.append(text, 0, certain);
+    found_ = found;
+    held_.swap(text.erase(0, found ? text.size() : certain));
+  }
+  std::string push(std::string_view piece) {
+    std::string text;
+    push(piece, text);
     return text;
   }
 
-  /// What was held back, at the end of the text; the next push() begins a new one.
+  /// Appends what was held back, at the end of the text; the next push() begins a new one.
+  void finish(std::string& out) {
+    out += held_;
+    finish();
+  }
   std::string finish() {
     found_ = false;
     return std::exchange(held_, {});

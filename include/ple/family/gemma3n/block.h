@@ -39,7 +39,7 @@ inline Gemma4Config gemma4_of(const Gemma3nConfig& config) {
 /// Room for a block to compute one chunk in.
 class Gemma3nWorkspace : public Gemma4Workspace {
  public:
-  Gemma3nWorkspace(const Gemma3nConfig& config, const StateOptions& options)
+  Gemma3nWorkspace(const Gemma3nConfig& config, const SessionOptions& options)
       : Gemma4Workspace(gemma4_of(config), options) {
     const std::size_t T = options.chunk, d = config.hidden_size, n = config.altup_num_inputs;
     const RowsRequest all[] = {{&predicted, T, n * d}, {&laurel, T, d},           {&laurel_low, T, config.laurel_rank},
@@ -175,10 +175,10 @@ struct Gemma3nBlock {
   /// Once all parameters have their values.
   void prepare() { mlp.exchange_down(); }
 
-  static KvCache make_cache(const Gemma3nConfig& config, std::size_t l, const StateOptions& options, Arena& arena) {
+  static KvCache make_cache(const Gemma3nConfig& config, std::size_t l, const SessionOptions& options, Arena& arena) {
     return Gemma4Block<T, B>::make_cache(gemma4_of(config), l, options, arena);
   }
-  static std::uint64_t cache_bytes(const Gemma3nConfig& config, std::size_t l, const StateOptions& options) {
+  static std::uint64_t cache_bytes(const Gemma3nConfig& config, std::size_t l, const SessionOptions& options) {
     return kv_cache_bytes(config, l, options);
   }
   static std::size_t positions_seen(const Gemma3nConfig& config, std::size_t l) {

@@ -20,7 +20,7 @@ namespace ple::inline PLE_ABI {
 /// Room for a block to compute one chunk in, and the angles of the chunk's positions.
 class Gemma4Workspace {
  public:
-  Gemma4Workspace(const Gemma4Config& config, const StateOptions& options);
+  Gemma4Workspace(const Gemma4Config& config, const SessionOptions& options);
 
   /// The chunk is the `count` tokens at positions first, first + 1, ...
   void start(std::size_t first, std::size_t count) {
@@ -120,7 +120,7 @@ struct Gemma4Block {
   }
 
   /// Room for layer l's K and V; none if it attends over another layer's.
-  static KvCache make_cache(const Gemma4Config& config, std::size_t l, const StateOptions& options, Arena& arena) {
+  static KvCache make_cache(const Gemma4Config& config, std::size_t l, const SessionOptions& options, Arena& arena) {
     if (config.kv_layer(l) != l) return {};
     const Gemma4LayerConfig& layer = config.layers[l];
     return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options),
@@ -128,7 +128,7 @@ struct Gemma4Block {
   }
 
   /// What that takes.
-  static std::uint64_t cache_bytes(const Gemma4Config& config, std::size_t l, const StateOptions& options) {
+  static std::uint64_t cache_bytes(const Gemma4Config& config, std::size_t l, const SessionOptions& options) {
     return kv_cache_bytes(config, l, options);
   }
 
@@ -168,7 +168,7 @@ Gemma4Block<T, B>::Gemma4Block(const Gemma4Config& config, std::size_t l) {
   if (has_ple) per_layer = PerLayer<T, B>(d, config.hidden_size_per_layer_input, epsilon);
 }
 
-inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateOptions& options) {
+inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const SessionOptions& options) {
   const std::size_t T = options.chunk, d = config.hidden_size, p = config.hidden_size_per_layer_input;
   std::size_t q_width = 0, kv_width = 0, head_dim = 0, group = 0, intermediate = 0, half[2] = {0, 0};
   for (const Gemma4LayerConfig& layer : config.layers) {
@@ -186,7 +186,7 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
   }
   CachedAttentionWorkspace& cached = attention.cached;
   const std::size_t results =
-      CachedAttentionWorkspace::partial_results(config.num_attention_heads, group, options.context, options.parts);
+      CachedAttentionWorkspace::partial_results(config.num_attention_heads, group, options.context, options.parts());
   const RowsRequest all[] = {{&x, T, d},
                              {&y, T, d},
                              {&ple_gate, T, p},
@@ -194,8 +194,8 @@ inline Gemma4Workspace::Gemma4Workspace(const Gemma4Config& config, const StateO
                              {&attention.keys, T, kv_width},
                              {&attention.values, T, kv_width},
                              {&attention.attended, T, q_width},
-                             {&cached.scores, options.parts * attention_tokens * group, attention_piece},
-                             {&cached.cached, options.parts * attention_rows, head_dim},
+                             {&cached.scores, options.parts() * attention_tokens * group, attention_piece},
+                             {&cached.cached, options.parts() * attention_rows, head_dim},
                              {&cached.pieces, results, head_dim},
                              {&cached.sums, results, 2},
                              {&mlp.gate, T, intermediate},
