@@ -197,7 +197,7 @@ TEST_CASE("the embedding, every layer's output and every per-layer input equal t
       REQUIRE(per_layer_input.size() == T * layers * p);
 
       ThreadPool pool(2);
-      const auto state = model.make_state({.context = T, .chunk = T, .parts = parts(pool)});
+      const auto state = model.make_state({.context = T, .chunk = T, .parts = tasks(pool)});
       std::vector<float> logits(T * model.vocab_size());
       std::size_t observed = 0;
       model.forward(

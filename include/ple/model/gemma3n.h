@@ -36,7 +36,7 @@ inline Gemma4Config gemma4_of(const Gemma3nConfig& config) {
   return same;
 }
 
-/// Room for a block to compute one chunk in.
+/// For a block to compute one chunk in.
 class Gemma3nWorkspace : public Gemma4Workspace {
  public:
   Gemma3nWorkspace(const Gemma3nConfig& config, const StateOptions& options)
@@ -63,8 +63,8 @@ struct Gemma3nStreams : AltUpProjections<T, B> {
   explicit Gemma3nStreams(const Gemma3nConfig& config)
       : AltUpProjections<T, B>(config.hidden_size, config.altup_num_inputs) {}
 
-  void mean(Executor& executor, const Gemma3nWorkspace& w, Rows h) const {
-    AltUpProjections<T, B>::mean(executor, h, w.predicted.slice(0, h.rows));
+  void unembed(const Context& context, const Gemma3nWorkspace& w, Rows h) const {
+    AltUpProjections<T, B>::unembed(context, h, w.predicted.slice(0, h.rows));
   }
 
   template <class F>
@@ -98,41 +98,41 @@ struct Gemma3nBlock {
 
   /// h: [T, n * d], the streams H[0], H[1], ... of the chunk's rows from row `row` on, becomes the layer's output. For
   /// the rest see Gemma4Block::forward. The active stream is a; P, u and y are [T, d] but for P's other streams.
-  void forward(Executor& executor, const Gemma3nWorkspace& w, std::size_t row, Rows h, PerLayerRows per_layer_rows,
-               const Places& places) const {
+  void forward(const Context& context, const Gemma3nWorkspace& w, std::size_t row, Rows h,
+               FunctionRef<Rows()> per_layer_input, const Positions& positions) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows), low = w.laurel_low.slice(0, h.rows);
     const Rows p = w.predicted.slice(0, h.rows), active = altup.stream(p, altup.active);
     const Rows u = w.laurel.slice(0, h.rows);
 
     // P[j] = H[j] + sum_i C[j, i] H[i]
-    altup.predict(executor, w.altup, h, p);
+    altup.predict(context, w.altup, h, p);
 
     // u = (P[a] + post_attention_norm(attention(x)) + laurel(x)) / sqrt(2) with x = input_norm(P[a])
-    input_norm(executor, active, x);
-    laurel(executor, x, low, u);
-    attention(executor, places, w.angles(type).slice(row, h.rows), w.attention, x, y);
-    post_attention_norm(executor, y, y);
-    add<B>(executor, y, u);
-    add<B>(executor, active, u);
+    input_norm(context, active, x);
+    laurel(context, x, low, u);
+    attention(context, positions, w.angles(type).slice(row, h.rows), w.attention, x, y);
+    post_attention_norm(context, y, y);
+    add<B>(context, y, u);
+    add<B>(context, active, u);
     for (std::size_t t = 0; t < u.rows; ++t) B::scale(1 / std::numbers::sqrt2_v<float>, u.cols, u.row(t));
 
     // y = u + post_feed_forward_norm(mlp(pre_feed_forward_norm(u)))
-    pre_feed_forward_norm(executor, u, x);
-    mlp(executor, w.mlp, x, y);
-    post_feed_forward_norm(executor, y, y);
-    add<B>(executor, u, y);
+    pre_feed_forward_norm(context, u, x);
+    mlp(context, w.mlp, x, y);
+    post_feed_forward_norm(context, y, y);
+    add<B>(context, u, y);
 
     // H[j] = P[j] + c[j] (y - P[a])
-    altup.correct(executor, w.altup, p, y, h);
+    altup.correct(context, w.altup, p, y, h);
 
     // H[j] = H[j] + post_ple_norm(Wout (gelu(Wgate f) * e)) for j > 0, with f = H[a] * output_scale
-    if (const Rows e = per_layer_rows(); e.cols > 0) {
+    if (const Rows e = per_layer_input(); e.cols > 0) {
       for (std::size_t t = 0; t < h.rows; ++t) {
         std::copy_n(altup.stream(h, altup.active).row(t), x.cols, x.row(t));
         if (has_output_scale) B::multiply(output_scale.data(), x.cols, x.row(t));
       }
-      per_layer(executor, x, e, w.ple_gate.slice(0, h.rows), y);
-      for (std::size_t j = 1; j < altup.streams; ++j) add<B>(executor, y, altup.stream(h, j));
+      per_layer(context, x, e, w.ple_gate.slice(0, h.rows), y);
+      for (std::size_t j = 1; j < altup.streams; ++j) add<B>(context, y, altup.stream(h, j));
     }
   }
 
@@ -173,7 +173,10 @@ struct Gemma3nBlock {
   }
 
   /// Once all parameters have their values.
-  void prepare() { mlp.exchange_down(); }
+  void finalize() { mlp.exchange_down(); }
+
+  /// Besides what products need: see SparseMlp.
+  std::size_t workspace_bytes(std::size_t tokens) const { return mlp.workspace_bytes(tokens); }
 
   static KvCache make_cache(const Gemma3nConfig& config, std::size_t l, const StateOptions& options, Arena& arena) {
     return Gemma4Block<T, B>::make_cache(gemma4_of(config), l, options, arena);

@@ -17,7 +17,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Room for a block to compute one chunk in, and the angles of the chunk's positions.
+/// For a block to compute one chunk in, and the angles of the chunk's positions.
 class Gemma4Workspace {
  public:
   Gemma4Workspace(const Gemma4Config& config, const StateOptions& options);
@@ -69,26 +69,26 @@ struct Gemma4Block {
   Gemma4Block(const Gemma4Config& config, std::size_t l);
 
   /// h: [T, d], the chunk's rows from row `row` on, becomes the layer's output.
-  void forward(Executor& executor, const Gemma4Workspace& w, std::size_t row, Rows h, PerLayerRows per_layer_rows,
-               const Places& places) const {
+  void forward(const Context& context, const Gemma4Workspace& w, std::size_t row, Rows h,
+               FunctionRef<Rows()> per_layer_input, const Positions& positions) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows);
 
     // h = h + post_attention_norm(attention(input_norm(h)))
-    input_norm(executor, h, x);
-    attention(executor, places, w.angles(type).slice(row, h.rows), w.attention, x, y);
-    post_attention_norm(executor, y, y);
-    add<B>(executor, y, h);
+    input_norm(context, h, x);
+    attention(context, positions, w.angles(type).slice(row, h.rows), w.attention, x, y);
+    post_attention_norm(context, y, y);
+    add<B>(context, y, h);
 
     // h = h + post_feed_forward_norm(mlp(pre_feed_forward_norm(h)))
-    pre_feed_forward_norm(executor, h, x);
-    mlp(executor, w.mlp, x, y);
-    post_feed_forward_norm(executor, y, y);
-    add<B>(executor, y, h);
+    pre_feed_forward_norm(context, h, x);
+    mlp(context, w.mlp, x, y);
+    post_feed_forward_norm(context, y, y);
+    add<B>(context, y, h);
 
     // h = h + post_ple_norm(Wout (gelu(Wgate h) * e))
-    if (const Rows e = per_layer_rows(); e.cols > 0) {
-      per_layer(executor, h, e, w.ple_gate.slice(0, h.rows), y);
-      add<B>(executor, y, h);
+    if (const Rows e = per_layer_input(); e.cols > 0) {
+      per_layer(context, h, e, w.ple_gate.slice(0, h.rows), y);
+      add<B>(context, y, h);
     }
 
     for (std::size_t t = 0; t < h.rows; ++t) B::scale(layer_scalar[0], h.cols, h.row(t));

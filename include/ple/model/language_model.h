@@ -97,9 +97,11 @@ class LanguageModel {
 
   /// A hint that the state will read these tokens next: what has to come from a file is asked for now. Never waits,
   /// never throws.
-  virtual void will_read(ModelState& state, std::span<const Token> tokens) const {
+  virtual void prefetch(ModelState& state, std::span<const Token> tokens) const {
     static_cast<void>(state), static_cast<void>(tokens);
   }
+  /// Old name; goes with the next version.
+  void will_read(ModelState& state, std::span<const Token> tokens) const { prefetch(state, tokens); }
 
   /// What its PLE table has done since it was opened.
   virtual TableCounters table_counters() const { return {}; }

@@ -36,7 +36,7 @@ class Batch {
       own_pool_ = std::make_unique<ThreadPool>(options.threads);
       executor_ = own_pool_.get();
     }
-    room_ = model.make_state({.context = 1, .chunk = most_, .parts = parts(*executor_)});
+    room_ = model.make_state({.context = 1, .chunk = most_, .parts = tasks(*executor_)});
     states_.reserve(most_);
     try {
       logits_.resize(most_ * model.vocab_size());

@@ -100,7 +100,7 @@ class ReferencePredictions {
   template <class F>
   void for_each_prediction(const LanguageModel& model, Executor& executor, F&& each) const {
     const std::size_t count = tokens_.size() - 1, most = (std::min)(chunk, count);
-    const auto state = model.make_state({.context = count, .chunk = most, .parts = parts(executor)});
+    const auto state = model.make_state({.context = count, .chunk = most, .parts = tasks(executor)});
     Rows logits;
     const RowsRequest requests[] = {{&logits, most, vocab_size_}};
     const AlignedVector<float> memory = allocate_rows(requests);

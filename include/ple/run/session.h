@@ -51,7 +51,7 @@ class Session {
     }
     state_ = model.make_state({.context = context_,
                                .chunk = chunk_,
-                               .parts = parts(*executor_),
+                               .parts = tasks(*executor_),
                                .kv_cache_dtype = options.kv_cache_dtype,
                                .kv_cache_limit = options.kv_cache_limit});
     tokens_.reserve(context_);
@@ -90,7 +90,7 @@ class Session {
       const bool last = done + count == tokens.size();
       const auto chunk = tokens.subspan(done, count);
       const auto soft_count = static_cast<std::size_t>(std::count(chunk.begin(), chunk.end(), soft_token));
-      will_read(tokens.subspan(done));
+      prefetch(tokens.subspan(done));
       forward(chunk, {logits_.data(), last ? std::size_t{1} : 0, logits_.size(), logits_.size()},
               soft.slice(soft_done, soft_count));
       done += count;
@@ -103,7 +103,8 @@ class Session {
   void read(Token token) { read(std::span(&token, 1)); }
 
   /// A hint that these tokens will be read next, so that what they need from files is on its way meanwhile.
-  void will_read(std::span<const Token> tokens) { model_->will_read(*state_, tokens); }
+  void prefetch(std::span<const Token> tokens) { model_->prefetch(*state_, tokens); }
+  void will_read(std::span<const Token> tokens) { prefetch(tokens); }  ///< Old name; goes with the next version.
 
   /// Reads tokens and calls each(i, logits) for every one of them, with the logits that follow tokens[i]. They are read
   /// in chunks: if `each` throws, the session has read up to the end of the one at hand, and its logits are of there.

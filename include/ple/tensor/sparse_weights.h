@@ -8,7 +8,7 @@
 
 #include "ple/core/arena.h"
 #include "ple/core/config.h"
-#include "ple/core/executor.h"
+#include "ple/core/parallel.h"
 #include "ple/dtype/integer_columns.h"
 #include "ple/dtype/loose_rows.h"
 #include "ple/tensor/matrix.h"
