@@ -36,7 +36,7 @@ int main() {
         }
       }
     });
-    model.tie();
+    model.finalize();
 
     ple::Session session(model);
     session.read(2);

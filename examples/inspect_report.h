@@ -3,7 +3,7 @@
 #pragma once
 
 #include <ple/convert/inspect.h>
-#include <ple/model/kv_cache_size.h>
+#include <ple/model/kv_caches.h>
 #include <ple/table/streamed.h>
 
 #include <fmt/format.h>

@@ -100,7 +100,7 @@ Model model_of_zeros(const typename Model::Config& config) {
       std::fill_n(values.allocate(), values.rows() * values.cols() / DtypeTraits<T>::values_per_block, T{});
     }
   });
-  model.tie();
+  model.finalize();
   return model;
 }
 

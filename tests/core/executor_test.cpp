@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ple/core/executor.h"
+#include "ple/core/parallel.h"
 
 #include <doctest/doctest.h>
 
@@ -18,7 +18,7 @@ TEST_CASE("parallel_for covers a range once, in parts that begin at multiples of
       std::vector<std::atomic<int>> seen(n);
       std::atomic<bool> good{true};
       parallel_for(pool, n, grain, [&](std::size_t begin, std::size_t end, std::size_t part) {
-        if (begin % grain != 0 || begin > end || part >= parts(pool)) good = false;
+        if (begin % grain != 0 || begin > end || part >= tasks(pool)) good = false;
         for (std::size_t i = begin; i < end; ++i) ++seen[i];
       });
       for (const auto& s : seen) good = good && s == 1;

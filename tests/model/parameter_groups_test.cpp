@@ -11,7 +11,7 @@
 #include "ple/checkpoint/checkpoint.h"
 #include "ple/checkpoint/load_model.h"
 #include "ple/convert/inspect.h"
-#include "ple/model/kv_cache_size.h"
+#include "ple/model/kv_caches.h"
 #include "ple/model/parameter_groups.h"
 #include "random_model.h"
 

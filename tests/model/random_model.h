@@ -47,7 +47,7 @@ Model random_model(const typename Model::Config& config, unsigned seed = 1) {
       }
     }
   });
-  model.tie();
+  model.finalize();
   return model;
 }
 

@@ -44,7 +44,7 @@ std::vector<float> attended(const Text& text, Dtype dtype, std::size_t window, s
   KvCache cache(kv_heads, head_dim, std::min(positions, window + chunk - 1), dtype, arena);
   CachedAttentionWorkspace room;
   Rows q, out;
-  const std::size_t n = parts(pool), results = room.partial_results(heads, group, positions, n);
+  const std::size_t n = tasks(pool), results = room.partial_results(heads, group, positions, n);
   const RowsRequest requests[] = {{&room.scores, n * attention_tokens * group, attention_piece},
                                   {&room.cached, n * attention_rows, head_dim},
                                   {&room.pieces, results, head_dim},

@@ -36,7 +36,7 @@ TEST_CASE("a linear layer is Eigen's product, on any number of threads, and any 
       const EigenMatrix bound =
           2 * 130 * 0x1p-24f * as_eigen(x).cwiseAbs() * as_eigen(linear.weight).cwiseAbs().transpose();
       CHECK(((as_eigen(y) - expected).array().abs() <= bound.array()).all());
-      const Product<f32> product{linear.weight, some, 45};
+      const Product<f32, Simd> product{linear, some, 45};
       multiply<Simd, f32>(pool, x, std::span(&product, 1));
       CHECK(as_eigen(some) == as_eigen(y).middleCols(45, 77));
     }

@@ -67,6 +67,7 @@ struct Call {
   Rows x, y;
   MlpWorkspace room;
   AlignedVector<float> memory;
+  AlignedVector<std::byte> workspace{std::size_t{1} << 22};
 
   explicit Call(std::size_t tokens) {
     const RowsRequest all[] = {
@@ -84,7 +85,7 @@ template <class Mlp>
 Call run(const Mlp& mlp, std::size_t tokens, std::size_t threads) {
   Call call(tokens);
   ThreadPool pool(threads);
-  mlp(pool, call.room, call.x, call.y);
+  mlp({pool, call.workspace}, call.room, call.x, call.y);
   return call;
 }
 
@@ -128,13 +129,14 @@ TEST_CASE("a sparse feed-forward is the dense one with the same gate, up to the 
         const Call sparse = run(mlp, tokens, 2);
         // The formula with whole products.
         Call dense(tokens);
-        InlineExecutor executor;
+        InlineExecutor threads;
+        const Context context(threads, dense.workspace);
         const Rows a = dense.room.gate, u = dense.room.up;
-        mlp.gate(executor, dense.x, a);
+        mlp.gate(context, dense.x, a);
         if (dtype == Dtype::bf16) {
-          exact.up(executor, dense.x, u);
+          exact.up(context, dense.x, u);
         } else {
-          mlp.up(executor, dense.x, u);
+          mlp.up(context, dense.x, u);
         }
         std::size_t active = 0;
         for (std::size_t t = 0; t < tokens; ++t) {
@@ -166,10 +168,10 @@ TEST_CASE("a sparse feed-forward is the dense one with the same gate, up to the 
               good &= std::abs(double(sparse.room.gate.row(t)[i]) - double(a.row(t)[i])) <= bound;
             }
           }
-          mlp.down(executor, sparse.room.gate, dense.y);
+          mlp.down(context, sparse.room.gate, dense.y);
           for (std::size_t t = 0; t < tokens; ++t) CHECK(row(sparse.y, t) == row(dense.y, t));
         } else {
-          exact.down(executor, a, dense.y);
+          exact.down(context, a, dense.y);
           std::vector<float> down(d * intermediate);
           decode<Scalar>(dtype, mlp.down.weight.data(), down.size(), down.data());
           for (std::size_t t = 0; t < tokens; ++t) {
@@ -243,7 +245,7 @@ TEST_CASE("a sparse feed-forward gives a token the same bits alone and among oth
       CHECK(row(threaded.y, t) == row(together.y, t));
       Call alone(9);
       ThreadPool pool(2);
-      mlp(pool, alone.room, alone.x.slice(t, 1), alone.y.slice(t, 1));
+      mlp({pool, alone.workspace}, alone.room, alone.x.slice(t, 1), alone.y.slice(t, 1));
       CHECK(row(alone.y, t) == row(together.y, t));
     }
   }

@@ -13,7 +13,7 @@
 #include "../allocations.h"
 #include "../model/random_model.h"
 #include "../table/failing_storage.h"
-#include "ple/io/hf_folder.h"
+#include "ple/checkpoint/hf_folder.h"
 #include "ple/run/batch.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"

@@ -32,11 +32,11 @@ struct FailingStorage {
       std::shared_ptr<RowStore> rows;
       std::shared_ptr<ReadFault> fault;
       Rows(std::shared_ptr<RowStore> r, std::shared_ptr<ReadFault> f) : rows(std::move(r)), fault(std::move(f)) {}
-      void hold(std::span<const RowId> ids, std::span<const std::byte*> addresses) override {
+      void pin(std::span<const RowId> ids, std::span<const std::byte*> addresses) override {
         if (++fault->count == fault->fails_at) fail(ErrorCode::file, "a row cannot be read");
-        rows->hold(ids, addresses);
+        rows->pin(ids, addresses);
       }
-      void release(std::span<const RowId> ids) noexcept override { rows->release(ids); }
+      void unpin(std::span<const RowId> ids) noexcept override { rows->unpin(ids); }
       TableCounters counters() const override { return rows->counters(); }
     };
     return std::make_shared<Rows>(Resident{}.open(source), fault);

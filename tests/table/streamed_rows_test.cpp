@@ -45,10 +45,10 @@ bool is_row(const std::byte* row, RowId id) {
 /// Holds the rows, checks them, releases them.
 bool right(RowStore& store, const std::vector<RowId>& ids) {
   std::vector<const std::byte*> found(ids.size());
-  store.hold(ids, found);
+  store.pin(ids, found);
   bool good = true;
   for (std::size_t i = 0; i < ids.size(); ++i) good &= is_row(found[i], ids[i]);
-  store.release(ids);
+  store.unpin(ids);
   return good;
 }
 
@@ -282,15 +282,15 @@ TEST_CASE("rows that are pinned, waited for or on their way when a process forks
   const auto path = folder.write("rows.bin", file_bytes());
   for_each_engine(path, [&](ReadEngine engine, bool direct) {
     auto store = streamed(path, 100'000, engine, direct);
-    std::vector<RowId> all(StreamedRows::landing);
+    std::vector<RowId> all(StreamedRows::in_flight);
     std::iota(all.begin(), all.end(), RowId{0});
     std::vector<const std::byte*> found(all.size());
     store->hold(all, found);  // as many as there is room for
     const std::vector<RowId> more = {1000, 1001, 1002};
     store->request(more);
     CHECK(testing::in_child([&] {
-            store->release(all);  // held nowhere here: of no effect
-            std::vector<RowId> others(StreamedRows::landing);
+            store->unpin(all);  // held nowhere here: of no effect
+            std::vector<RowId> others(StreamedRows::in_flight);
             std::iota(others.begin(), others.end(), RowId{2000});
             const bool good = right(*store, others) && right(*store, more) && right(*store, all);
             store.reset();
@@ -299,7 +299,7 @@ TEST_CASE("rows that are pinned, waited for or on their way when a process forks
     bool good = true;
     for (std::size_t i = 0; i < all.size(); ++i) good &= is_row(found[i], all[i]);
     CHECK(good);
-    store->release(all);
+    store->unpin(all);
     CHECK(right(*store, more));
   });
 }
@@ -379,9 +379,9 @@ TEST_CASE("the budget holds over 100,000 random rows: streamed, and mapped with 
     unsigned sum = 0;
     for (int i = 0; i < 100'000; ++i) {
       const RowId id = generator() % count;
-      store.hold(std::span(&id, 1), found);
+      store.pin(std::span(&id, 1), found);
       for (std::size_t b = 0; b < bytes; b += 512) sum += static_cast<unsigned>(found[0][b]);
-      store.release(std::span(&id, 1));
+      store.unpin(std::span(&id, 1));
       if (i % 1000 == 0) most = std::max(most, memory_use().resident);
     }
     CHECK(sum == 0);
@@ -390,7 +390,7 @@ TEST_CASE("the budget holds over 100,000 random rows: streamed, and mapped with 
   constexpr std::uint64_t slack = std::uint64_t{2} << 20;
   StreamedRows streamed_rows(RowFile{"large.bin", 0, bytes, false},
                              make_read_queue(File::open(path), ReadEngine::threads), budget);
-  CHECK(streamed_rows.bytes() <= budget + StreamedRows::landing * bytes);
+  CHECK(streamed_rows.bytes() <= budget + StreamedRows::in_flight * bytes);
   CHECK(grows_by(streamed_rows) <= streamed_rows.bytes() + slack);
   MappedRows mapped(MappedFile::open(path), 0, bytes, count, budget);
   CHECK(grows_by(mapped) <= budget + slack);

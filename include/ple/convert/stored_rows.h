@@ -12,8 +12,8 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
-#include "ple/core/executor.h"
 #include "ple/core/memory.h"
+#include "ple/core/parallel.h"
 #include "ple/dtype/dtype.h"
 #include "ple/simd/decode.h"
 #include "ple/simd/scalar.h"
@@ -41,8 +41,8 @@ class StoredRows {
         chunk_(std::clamp<std::size_t>(chunk_values / cols_, 1, rows_)),
         row_bytes_(bytes_of(to, cols_)),
         encoded_(chunk_ * row_bytes_),
-        scratch_(parts(executor) * 2 * cols_),
-        aligned_(parts(executor) * bytes_of(from.dtype, cols_)),
+        scratch_(tasks(executor) * 2 * cols_),
+        aligned_(tasks(executor) * bytes_of(from.dtype, cols_)),
         sums_(chunk_) {}
 
   std::size_t rows() const { return rows_; }

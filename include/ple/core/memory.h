@@ -14,6 +14,9 @@ namespace ple::inline PLE_ABI {
 /// A cache line, and the widest vector we run.
 inline constexpr std::size_t alignment = 64;
 
+/// Bytes rounded up to whole cache lines.
+constexpr std::size_t aligned_size(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
 /// Allocates on cache line boundaries and leaves elements uninitialised: a large buffer takes memory only as it is
 /// touched.
 template <class T>

@@ -3,9 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
-#include <limits>
 #include <memory>
 #include <new>
 #include <span>
@@ -15,8 +13,8 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/function_ref.h"
-#include "ple/model/chunk_inputs.h"
 #include "ple/model/decoder_block.h"
+#include "ple/model/decoder_pass.h"
 #include "ple/model/decoder_state.h"
 #include "ple/model/decoder_weights.h"
 #include "ple/model/identity.h"
@@ -24,9 +22,8 @@
 #include "ple/model/parameter.h"
 #include "ple/nn/linear.h"
 #include "ple/nn/per_layer.h"
-#include "ple/nn/places.h"
+#include "ple/nn/positions.h"
 #include "ple/nn/rms_norm.h"
-#include "ple/simd/decode.h"
 #include "ple/table/ple_table.h"
 
 namespace ple::inline PLE_ABI {
@@ -47,9 +44,9 @@ class Decoder final : public LanguageModel {
 
   Config config;
   Matrix<T> embedding;  ///< [vocab_size, d]
-  Matrix<T> head;       ///< [vocab_size, d]; the embedding again where they are tied
+  Linear<T, B> head;    ///< [vocab_size, d]; the embedding again where they are tied
   Table table;          ///< [vocab_size_per_layer_input, layers * p]
-  PerLayerInput<T, B> per_layer_input;
+  PerLayerProjection<T, B> per_layer_projection;
   typename Block::Streams streams;  ///< from the embedding to what the blocks work on, and back
   std::vector<Block> blocks;
   RmsNorm<B> final_norm;
@@ -68,12 +65,12 @@ class Decoder final : public LanguageModel {
     f(Parameter::final_norm, std::size_t{0}, final_norm.weight);
   }
 
-  /// Once all parameters have their values: makes the head the embedding where they are tied, and whatever else is made
-  /// of weights.
-  void tie() {
-    if (config.tie_word_embeddings) head = embedding;
+  /// Once all parameters have their values: makes the head the embedding where they are tied, lets blocks prepare
+  /// theirs, and finds out how much workspace a state needs.
+  void finalize() {
+    if (config.tie_word_embeddings) head.weight = embedding;
     for (Block& block : blocks) {
-      if constexpr (requires { block.prepare(); }) block.prepare();
+      if constexpr (requires { block.finalize(); }) block.finalize();
     }
     widest_integer_row_ = widest_bf16_row_ = 0;
     parameters([&](Parameter, std::size_t, const auto& values) {
@@ -83,6 +80,8 @@ class Decoder final : public LanguageModel {
       }
     });
   }
+
+  void tie() { finalize(); }  ///< Old name; goes with the next version.
 
   /// Takes configuration and tensors from a checkpoint: anything with config<Config>() and tensor(Parameter, layer),
   /// and perhaps ple_table(), an optional TableSource. Weights are used where they lie, but for those that
@@ -109,7 +108,7 @@ class Decoder final : public LanguageModel {
   }
 
   /// Lays weights of integer types out as LoadOptions::weights says, for a model whose parameters did not come from
-  /// `load`; `tie` was called.
+  /// `load`; `finalize` was called.
   void interleave(Executor& executor) { interleave_weights(*this, executor); }
 
   /// For whoever fills in weights that lie in a mapped file: before its pages are touched, it is asked whether it is
@@ -141,26 +140,9 @@ class Decoder final : public LanguageModel {
   std::unique_ptr<ModelState> make_state(const SessionOptions& wanted) const override {
     SessionOptions options = wanted;
     options.context = wanted.context_of(config.max_position_embeddings);
-    if (options.chunk == 0 || options.chunk > most_tokens_at_once) {
-      fail(ErrorCode::argument, "a state for ", options.chunk, " tokens at once, expected 1 to ", most_tokens_at_once);
-    }
-    if (options.context > config.max_position_embeddings) {
-      fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", config.max_position_embeddings,
-           ", the model's max_position_embeddings");
-    }
-    // At most 2^61 each, and it ends at the first that is too many: of a limit, or of what addresses can tell apart.
-    constexpr auto addresses = static_cast<std::uint64_t>((std::numeric_limits<std::ptrdiff_t>::max)());
-    const std::uint64_t limit = options.kv_cache_limit;
-    std::uint64_t bytes = 0;
-    for (std::size_t l = 0; l < blocks.size(); ++l) {
-      bytes += Block::cache_bytes(config, l, options);
-      if (bytes <= (limit > 0 ? (std::min)(limit, addresses) : addresses)) continue;
-      fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
-           " layers, more than ",
-           limit > 0 ? "kv_cache_limit, which is " : "a machine can address: ", limit > 0 ? limit : addresses);
-    }
+    detail::check_state_options(*this, options);
     try {
-      return std::make_unique<State>(*this, tag_.get(), options, room_sizes());
+      return std::make_unique<State>(*this, tag_.get(), options, workspace_sizes());
     } catch (const std::bad_alloc&) {
       fail(ErrorCode::system, "no memory for a state of ", options.context, " positions and ", options.chunk,
            " tokens at once");
@@ -185,80 +167,87 @@ class Decoder final : public LanguageModel {
   void forward(ModelState& model_state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft,
                const Observer& observe) const {
     State& state = own(model_state);
-    check(state, threads, tokens, logits, soft);
-    check_context(state, tokens.size());
+    detail::check_pass(*this, state, threads, tokens, logits, soft);
+    detail::check_context(state, tokens.size());
     if (tokens.empty()) return;
     state.will_write(tokens.size());
-    table.select(state.with_history(tokens), tokens.size(), config.token_of_no_text(), state.rows);
+    if (!state.select_rows(tokens)) table.request(state.rows);
     state.workspace.start(state.position, tokens.size());
-    const auto places = [&](std::size_t layer, std::size_t row) {
-      return Places(state.position + row, state.caches[layer]);
+    const auto positions = [&](std::size_t layer, std::size_t row) {
+      return Positions(state.position + row, state.caches[layer]);
     };
-    compute(state, threads, tokens, logits, soft, places, observe);
+    compute(state, threads, tokens, state.rows, logits, soft, positions, observe);
     state.position += tokens.size();
     state.remember(tokens);
   }
 
-  void forward_each(ModelState& room_state, Executor& threads, std::span<ModelState* const> states,
+  void forward_each(ModelState& workspace_state, Executor& threads, std::span<ModelState* const> states,
                     std::span<const Token> tokens, Rows logits) const override {
-    State& room = own(room_state);
-    check(room, threads, tokens, logits, {});
+    State& shared = own(workspace_state);
+    detail::check_pass(*this, shared, threads, tokens, logits, {});
     if (states.size() != tokens.size() || logits.rows != tokens.size()) {
       fail(ErrorCode::argument, "forward_each: ", states.size(), " texts, ", tokens.size(), " tokens and logits of ",
            logits.rows, " positions, expected as many of each");
     }
-    room.positions.clear();
+    shared.positions.clear();
     for (std::size_t i = 0; i < states.size(); ++i) {
-      check_context(own(*states[i]), 1);  // and so each is a State
+      detail::check_context(own(*states[i]), 1);  // and so each is a State
       if (std::find(states.begin(), states.begin() + static_cast<std::ptrdiff_t>(i), states[i]) !=
           states.begin() + static_cast<std::ptrdiff_t>(i)) {
         fail(ErrorCode::argument, "forward_each: state ", i, " is there twice");
       }
-      room.positions.push_back(states[i]->position);
+      shared.positions.push_back(states[i]->position);
     }
     if (tokens.empty()) return;
     const auto state_of = [&](std::size_t i) -> State& { return static_cast<State&>(*states[i]); };
     for (std::size_t i = 0; i < states.size(); ++i) state_of(i).will_write(1);
-    room.rows.ids.clear();
+    bool requested = true;
+    shared.batch_rows.ids.clear();
     for (std::size_t i = 0; i < states.size(); ++i) {
-      table.select_more(state_of(i).with_history(tokens.subspan(i, 1)), 1, config.token_of_no_text(), room.rows);
+      requested &= state_of(i).select_rows(tokens.subspan(i, 1));
+      const std::vector<RowId>& ids = state_of(i).rows.ids;
+      shared.batch_rows.ids.insert(shared.batch_rows.ids.end(), ids.begin(), ids.end());
     }
-    room.workspace.start(room.positions);
-    const auto places = [&](std::size_t layer, std::size_t row) {
-      room.texts_caches.clear();
-      for (std::size_t i = row; i < states.size(); ++i) room.texts_caches.push_back(&state_of(i).caches[layer]);
-      return Places(std::span(room.positions).subspan(row), room.texts_caches);
+    if (!requested) table.request(shared.batch_rows);
+    shared.workspace.start(shared.positions);
+    const auto positions = [&](std::size_t layer, std::size_t row) {
+      shared.batch_caches.clear();
+      for (std::size_t i = row; i < states.size(); ++i) shared.batch_caches.push_back(&state_of(i).caches[layer]);
+      return Positions(std::span(shared.positions).subspan(row), shared.batch_caches);
     };
-    compute(room, threads, tokens, logits, {}, places, NoObserver{});
+    compute(shared, threads, tokens, shared.batch_rows, logits, {}, positions, NoObserver{});
     for (std::size_t i = 0; i < states.size(); ++i) {
       ++states[i]->position;
       state_of(i).remember(tokens.subspan(i, 1));
     }
   }
 
-  void will_read(ModelState& model_state, std::span<const Token> tokens) const override {
+  void prefetch(ModelState& model_state, std::span<const Token> tokens) const override {
     State* state = if_own(model_state);
-    if (state == nullptr || state->sizes != room_sizes() || !has_ple()) return;
+    if (state == nullptr || state->sizes != workspace_sizes() || !has_ple()) return;
     tokens = tokens.first((std::min)(tokens.size(), state->ahead));
     for (const Token token : tokens) {
       if (token != soft_token && (token < 0 || static_cast<std::size_t>(token) >= config.token_limit())) return;
       if (table.vocabulary() && !table.vocabulary()->row(token == soft_token ? config.token_of_no_text() : token))
         return;
     }
-    table.select(state->with_history(tokens), tokens.size(), config.token_of_no_text(), state->rows_ahead);
-    table.request(state->rows_ahead);
+    if (!state->select_rows(tokens)) table.request(state->rows);
   }
 
   /// The per-layer inputs of tokens that are text, [T, layers * p], as the layers get them: what folding writes down.
-  /// h0 and context are room for [T, d] and [T, layers * p]. Errors: those of PleTable.
-  void per_layer_inputs(Executor& executor, std::span<const Token> tokens, RowSelection& rows, Rows h0, Rows context,
+  /// h0 and projected are workspace for [T, d] and [T, layers * p]. Errors: those of PleTable.
+  void per_layer_inputs(Executor& threads, std::span<const Token> tokens, RowSelection& rows, Rows h0, Rows projected,
                         Rows out) const {
-    embed(executor, tokens, {}, h0);
+    AlignedVector<std::byte> workspace(
+        product_workspace<T, B>(tokens.size(), tasks(threads), widest_integer_row_, widest_bf16_row_));
+    const Context context(threads, workspace);
+    for (const Token token : tokens) static_cast<void>(table.row_of(token));  // throws before any task needs it
+    detail::embed(*this, context, tokens, {}, h0);
     table.select(tokens, tokens.size(), config.token_of_no_text(), rows);
-    table.gather(executor, rows, 0, 0, blocks.size(), out);
+    table.gather(context, rows, 0, 0, blocks.size(), out);
     if (table.folded()) return;
-    per_layer_input.project(executor, 0, h0, context);
-    per_layer_input.combine(executor, context, out);
+    per_layer_projection.project(context, 0, h0, projected);
+    per_layer_projection.combine(context, projected, out);
   }
 
  private:
@@ -267,10 +256,10 @@ class Decoder final : public LanguageModel {
     validate(config, "the decoder's configuration");
     const std::size_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers();
     embedding = Matrix<T>(config.vocab_size, d);
-    head = Matrix<T>(config.vocab_size, d);
+    head = Linear<T, B>(config.vocab_size, d);
     if (p > 0) {
       table = Table(config.vocab_size_per_layer_input, layers, p);
-      per_layer_input = PerLayerInput<T, B>(d, layers, p, config.rms_norm_eps);
+      per_layer_projection = PerLayerProjection<T, B>(d, layers, p, config.rms_norm_eps);
     }
     streams = typename Block::Streams(config);
     final_norm = RmsNorm<B>(d, config.rms_norm_eps);
@@ -279,11 +268,11 @@ class Decoder final : public LanguageModel {
   template <class F>
   void parameters_before_blocks(F& f) {
     f(Parameter::token_embedding, std::size_t{0}, embedding);
-    if (!config.tie_word_embeddings) f(Parameter::head, std::size_t{0}, head);
+    if (!config.tie_word_embeddings) f(Parameter::head, std::size_t{0}, head.weight);
     if (has_ple()) {
       f(Parameter::ple_table, std::size_t{0}, table);
-      f(Parameter::ple_context_projection, std::size_t{0}, per_layer_input.context_projection.weight);
-      f(Parameter::ple_context_norm, std::size_t{0}, per_layer_input.context_norm.weight);
+      f(Parameter::ple_context_projection, std::size_t{0}, per_layer_projection.context_projection.weight);
+      f(Parameter::ple_context_norm, std::size_t{0}, per_layer_projection.context_norm.weight);
     }
     streams.parameters(f);
   }
@@ -294,8 +283,6 @@ class Decoder final : public LanguageModel {
   }
 
   using State = DecoderState<Decoder>;
-  /// Where the rows of a pass from `row` on stand, in a layer.
-  using PlacesOf = FunctionRef<Places(std::size_t layer, std::size_t row)>;
 
   /// The state as what it is; null if this model did not make it.
   State* if_own(ModelState& model_state) const {
@@ -309,7 +296,7 @@ class Decoder final : public LanguageModel {
     if (state == nullptr) {
       fail(ErrorCode::argument, "forward: the state was made by another model, or before this one was replaced");
     }
-    const RoomSizes now = room_sizes(), then = state->sizes;
+    const WorkspaceSizes now = workspace_sizes(), then = state->sizes;
     if (now == then) return *state;
     if (now.ids_per_token != then.ids_per_token || now.history != then.history) {
       fail(ErrorCode::argument, "forward: the table's keys are ", now.ids_per_token, " rows a token, looking back ",
@@ -319,147 +306,19 @@ class Decoder final : public LanguageModel {
     fail(ErrorCode::argument, "forward: the model's weights or table were replaced after the state was made");
   }
 
-  RoomSizes room_sizes() const {
-    return {table.ids_per_token(), table.history(), table.vocabulary() ? head.rows() : 0, widest_integer_row_,
+  WorkspaceSizes workspace_sizes() const {
+    return {table.ids_per_token(), table.history(), table.vocabulary() ? head.weight.rows() : 0, widest_integer_row_,
             widest_bf16_row_};
-  }
-
-  static void check_context(const State& state, std::size_t tokens) {
-    const std::size_t context = state.options.context;
-    if (state.position > context)
-      fail(ErrorCode::argument, "forward: position ", state.position, " is past the context of ", context);
-    if (tokens > context - state.position) {
-      fail(ErrorCode::argument, "forward: ", tokens, " tokens at position ", state.position, " go past the context of ",
-           context);
-    }
-  }
-
-  /// Whether the state has room for a pass, and the arguments are valid.
-  void check(const State& state, const Executor& executor, std::span<const Token> tokens, Rows logits,
-             Rows soft) const {
-    const auto refuse = [](const auto&... parts) { fail(ErrorCode::argument, "forward: ", parts...); };
-    if (tokens.size() > state.options.chunk) refuse(tokens.size(), " tokens at once, at most ", state.options.chunk);
-    if (logits.rows > tokens.size())
-      refuse("logits of ", logits.rows, " positions wanted from ", tokens.size(), " tokens");
-    if (logits.rows > 0 && logits.cols != config.vocab_size)
-      refuse(logits.cols, " logits, expected ", config.vocab_size);
-    if (parts(executor) > state.options.parts()) {
-      refuse("the executor makes ", parts(executor), " parts, the state has room for ", state.options.parts());
-    }
-    std::size_t soft_tokens = 0;
-    for (const Token token : tokens) {
-      soft_tokens += token == soft_token;
-      if (token != soft_token) check_token(token, "forward");  // before any task needs its row
-    }
-    if (soft_tokens != soft.rows || (soft.rows > 0 && soft.cols != config.hidden_size)) {
-      refuse("embeddings [", soft.rows, ", ", soft.cols, "] for ", soft_tokens, " soft tokens, expected [", soft_tokens,
-             ", ", config.hidden_size, "]");
-    }
   }
 
   /// A pass over tokens whose rows were selected, and for whose positions the workspace was started.
   template <class Observer>
-  void compute(State& state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft, PlacesOf places,
+  void compute(State& state, Executor& threads, std::span<const Token> tokens, RowSelection& rows, Rows logits,
+               Rows soft, FunctionRef<Positions(std::size_t layer, std::size_t row)> positions,
                const Observer& observe) const {
-    ExecutorWithScratch executor(threads, state.scratch);
     for (const auto& file : files_) file->check_size();
-    const std::size_t first_shared = config.first_shared_layer(), wanted = logits.rows, T0 = tokens.size() - wanted;
-    const Rows h = state.hidden.slice(0, tokens.size()), h0 = h.columns(0, config.hidden_size);
-    table.request(state.rows);
-    embed(executor, tokens, soft, h0);
-    observe("embedding", 0, h0);
-    // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows
-    // there.
-    copy_rows(h0.slice(T0, wanted), state.wanted_embedding);
-    streams.expand(executor, h);
-    run_layers(state, executor, 0, first_shared, tokens, 0, h0, h, places, observe);
-    if (wanted == 0) return;
-    const Rows last = h.slice(T0, wanted);
-    run_layers(state, executor, first_shared, blocks.size(), tokens.subspan(T0), T0, state.wanted_embedding, last,
-               places, observe);
-    streams.mean(executor, state.workspace, last);
-    const Rows output = h0.slice(T0, wanted);
-    final_norm(executor, output, output);
-    write_logits(state, executor, output, logits);
-  }
-
-  /// h0 = embedding[token] * sqrt(d), the factor rounded to the embedding's dtype as the reference has it; a soft
-  /// token's is given.
-  void embed(Executor& executor, std::span<const Token> tokens, Rows soft, Rows h0) const {
-    const float scale = rounded_to(embedding.dtype(), std::sqrt(static_cast<float>(config.hidden_size)));
-    const std::size_t row_bytes = bytes_of(embedding.dtype(), h0.cols);
-    for_each_row(executor, tokens.size(), h0.cols, [&](std::size_t t) {
-      if (tokens[t] == soft_token) return;
-      const std::size_t row = table.row_of(tokens[t]);
-      const bool interleaved = config.tie_word_embeddings && head.interleaved();
-      if constexpr (Matrix<T>::may_be_integers) {
-        if (interleaved) head.decode_interleaved_row(row, h0.row(t));  // it is in memory: no page is touched
-      }
-      if (!interleaved) {
-        ple::decode<B, T>(embedding.dtype(), embedding.data() + row * row_bytes, h0.cols, h0.row(t));
-      }
-      B::scale(scale, h0.cols, h0.row(t));
-    });
-    for (std::size_t t = 0, i = 0; t < tokens.size(); ++t) {
-      if (tokens[t] == soft_token) std::copy_n(soft.row(i++), h0.cols, h0.row(t));
-    }
-  }
-
-  /// Layers [begin, end) for `tokens`, which are the chunk's from its row `row` on. h0 and h may be the same rows.
-  template <class Observer>
-  void run_layers(State& state, Executor& executor, std::size_t begin, std::size_t end, std::span<const Token> tokens,
-                  std::size_t row, Rows h0, Rows h, PlacesOf places, const Observer& observe) const {
-    if (begin == end) return;
-    const std::size_t p = config.hidden_size_per_layer_input;
-    const Rows e = state.per_layer.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
-    const Rows context = state.context.slice(0, tokens.size()).columns(begin * p, (end - begin) * p);
-    const ChunkInputs<Table, PerLayerInput<T, B>> inputs{table, per_layer_input, p};
-    inputs.project(executor, begin, end, tokens, h0, context);
-    bool gathered = false;
-    for (std::size_t l = begin; l < end; ++l) {
-      // The rows are fetched when the first layer asks for them: until then they had time to arrive.
-      const auto per_layer_rows = [&]() -> Rows {
-        if (!table.has(l)) return {};
-        if (!std::exchange(gathered, true)) {
-          table.gather(executor, state.rows, row, begin, end - begin, e);
-          inputs.combine(executor, begin, end, tokens, context, e);
-        }
-        const Rows layer_e = e.columns((l - begin) * p, p);
-        observe("per_layer_input", l, layer_e);
-        return layer_e;
-      };
-      blocks[l].forward(executor, state.workspace, row, h, per_layer_rows, places(*config.kv_layer(l), row));
-      observe("layer", l, h);
-    }
-  }
-
-  /// logits = softcap(head x). Tokens that a cut-down vocabulary left out cannot come next.
-  void write_logits(const State& state, Executor& executor, Rows x, Rows logits) const {
-    const VocabularyMap* vocabulary = table.vocabulary().get();
-    const bool few = head.rows() < config.vocab_size;
-    const Rows y = few ? state.kept_logits.slice(0, x.rows) : logits;
-    const Product<T> product{head, y};
-    multiply<B, T>(executor, x, std::span(&product, 1), [&](std::size_t begin, std::size_t end) {
-      if (config.final_logit_softcapping == 0) return;
-      for (std::size_t t = 0; t < x.rows; ++t)
-        B::softcap(config.final_logit_softcapping, end - begin, y.row(t) + begin);
-    });
-    if (vocabulary == nullptr) return;
-    for (std::size_t t = 0; t < x.rows; ++t) {
-      for (std::size_t i = logits.cols; i-- > 0;) {
-        const auto token = static_cast<Token>(i);
-        float& logit = logits.row(t)[i];
-        if (!vocabulary->has(token)) {
-          logit = -std::numeric_limits<float>::infinity();
-        } else if (few) {
-          logit = y.row(t)[*vocabulary->row(token)];
-        }
-      }
-    }
-  }
-
-  static void copy_rows(Rows from, Rows to) {
-    for (std::size_t t = 0; t < from.rows; ++t) std::copy_n(from.row(t), from.cols, to.row(t));
+    detail::DecoderPass<Decoder, Observer>{*this, state, {threads, state.products}, tokens, rows, positions, observe}(
+        soft, logits);
   }
 
   ModelTag tag_;

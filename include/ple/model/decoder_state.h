@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a decoder keeps for one text: K and V, and the room it computes a chunk in.
+// What a decoder keeps for one text: K and V, and the workspace it computes a chunk in.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -13,29 +15,17 @@
 
 #include "ple/core/arena.h"
 #include "ple/core/config.h"
-#include "ple/core/executor.h"
+#include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/core/token.h"
+#include "ple/model/kv_caches.h"
 #include "ple/model/language_model.h"
 #include "ple/nn/kv_cache.h"
-#include "ple/nn/linear.h"
+#include "ple/nn/products.h"
 #include "ple/table/ple_table.h"
 #include "ple/tensor/rows.h"
 
 namespace ple::inline PLE_ABI {
-
-/// Threads of somebody else, memory of a state.
-class ExecutorWithScratch final : public Executor {
- public:
-  ExecutorWithScratch(Executor& threads, std::span<std::byte> scratch) : threads_(&threads), scratch_(scratch) {}
-  std::size_t concurrency() const override { return threads_->concurrency(); }
-  void run(std::size_t count, TaskRef task) override { threads_->run(count, task); }
-  std::span<std::byte> scratch() override { return scratch_; }
-
- private:
-  Executor* threads_;
-  std::span<std::byte> scratch_;
-};
 
 /// Tells models apart, whatever address they have: a copy is another model, and so is one that another was assigned to.
 class ModelTag {
@@ -56,14 +46,41 @@ class ModelTag {
   std::shared_ptr<const char> tag_ = std::make_shared<const char>();
 };
 
-/// What the room of a state depends on, besides the configuration: all of it can change while a state lives.
-struct RoomSizes {
+/// What the workspace of a state depends on, besides the configuration: all of it can change while a state lives.
+struct WorkspaceSizes {
   std::size_t ids_per_token = 1, history = 0;  ///< of the table's keys
   std::size_t kept_tokens = 0;                 ///< that a cut-down vocabulary has; 0: it has all
   std::size_t widest_integer_row = 0;          ///< of the matrices of integer types; 0: there is none
   std::size_t widest_bf16_row = 0;
-  bool operator==(const RoomSizes&) const = default;
+  bool operator==(const WorkspaceSizes&) const = default;
 };
+
+namespace detail {
+
+/// Errors: ErrorCode::argument; limit.
+template <class Model>
+void check_state_options(const Model& model, const SessionOptions& options) {
+  if (options.chunk == 0 || options.chunk > most_tokens_at_once) {
+    fail(ErrorCode::argument, "a state for ", options.chunk, " tokens at once, expected 1 to ", most_tokens_at_once);
+  }
+  if (options.context > model.config.max_position_embeddings) {
+    fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", model.config.max_position_embeddings,
+         ", the model's max_position_embeddings");
+  }
+  // At most 2^61 each, and it ends at the first that is too many: of a limit, or of what addresses can tell apart.
+  constexpr auto addresses = static_cast<std::uint64_t>((std::numeric_limits<std::ptrdiff_t>::max)());
+  const std::uint64_t limit = options.kv_cache_limit;
+  std::uint64_t bytes = 0;
+  for (std::size_t l = 0; l < model.blocks.size(); ++l) {
+    bytes += kv_cache_bytes(model.config, l, options);
+    if (bytes <= (limit > 0 ? (std::min)(limit, addresses) : addresses)) continue;
+    fail(ErrorCode::limit, "K and V of ", options.context, " positions take ", bytes, " bytes in the first ", l + 1,
+         " layers, more than ",
+         limit > 0 ? "kv_cache_limit, which is " : "a machine can address: ", limit > 0 ? limit : addresses);
+  }
+}
+
+}  // namespace detail
 
 /// The state of a Decoder. Model: that decoder.
 template <class Model>
@@ -73,51 +90,52 @@ struct DecoderState final : ModelState {
 
   const Model* model;
   std::shared_ptr<const char> tag;  // the model's when it made this
-  RoomSizes sizes;
+  WorkspaceSizes sizes;
   std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
   typename Layer::Workspace workspace;
   AlignedVector<float> memory;
-  AlignedVector<std::byte> scratch;
-  Rows hidden, wanted_embedding, per_layer, context, kept_logits;
-  std::size_t ahead;                   // tokens whose rows are asked for before their turn
-  RowSelection rows, rows_ahead;       // of this chunk, and of those
-  std::vector<Token> recent;           // the last tokens read, as many as the table's keys look back to
-  std::vector<Token> text;             // those, and the chunk
-  std::vector<std::size_t> positions;  // of several texts, and their caches of a layer
-  std::vector<KvCache*> texts_caches;
+  AlignedVector<std::byte> products;  // Context::workspace
+  Rows hidden, projected, per_layer, kept_logits;
+  std::size_t ahead;                          // most tokens whose rows are asked for before their turn
+  RowSelection rows;                          // of the tokens that come next: those of a pass, or prefetched ones
+  std::vector<Token> selected;                // these tokens
+  std::size_t selected_at = 0;                // the position of the first
+  std::shared_ptr<const char> selected_from;  // the table's version
+  std::vector<Token> recent;                  // the last tokens read, as many as the table's keys look back to
+  std::vector<Token> text;                    // those, and the chunk
+  RowSelection batch_rows;                    // of a batch's tokens
+  std::vector<std::size_t> positions;         // of a batch's texts, and their caches of a layer
+  std::vector<KvCache*> batch_caches;
   std::size_t written = 0;  // K and V below this position were written, perhaps by a pass that failed
   std::size_t resumed = 0;  // K and V below it came from a saved session, which has no more than what was still seen
 
-  DecoderState(const Model& m, std::shared_ptr<const char> t, const SessionOptions& o, const RoomSizes& s)
+  DecoderState(const Model& m, std::shared_ptr<const char> t, const SessionOptions& o, const WorkspaceSizes& s)
       : ModelState(o, &type_of_state), model(&m), tag(std::move(t)), sizes(s), workspace(m.config, o) {
     const auto& c = m.config;
     std::size_t cache_bytes = 0;
-    for (std::size_t l = 0; l < c.num_layers(); ++l) cache_bytes += Layer::cache_bytes(c, l, o) + alignment;
+    for (std::size_t l = 0; l < c.num_layers(); ++l) cache_bytes += ple::kv_cache_bytes(c, l, o) + alignment;
     Arena arena(cache_bytes);
-    for (std::size_t l = 0; l < c.num_layers(); ++l) caches.push_back(Layer::make_cache(c, l, o, arena));
+    for (std::size_t l = 0; l < c.num_layers(); ++l) caches.push_back(make_kv_cache(c, l, o, arena));
     const std::size_t d = c.hidden_size, packed = c.num_layers() * c.hidden_size_per_layer_input;
     const RowsRequest all[] = {{&hidden, o.chunk, m.streams.streams() * d},
-                               {&wanted_embedding, o.chunk, d},
                                {&per_layer, o.chunk, packed},
-                               {&context, o.chunk, packed},
+                               {&projected, o.chunk, packed},
                                {&kept_logits, o.chunk, sizes.kept_tokens}};
     memory = allocate_rows(all);
-    using B = typename Model::B;
-    std::size_t scratch_bytes = B::multiplies_bf16() ? rounded_bytes(o.chunk, sizes.widest_bf16_row) : 0;
-    if constexpr (Matrix<typename Model::T>::may_be_integers) {
-      if (sizes.widest_integer_row > 0) {
-        scratch_bytes =
-            (std::max)(scratch_bytes, IntegerScratch<B>(o.chunk, sizes.widest_integer_row).bytes(o.parts()));
-      }
+    std::size_t bytes = product_workspace<typename Model::T, typename Model::B>(
+        o.chunk, o.tasks(), sizes.widest_integer_row, sizes.widest_bf16_row);
+    if constexpr (requires(const Layer& layer) { layer.workspace_bytes(o.chunk); }) {
+      for (const Layer& layer : m.blocks) bytes = (std::max)(bytes, layer.workspace_bytes(o.chunk));
     }
-    scratch.resize(scratch_bytes);
+    products.resize(bytes);
     ahead = std::max<std::size_t>(o.chunk, 1024);
     if (m.has_ple()) {
-      rows = m.table.make_selection(o.chunk);
-      rows_ahead = m.table.make_selection(ahead);
+      rows = m.table.make_selection(ahead);
+      batch_rows = m.table.make_selection(o.chunk);
+      selected.reserve(ahead);
     }
     positions.reserve(o.chunk);
-    texts_caches.reserve(o.chunk);
+    batch_caches.reserve(o.chunk);
     recent.reserve(sizes.history);
     text.reserve(sizes.history + ahead);
   }
@@ -128,12 +146,36 @@ struct DecoderState final : ModelState {
     text.insert(text.end(), tokens.begin(), tokens.end());
     return text;
   }
+  /// Selects the rows of the next tokens, unless they are. Returns whether exactly these were selected before, and so
+  /// requested.
+  bool select_rows(std::span<const Token> tokens) {
+    if (!model->has_ple()) return true;
+    const std::size_t count = tokens.size();
+    if (selected_at == position && selected_from == model->table.version() && count <= selected.size() &&
+        std::equal(tokens.begin(), tokens.end(), selected.begin())) {
+      if (count == selected.size()) return true;
+      rows.ids.resize(count * sizes.ids_per_token);  // the first of them
+      selected.resize(count);
+      return false;
+    }
+    forget_rows();
+    model->table.select(with_history(tokens), count, model->config.token_of_no_text(), rows);
+    selected.assign(tokens.begin(), tokens.end());
+    selected_at = position;
+    selected_from = model->table.version();
+    return false;
+  }
+  void forget_rows() {
+    selected.clear();
+    rows.ids.clear();
+  }
   /// A pass is about to write K and V of the next `count` positions.
   void will_write(std::size_t count) {
     if (position == 0) written = resumed = 0;
     written = (std::max)(written, position + count);
   }
   void remember(std::span<const Token> tokens) {
+    forget_rows();
     const std::size_t history = sizes.history;
     if (history == 0) return;
     text.assign(recent.begin(), recent.end());
@@ -165,7 +207,7 @@ struct DecoderState final : ModelState {
     std::size_t from = 0;
     for (std::size_t l = 0; l < caches.size() && position > 0; ++l) {
       if (caches[l].slots() == 0) continue;
-      const std::size_t window = Layer::positions_seen(model->config, l);
+      const std::size_t window = positions_seen(model->config, l);
       const std::size_t oldest = (std::max)(caches[l].oldest(written), resumed - (std::min)(window, resumed));
       // The token at a position sees a window that ends with itself.
       if (oldest > 0) from = (std::max)(from, oldest + window - 1);
@@ -173,6 +215,7 @@ struct DecoderState final : ModelState {
     return (std::min)(from, position);
   }
   void truncate(std::span<const Token> tokens) override {
+    forget_rows();
     position = tokens.size();
     const auto last = tokens.last((std::min)(sizes.history, tokens.size()));
     recent.assign(last.begin(), last.end());
@@ -180,7 +223,7 @@ struct DecoderState final : ModelState {
   void for_each_cached(const std::function<void(std::span<std::byte>)>& f) override {
     for (std::size_t l = 0; l < caches.size(); ++l) {
       if (caches[l].slots() == 0) continue;
-      const std::size_t count = (std::min)(position, Layer::positions_seen(model->config, l));
+      const std::size_t count = (std::min)(position, positions_seen(model->config, l));
       caches[l].for_each_cached(position - count, count, f);
     }
   }

@@ -114,10 +114,10 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
       }
     }
   });
-  model.tie();
+  model.finalize();
   if constexpr (Matrix<typename Model::T>::may_be_integers) {
-    if (interleaved && model.config.tie_word_embeddings) model.head.interleave(pool, arena);
-    if (model.head.interleaved()) drop(embedding_tensor);
+    if (interleaved && model.config.tie_word_embeddings) model.head.weight.interleave(pool, arena);
+    if (model.head.weight.interleaved()) drop(embedding_tensor);
   }
 }
 
@@ -130,7 +130,7 @@ void interleave_weights(Model& model, Executor& executor) {
       detail::lay_out(model, parameter, layer, values, executor, arena);
     }
   });
-  if constexpr (Matrix<typename Model::T>::may_be_integers) model.head.interleave(executor, arena);
+  if constexpr (Matrix<typename Model::T>::may_be_integers) model.head.weight.interleave(executor, arena);
 }
 
 }  // namespace ple::inline PLE_ABI

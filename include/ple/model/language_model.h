@@ -38,8 +38,8 @@ struct SessionOptions {
   std::size_t context_of(std::size_t max_position_embeddings) const {
     return context ? context : (std::min)(std::size_t{4096}, max_position_embeddings);
   }
-  /// parts() of an executor of so many threads.
-  std::size_t parts() const { return threads <= 1 ? 1 : 4 * threads; }
+  /// Those of an executor of so many threads.
+  std::size_t tasks() const { return threads <= 1 ? 1 : 4 * threads; }
 };
 using StateOptions = SessionOptions;  ///< Old name; goes with the next version.
 
@@ -128,9 +128,11 @@ class LanguageModel {
 
   /// A hint that the state will read these tokens next: what has to come from a file is asked for now. Never waits,
   /// never throws.
-  virtual void will_read(ModelState& state, std::span<const Token> tokens) const {
+  virtual void prefetch(ModelState& state, std::span<const Token> tokens) const {
     static_cast<void>(state), static_cast<void>(tokens);
   }
+  /// Old name; goes with the next version.
+  void will_read(ModelState& state, std::span<const Token> tokens) const { prefetch(state, tokens); }
 
   /// What its PLE table has done since it was opened.
   virtual TableCounters table_counters() const { return {}; }

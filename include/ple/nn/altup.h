@@ -14,7 +14,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Room for one chunk of tokens.
+/// For one chunk of tokens.
 struct AltUpWorkspace {
   Rows normed;        ///< [T, d]
   Rows modalities;    ///< [T, n]
@@ -37,11 +37,11 @@ struct AltUp {
   Rows stream(Rows h, std::size_t j) const { return h.columns(j * (h.cols / streams), h.cols / streams); }
 
   /// P[j] = H[j] + sum_i C[j, i] H[i] with C = Wprediction modalities(H[active])
-  void predict(Executor& executor, const AltUpWorkspace& all, Rows h, Rows p) const {
+  void predict(const Context& context, const AltUpWorkspace& all, Rows h, Rows p) const {
     const std::size_t d = h.cols / streams;
     const Rows c = all.coefficients.slice(0, h.rows).columns(0, streams * streams);
-    prediction(executor, modalities(executor, all, stream(h, active)), c);
-    for_each_row(executor, h.rows, h.cols * streams, [&](std::size_t t) {
+    prediction(context, modalities(context, all, stream(h, active)), c);
+    for_each_row(context, h.rows, h.cols * streams, [&](std::size_t t) {
       std::copy_n(h.row(t), h.cols, p.row(t));
       for (std::size_t j = 0; j < streams; ++j)
         B::weighted_sum(h.row(t), d, streams, d, c.row(t) + j * streams, streams, 1, p.row(t) + j * d, d);
@@ -49,10 +49,10 @@ struct AltUp {
   }
 
   /// H[j] = P[j] + c[j] (y - P[active]) with c = Wcorrection modalities(y) + 1. y becomes y - P[active].
-  void correct(Executor& executor, const AltUpWorkspace& all, Rows p, Rows y, Rows h) const {
+  void correct(const Context& context, const AltUpWorkspace& all, Rows p, Rows y, Rows h) const {
     const Rows c = all.coefficients.slice(0, h.rows).columns(0, streams);
-    correction(executor, modalities(executor, all, y), c);
-    for_each_row(executor, h.rows, h.cols * 2, [&](std::size_t t) {
+    correction(context, modalities(context, all, y), c);
+    for_each_row(context, h.rows, h.cols * 2, [&](std::size_t t) {
       const float minus_1 = -1;
       B::weighted_sum(stream(p, active).row(t), y.cols, 1, y.cols, &minus_1, 1, 1, y.row(t), y.cols);
       std::copy_n(p.row(t), h.cols, h.row(t));
@@ -65,13 +65,13 @@ struct AltUp {
 
  private:
   /// tanh(Wrouter (router_norm(x) / d)), [T, n]
-  Rows modalities(Executor& executor, const AltUpWorkspace& all, Rows x) const {
+  Rows modalities(const Context& context, const AltUpWorkspace& all, Rows x) const {
     const Rows normed = all.normed.slice(0, x.rows), m = all.modalities.slice(0, x.rows);
-    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) {
+    for_each_row(context, x.rows, x.cols, [&](std::size_t t) {
       router_norm.row(x.row(t), x.cols, normed.row(t));
       B::scale(1.0f / static_cast<float>(x.cols), x.cols, normed.row(t));
     });
-    router(executor, normed, m);
+    router(context, normed, m);
     for (std::size_t t = 0; t < x.rows; ++t) B::softcap(1.0f, m.cols, m.row(t));
     return m;
   }
@@ -90,21 +90,22 @@ struct AltUpProjections {
   std::size_t streams() const { return expansion.size() + 1; }
 
   /// H[j] = Wexpansion H[0], as long as H[0], which is the embedding. h: [T, n * d]
-  void expand(Executor& executor, Rows h) const {
+  void expand(const Context& context, Rows h) const {
     const std::size_t d = h.cols / streams();
-    for (std::size_t j = 1; j < streams(); ++j) expansion[j - 1](executor, h.columns(0, d), h.columns(j * d, d));
-    for_each_row(executor, h.rows, h.cols, [&](std::size_t t) {
+    for (std::size_t j = 1; j < streams(); ++j) expansion[j - 1](context, h.columns(0, d), h.columns(j * d, d));
+    for_each_row(context, h.rows, h.cols, [&](std::size_t t) {
       for (std::size_t j = 1; j < streams(); ++j) make_as_long(h.row(t), d, h.row(t) + j * d);
     });
   }
 
-  /// H[0] becomes the mean of H[0] and all Wcollapse H[j], as long as H[0]. h, room: [T, n * d]
-  void mean(Executor& executor, Rows h, Rows room) const {
+  /// H[0] becomes the mean of H[0] and all Wcollapse H[j], as long as H[0]. h, workspace: [T, n * d]
+  void unembed(const Context& context, Rows h, Rows workspace) const {
     const std::size_t d = h.cols / streams();
-    for (std::size_t j = 1; j < streams(); ++j) collapse[j - 1](executor, h.columns(j * d, d), room.columns(j * d, d));
-    for_each_row(executor, h.rows, h.cols, [&](std::size_t t) {
-      for (std::size_t j = 1; j < streams(); ++j) make_as_long(h.row(t), d, room.row(t) + j * d);
-      for (std::size_t j = 1; j < streams(); ++j) B::add(room.row(t) + j * d, d, h.row(t));
+    for (std::size_t j = 1; j < streams(); ++j)
+      collapse[j - 1](context, h.columns(j * d, d), workspace.columns(j * d, d));
+    for_each_row(context, h.rows, h.cols, [&](std::size_t t) {
+      for (std::size_t j = 1; j < streams(); ++j) make_as_long(h.row(t), d, workspace.row(t) + j * d);
+      for (std::size_t j = 1; j < streams(); ++j) B::add(workspace.row(t) + j * d, d, h.row(t));
       B::scale(1.0f / static_cast<float>(streams()), d, h.row(t));
     });
   }

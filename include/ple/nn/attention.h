@@ -9,13 +9,13 @@
 #include "ple/nn/cached_attention.h"
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/linear.h"
-#include "ple/nn/places.h"
+#include "ple/nn/positions.h"
 #include "ple/nn/rms_norm.h"
 #include "ple/nn/rope.h"
 
 namespace ple::inline PLE_ABI {
 
-/// Room for the attention of one chunk of tokens.
+/// For one chunk of tokens.
 struct AttentionWorkspace {
   Rows queries;   ///< [T, heads * head_dim]
   Rows keys;      ///< [T, kv_heads * head_dim]
@@ -35,52 +35,52 @@ struct Attention {
   Linear<T, B> query, key, value, output;
   RmsNorm<B> query_norm, key_norm;
 
-  /// x: [T, d]; places and angles: where its rows stand. y: [T, d].
-  void operator()(Executor& executor, const Places& places, const Angles& angles, const AttentionWorkspace& all, Rows x,
-                  Rows y) const {
-    const Rows q = all.queries.slice(0, x.rows).columns(0, heads * head_dim);
-    const Rows attended = all.attended.slice(0, x.rows).columns(0, heads * head_dim);
-    const Rows k = all.keys.slice(0, x.rows).columns(0, kv_heads * head_dim);
-    const Rows v = all.values.slice(0, x.rows).columns(0, kv_heads * head_dim);
-    const Product<T> projections[] = {{query.weight, q}, {key.weight, k}, {value.weight, v}};
-    multiply<B, T>(executor, x, std::span(projections, !owns_kv ? 1 : value_is_key ? 2 : 3));
-    for_each_row(executor, x.rows, q.cols, [&](std::size_t t) {
+  /// x: [T, d]; positions and angles: where its rows stand. y: [T, d].
+  void operator()(const Context& context, const Positions& positions, const Angles& angles,
+                  const AttentionWorkspace& workspace, Rows x, Rows y) const {
+    const Rows q = workspace.queries.slice(0, x.rows).columns(0, heads * head_dim);
+    const Rows attended = workspace.attended.slice(0, x.rows).columns(0, heads * head_dim);
+    const Rows k = workspace.keys.slice(0, x.rows).columns(0, kv_heads * head_dim);
+    const Rows v = workspace.values.slice(0, x.rows).columns(0, kv_heads * head_dim);
+    const Product<T, B> projections[] = {{query, q}, {key, k}, {value, v}};
+    multiply<B, T>(context, x, std::span(projections, !owns_kv ? 1 : value_is_key ? 2 : 3));
+    for_each_row(context, x.rows, q.cols, [&](std::size_t t) {
       query_norm.row(q.row(t), q.cols, q.row(t));
       rope<B>(angles, t, head_dim, q.row(t), q.cols);
     });
-    if (owns_kv) append(executor, places, angles, k, v);
+    if (owns_kv) append(context, positions, angles, k, v);
     const auto attention_of = [&](std::size_t t, std::size_t count) {
       return CachedAttention<B>{heads,
                                 kv_heads,
                                 head_dim,
                                 window,
-                                places.cache(t),
-                                all.cached,
-                                places.position(t),
+                                positions.cache(t),
+                                workspace.cached,
+                                positions.position(t),
                                 q.slice(t, count),
                                 attended.slice(t, count)};
     };
-    if (places.several_texts()) {
-      parallel_for(executor, x.rows * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t part) {
-        for (std::size_t i = begin; i < end; ++i) attention_of(i / kv_heads, 1).first_token(part, i % kv_heads);
+    if (positions.batched()) {
+      parallel_for(context, x.rows * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t task) {
+        for (std::size_t i = begin; i < end; ++i) attention_of(i / kv_heads, 1).first_token(task, i % kv_heads);
       });
     } else {
-      attention_of(0, x.rows)(executor);
+      attention_of(0, x.rows)(context);
     }
-    output(executor, attended, y);
+    output(context, attended, y);
   }
 
  private:
   /// Writes K and V, made from the products k and v, to the caches.
-  void append(Executor& executor, const Places& places, const Angles& angles, Rows k, Rows v) const {
-    for_each_row(executor, k.rows, k.cols, [&](std::size_t t) {
+  void append(const Context& context, const Positions& positions, const Angles& angles, Rows k, Rows v) const {
+    for_each_row(context, k.rows, k.cols, [&](std::size_t t) {
       if (value_is_key) std::copy_n(k.row(t), k.cols, v.row(t));
       key_norm.row(k.row(t), k.cols, k.row(t));
       rope<B>(angles, t, head_dim, k.row(t), k.cols);
       for (std::size_t h = 0; h < kv_heads; ++h) {
         float* values = v.row(t) + h * head_dim;
         B::rms_norm(values, nullptr, head_dim, key_norm.epsilon, values);
-        places.cache(t).write(h, places.position(t), k.row(t) + h * head_dim, values);
+        positions.cache(t).write(h, positions.position(t), k.row(t) + h * head_dim, values);
       }
     });
   }

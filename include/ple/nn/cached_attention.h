@@ -9,8 +9,10 @@
 #include <limits>
 
 #include "ple/core/config.h"
+#include "ple/core/parallel.h"
 #include "ple/nn/kv_cache.h"
-#include "ple/nn/linear.h"
+#include "ple/simd/backend.h"
+#include "ple/tensor/rows.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -22,17 +24,17 @@ inline constexpr std::size_t attention_piece = 128;
 /// core's cache.
 inline constexpr std::size_t attention_tokens = 4, attention_rows = 32;
 
-/// Room for it.
+/// For one chunk of tokens.
 struct CachedAttentionWorkspace {
-  Rows scores;  ///< [parts, attention_tokens * group, attention_piece]; group: query heads for each K/V head
-  Rows cached;  ///< [parts, attention_rows, head_dim]: K or V in f32
+  Rows scores;  ///< [tasks, attention_tokens * group, attention_piece]; group: query heads for each K/V head
+  Rows cached;  ///< [tasks, attention_rows, head_dim]: K or V in f32
   Rows pieces;  ///< [partial results, head_dim]: sum_i exp(score_i - largest) v_i
   Rows sums;    ///< [partial results, 2]: largest, sum_i exp(score_i - largest)
 
-  /// Partial results: a token's of all pieces, or those of the tokens that the parts compute, and what these add up to.
-  static std::size_t partial_results(std::size_t heads, std::size_t group, std::size_t context, std::size_t parts) {
+  /// Partial results: a token's of all pieces, or those of the tokens that the tasks compute, and what these add up to.
+  static std::size_t partial_results(std::size_t heads, std::size_t group, std::size_t context, std::size_t tasks) {
     const std::size_t pieces = (context + attention_piece - 1) / attention_piece;
-    return (std::max)(heads * (pieces + 1), 2 * parts * attention_tokens * group);
+    return (std::max)(heads * (pieces + 1), 2 * tasks * attention_tokens * group);
   }
 };
 
@@ -42,27 +44,27 @@ template <Backend B>
 struct CachedAttention {
   std::size_t heads, kv_heads, head_dim, window;
   const KvCache& cache;
-  const CachedAttentionWorkspace& room;
+  const CachedAttentionWorkspace& workspace;
   std::size_t first;
   Rows q, out;
 
-  void operator()(Executor& executor) const {
-    const std::size_t work = q.rows * kv_heads, n = parts(executor);
+  void operator()(const Context& context) const {
+    const std::size_t work = q.rows * kv_heads, n = tasks(context.threads);
     if (work < n) {
-      for (std::size_t t = 0; t < q.rows; ++t) one_token(executor, t);
+      for (std::size_t t = 0; t < q.rows; ++t) one_token(context, t);
       return;
     }
     const std::size_t tokens = (std::min)(work / n, attention_tokens), blocks = (q.rows + tokens - 1) / tokens;
-    parallel_for(executor, blocks * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t part) {
+    parallel_for(context, blocks * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t task) {
       for (std::size_t i = begin; i < end; ++i) {
         const std::size_t t = i / kv_heads * tokens;
-        some_tokens(part, i % kv_heads, t, (std::min)(t + tokens, q.rows));
+        some_tokens(task, i % kv_heads, t, (std::min)(t + tokens, q.rows));
       }
     });
   }
 
   /// One K/V head of the first token, by one thread.
-  void first_token(std::size_t part, std::size_t kv) const { some_tokens(part, kv, 0, 1); }
+  void first_token(std::size_t task, std::size_t kv) const { some_tokens(task, kv, 0, 1); }
 
  private:
   /// Positions [begin, end).
@@ -83,11 +85,11 @@ struct CachedAttention {
   static Range piece(std::size_t k) { return {k * attention_piece, (k + 1) * attention_piece}; }
 
   /// One K/V head of tokens [begin, end), by one thread: piece after piece.
-  void some_tokens(std::size_t part, std::size_t kv, std::size_t begin, std::size_t end) const {
-    const std::size_t row = part * 2 * attention_tokens * group(), total = row + attention_tokens * group();
+  void some_tokens(std::size_t task, std::size_t kv, std::size_t begin, std::size_t end) const {
+    const std::size_t row = task * 2 * attention_tokens * group(), total = row + attention_tokens * group();
     for (std::size_t i = 0; i < (end - begin) * group(); ++i) clear(total + i);
     for (std::size_t k = all_seen(begin).begin / attention_piece; k * attention_piece < all_seen(end - 1).end; ++k) {
-      attend(part, kv, k, begin, end, row);
+      attend(task, kv, k, begin, end, row);
       for (std::size_t t = begin; t < end; ++t) {
         if (seen(t, piece(k)).empty()) continue;
         for (std::size_t i = (t - begin) * group(); i < (t - begin + 1) * group(); ++i) add(row + i, total + i);
@@ -99,18 +101,18 @@ struct CachedAttention {
   }
 
   /// One token by all threads: each takes some pieces; then they are added up.
-  void one_token(Executor& executor, std::size_t t) const {
+  void one_token(const Context& context, std::size_t t) const {
     const Range all = all_seen(t);
     const std::size_t k = all.begin / attention_piece, pieces = (all.end - 1) / attention_piece + 1 - k;
-    const auto some = [&](std::size_t begin, std::size_t end, std::size_t part) {
-      for (std::size_t i = begin; i < end; ++i) attend(part, i / pieces, k + i % pieces, t, t + 1, heads + i * group());
+    const auto some = [&](std::size_t begin, std::size_t end, std::size_t task) {
+      for (std::size_t i = begin; i < end; ++i) attend(task, i / pieces, k + i % pieces, t, t + 1, heads + i * group());
     };
     if (heads * (all.end - all.begin) * head_dim < parallel_threshold) {
       some(0, kv_heads * pieces, 0);
     } else {
-      parallel_for(executor, kv_heads * pieces, 1, some);
+      parallel_for(context, kv_heads * pieces, 1, some);
     }
-    for_each_row(executor, heads, pieces * head_dim, [&](std::size_t h) {
+    for_each_row(context, heads, pieces * head_dim, [&](std::size_t h) {
       clear(h);
       for (std::size_t i = 0; i < pieces; ++i) add(heads + (h / group() * pieces + i) * group() + h % group(), h);
       finish(h, out.row(t) + h * head_dim);
@@ -118,10 +120,10 @@ struct CachedAttention {
   }
 
   /// The partial results of piece k for tokens [begin, end) and K/V head kv, from row `row` on.
-  void attend(std::size_t part, std::size_t kv, std::size_t k, std::size_t begin, std::size_t end,
+  void attend(std::size_t task, std::size_t kv, std::size_t k, std::size_t begin, std::size_t end,
               std::size_t row) const {
-    const Rows scores = room.scores.slice(part * attention_tokens * group(), attention_tokens * group());
-    float* const cached = room.cached.row(part * attention_rows);
+    const Rows scores = workspace.scores.slice(task * attention_tokens * group(), attention_tokens * group());
+    float* const cached = workspace.cached.row(task * attention_rows);
     const std::size_t from = seen(begin, piece(k)).begin, to = seen(end - 1, piece(k)).end;
     // f(t, positions, row of scores, the run's first row that t sees) for what each token sees of a run
     const auto for_each_seen = [&](const CacheRun& run, const auto* rows, auto&& f) {
@@ -145,41 +147,42 @@ struct CachedAttention {
       if (range.empty()) continue;
       for (std::size_t i = (t - begin) * group(); i < (t - begin + 1) * group(); ++i) {
         const ExpSum sum = B::exp_sum(range.end - range.begin, scores.row(i) + range.begin % attention_piece);
-        room.sums.row(row + i)[0] = sum.largest;
-        room.sums.row(row + i)[1] = sum.sum;
-        std::fill_n(room.pieces.row(row + i), head_dim, 0.0f);
+        workspace.sums.row(row + i)[0] = sum.largest;
+        workspace.sums.row(row + i)[1] = sum.sum;
+        std::fill_n(workspace.pieces.row(row + i), head_dim, 0.0f);
       }
     }
     cache.for_each_run(from, to, attention_rows, [&](const CacheRun& run) {
       cache.template with_values<B>(kv, run, cached, [&](const auto* rows) {
         for_each_seen(run, rows, [&](std::size_t t, std::size_t n, const float* p, const auto* values) {
           B::weighted_sum(values, head_dim, n, head_dim, p, scores.stride, group(),
-                          room.pieces.row(row + (t - begin) * group()), room.pieces.stride);
+                          workspace.pieces.row(row + (t - begin) * group()), workspace.pieces.stride);
         });
       });
     });
   }
 
   void clear(std::size_t row) const {
-    room.sums.row(row)[0] = -std::numeric_limits<float>::infinity();
-    room.sums.row(row)[1] = 0;
-    std::fill_n(room.pieces.row(row), head_dim, 0.0f);
+    workspace.sums.row(row)[0] = -std::numeric_limits<float>::infinity();
+    workspace.sums.row(row)[1] = 0;
+    std::fill_n(workspace.pieces.row(row), head_dim, 0.0f);
   }
 
   /// total = total + piece, both scaled to the larger of their largest scores
   void add(std::size_t piece, std::size_t total) const {
-    const float *a = room.sums.row(piece), largest = (std::max)(a[0], room.sums.row(total)[0]);
-    float* b = room.sums.row(total);
+    const float *a = workspace.sums.row(piece), largest = (std::max)(a[0], workspace.sums.row(total)[0]);
+    float* b = workspace.sums.row(total);
     const float scale_a = std::exp(a[0] - largest), scale_b = std::exp(b[0] - largest);
     b[0] = largest;
     b[1] = std::fma(b[1], scale_b, a[1] * scale_a);
-    B::scale(scale_b, head_dim, room.pieces.row(total));
-    B::weighted_sum(room.pieces.row(piece), head_dim, 1, head_dim, &scale_a, 1, 1, room.pieces.row(total), head_dim);
+    B::scale(scale_b, head_dim, workspace.pieces.row(total));
+    B::weighted_sum(workspace.pieces.row(piece), head_dim, 1, head_dim, &scale_a, 1, 1, workspace.pieces.row(total),
+                    head_dim);
   }
 
   void finish(std::size_t total, float* y) const {
-    std::copy_n(room.pieces.row(total), head_dim, y);
-    B::scale(1 / room.sums.row(total)[1], head_dim, y);
+    std::copy_n(workspace.pieces.row(total), head_dim, y);
+    B::scale(1 / workspace.sums.row(total)[1], head_dim, y);
   }
 };
 

@@ -67,14 +67,14 @@ class KvCache {
   }
 
   /// Calls f with the keys of a run, [count, head_dim], where they lie, in f32, bf16 or f16; blocks are decoded into
-  /// `room`.
+  /// `workspace`.
   template <Backend B, class F>
-  void with_keys(std::size_t head, const CacheRun& run, float* room, F&& f) const {
-    with_rows<B>(keys_.data() + offset(head, run.slot), run.count, room, f);
+  void with_keys(std::size_t head, const CacheRun& run, float* workspace, F&& f) const {
+    with_rows<B>(keys_.data() + offset(head, run.slot), run.count, workspace, f);
   }
   template <Backend B, class F>
-  void with_values(std::size_t head, const CacheRun& run, float* room, F&& f) const {
-    with_rows<B>(values_.data() + offset(head, run.slot), run.count, room, f);
+  void with_values(std::size_t head, const CacheRun& run, float* workspace, F&& f) const {
+    with_rows<B>(values_.data() + offset(head, run.slot), run.count, workspace, f);
   }
 
   /// The oldest position that is still there once those below `written` have been written.
@@ -120,15 +120,15 @@ class KvCache {
   std::size_t offset(std::size_t head, std::size_t slot) const { return (head * slots_ + slot) * row_bytes(); }
 
   template <Backend B, class F>
-  void with_rows(const std::byte* rows, std::size_t count, float* room, F&& f) const {
+  void with_rows(const std::byte* rows, std::size_t count, float* workspace, F&& f) const {
     switch (dtype_) {
       case Dtype::f32: return f(reinterpret_cast<const float*>(rows));
       case Dtype::bf16: return f(reinterpret_cast<const bf16*>(rows));
       case Dtype::f16: return f(reinterpret_cast<const f16*>(rows));
       default: break;
     }
-    decode<B, q8_0>(dtype_, rows, count * head_dim_, room);
-    f(static_cast<const float*>(room));
+    decode<B, q8_0>(dtype_, rows, count * head_dim_, workspace);
+    f(static_cast<const float*>(workspace));
   }
 
   void encode(const float* values, std::byte* row) const {

@@ -19,12 +19,12 @@ struct Laurel {
   Laurel() = default;
   Laurel(std::size_t d, std::size_t rank, float epsilon) : left(rank, d), right(d, rank), norm(d, epsilon) {}
 
-  /// x, y: [T, d]; low: [T, rank], room for what is between the two.
-  void operator()(Executor& executor, Rows x, Rows low, Rows y) const {
-    left(executor, x, low);
-    right(executor, low, y);
-    norm(executor, y, y);
-    add<B>(executor, x, y);
+  /// x, y: [T, d]; low: [T, rank], workspace for what is between the two.
+  void operator()(const Context& context, Rows x, Rows low, Rows y) const {
+    left(context, x, low);
+    right(context, low, y);
+    norm(context, y, y);
+    add<B>(context, x, y);
   }
 };
 

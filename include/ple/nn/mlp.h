@@ -6,7 +6,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Room for one chunk of tokens: [T, intermediate_size] each.
+/// For one chunk of tokens: [T, intermediate_size] each.
 struct MlpWorkspace {
   Rows gate, up;
 };
@@ -21,17 +21,17 @@ struct Mlp {
       : gate(intermediate_size, d), up(intermediate_size, d), down(d, intermediate_size) {}
 
   /// x, y: [T, d]
-  void operator()(Executor& executor, const MlpWorkspace& all, Rows x, Rows y) const {
+  void operator()(const Context& context, const MlpWorkspace& all, Rows x, Rows y) const {
     const Rows g = all.gate.slice(0, x.rows).columns(0, gate.weight.rows());
     const Rows u = all.up.slice(0, x.rows).columns(0, g.cols);
-    const Product<T> both[] = {{gate.weight, g}, {up.weight, u}};
-    multiply<B, T>(executor, x, std::span(both), [&](std::size_t begin, std::size_t end) {
+    const Product<T, B> both[] = {{gate, g}, {up, u}};
+    multiply<B, T>(context, x, both, [&](std::size_t begin, std::size_t end) {
       for (std::size_t t = 0; t < x.rows; ++t) {
         B::gelu(end - begin, g.row(t) + begin);
         B::multiply(u.row(t) + begin, end - begin, g.row(t) + begin);
       }
     });
-    down(executor, g, y);
+    down(context, g, y);
   }
 };
 

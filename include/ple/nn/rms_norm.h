@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "ple/core/config.h"
-#include "ple/nn/linear.h"
+#include "ple/core/parallel.h"
+#include "ple/simd/backend.h"
+#include "ple/tensor/rows.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -20,8 +22,8 @@ struct RmsNorm {
   RmsNorm(std::size_t width, float eps) : weight(width, 1.0f), epsilon(eps) {}
 
   /// y may be x.
-  void operator()(Executor& executor, Rows x, Rows y) const {
-    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) { row(x.row(t), x.cols, y.row(t)); });
+  void operator()(const Context& context, Rows x, Rows y) const {
+    for_each_row(context, x.rows, x.cols, [&](std::size_t t) { row(x.row(t), x.cols, y.row(t)); });
   }
   void row(const float* x, std::size_t cols, float* y) const {
     for (std::size_t i = 0; i < cols; i += weight.size())

@@ -34,6 +34,9 @@ inline double normal_quantile(double share) {
 /// alone there is a copy of Wdown with rows and columns exchanged; of types of blocks, rows of Wup and columns of Wdown
 /// lie each by themselves, and that is their only copy in memory (lay_out_up, lay_out_down). Without it products with
 /// blocks read all. Sums run in the same order whatever the number of tokens.
+///
+/// It reads up's and down's weights itself, past multiply(): which rows and columns are multiplied differs from token
+/// to token, so there is no product that they could share. An adapter of these two would have its place here.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;
@@ -83,31 +86,42 @@ struct SparseMlp : Mlp<T, B> {
   bool up_by_rows() const { return sparsity > 0 && (up_rows_.loaded() || !is_integer_type(up.weight.dtype())); }
   bool down_by_columns() const { return sparsity > 0 && (integer_columns_.loaded() || down_columns_.loaded()); }
 
+  /// Bytes of Context::workspace for up to `tokens` tokens, besides those of the Linears' whole products.
+  std::size_t workspace_bytes(std::size_t tokens) const {
+    if (sparsity == 0 || !up.weight.holds_integers()) return 0;
+    return tokens * token_bytes(up.weight.cols());
+  }
+
   /// x, y: [T, d]
-  void operator()(Executor& executor, const MlpWorkspace& all, Rows x, Rows y) const {
-    if (sparsity == 0) return Mlp<T, B>::operator()(executor, all, x, y);
+  void operator()(const Context& context, const MlpWorkspace& all, Rows x, Rows y) const {
+    if (sparsity == 0) return Mlp<T, B>::operator()(context, all, x, y);
     const Rows a = all.gate.slice(0, x.rows).columns(0, gate.weight.rows());
-    gate(executor, x, a);
-    for_each_row(executor, x.rows, a.cols, [&](std::size_t t) {
+    gate(context, x, a);
+    for_each_row(context, x.rows, a.cols, [&](std::size_t t) {
       B::keep_above(quantile_, a.cols, a.row(t));
       B::gelu(a.cols, a.row(t));
     });
-    multiply_up(executor, all, x, a);
-    multiply_down(executor, a, y);
+    multiply_up(context, all, x, a);
+    multiply_down(context, a, y);
   }
 
  private:
+  /// A token's activations as integers, and once more as single rows want them.
+  static std::size_t token_bytes(std::size_t cols) {
+    return aligned_size(QuantizedRows::bytes(1, cols)) + aligned_size(RowActivations::bytes(cols));
+  }
+
   /// a[t, i] *= Wup[i] x[t] where it is not 0
-  void multiply_up(Executor& executor, const MlpWorkspace& all, Rows x, Rows a) const {
+  void multiply_up(const Context& context, const MlpWorkspace& all, Rows x, Rows a) const {
     const Matrix<T>& weight = up.weight;
-    if (up_rows_.loaded()) return multiply_rows(executor, x, a);
+    if (up_rows_.loaded()) return multiply_rows(context, x, a);
     if (is_integer_type(weight.dtype())) {
       const Rows u = all.up.slice(0, x.rows).columns(0, a.cols);
-      up(executor, x, u);
-      return for_each_row(executor, x.rows, a.cols, [&](std::size_t t) { B::multiply(u.row(t), a.cols, a.row(t)); });
+      up(context, x, u);
+      return for_each_row(context, x.rows, a.cols, [&](std::size_t t) { B::multiply(u.row(t), a.cols, a.row(t)); });
     }
     visit_floats(weight, [&](const auto& w) {
-      in_parts(executor, a.rows, a.cols, 64, w.cols(), [&](std::size_t begin, std::size_t end, std::size_t) {
+      in_tasks(context, a.rows, a.cols, 64, w.cols(), [&](std::size_t begin, std::size_t end, std::size_t) {
         for_each_active(a, begin, end, [&](std::size_t t, std::size_t i) {
           float u = 0;
           B::matmul(w.row(i), w.cols(), 1, w.cols(), x.row(t), x.stride, 1, &u, 1);
@@ -118,27 +132,26 @@ struct SparseMlp : Mlp<T, B> {
   }
 
   /// The same from rows of integers.
-  void multiply_rows(Executor& executor, Rows x, Rows a) const {
+  void multiply_rows(const Context& context, Rows x, Rows a) const {
     const IntegerRows& rows = up_rows_.rows();
     const Dtype dtype = up.weight.dtype();
-    const std::size_t sub_block = rows.layout.format->sub_block,
-                      quantized_bytes = aligned_size(QuantizedRows::bytes(1, x.cols)),
-                      token_bytes = quantized_bytes + aligned_size(RowActivations::bytes(x.cols));
-    const ScratchMemory scratch(executor, x.rows * token_bytes);
-    const auto token = [&](std::size_t t) {
-      return RowActivations(x.cols, sub_block, scratch.at(t * token_bytes, token_bytes).subspan(quantized_bytes));
+    const std::size_t sub_block = rows.layout.format->sub_block;
+    const std::size_t quantized_bytes = aligned_size(QuantizedRows::bytes(1, x.cols)), token = token_bytes(x.cols);
+    const std::span<std::byte> memory = context.take(x.rows * token);
+    const auto activations = [&](std::size_t t) {
+      return RowActivations(x.cols, sub_block, memory.subspan(t * token + quantized_bytes));
     };
-    for_each_row(executor, x.rows, x.cols, [&](std::size_t t) {
-      const QuantizedRows values(1, x.cols, sub_block, scratch.at(t * token_bytes, quantized_bytes));
+    for_each_row(context, x.rows, x.cols, [&](std::size_t t) {
+      const QuantizedRows values(1, x.cols, sub_block, memory.subspan(t * token, quantized_bytes));
       B::quantize(x.row(t), dtype, 0, values);
-      token(t).take(values, 0);
+      activations(t).take(values, 0);
     });
-    in_parts(executor, a.rows, a.cols, 64, x.cols, [&](std::size_t begin, std::size_t end, std::size_t) {
+    in_tasks(context, a.rows, a.cols, 64, x.cols, [&](std::size_t begin, std::size_t end, std::size_t) {
       constexpr std::size_t most = 128;
       std::size_t active[most];
       float u[most];
       for (std::size_t t = 0; t < x.rows; ++t) {
-        const RowActivations values = token(t);
+        const RowActivations values = activations(t);
         for (std::size_t i = begin, count = 0; i < end; ++i) {
           if (a.row(t)[i] != 0) active[count++] = i;
           if (count < most && i + 1 < end) continue;
@@ -151,11 +164,11 @@ struct SparseMlp : Mlp<T, B> {
   }
 
   /// y[t] = sum_i a[t, i] Wdown[:, i]
-  void multiply_down(Executor& executor, Rows a, Rows y) const {
-    if (integer_columns_.loaded()) return multiply_columns(executor, a, y);
-    if (!down_columns_.loaded()) return down(executor, a, y);
+  void multiply_down(const Context& context, Rows a, Rows y) const {
+    if (integer_columns_.loaded()) return multiply_columns(context, a, y);
+    if (!down_columns_.loaded()) return down(context, a, y);
     visit_floats(down_columns_, [&](const auto& w) {
-      in_parts(executor, a.rows, y.cols, 128, a.cols, [&](std::size_t begin, std::size_t end, std::size_t) {
+      in_tasks(context, a.rows, y.cols, 128, a.cols, [&](std::size_t begin, std::size_t end, std::size_t) {
         for (std::size_t t = 0; t < y.rows; ++t) std::fill(y.row(t) + begin, y.row(t) + end, 0.0f);
         for_each_active(a, 0, a.cols, [&](std::size_t t, std::size_t i) {
           B::weighted_sum(w.row(i) + begin, w.cols(), 1, end - begin, a.row(t) + i, 1, 1, y.row(t) + begin, y.stride);
@@ -165,13 +178,13 @@ struct SparseMlp : Mlp<T, B> {
   }
 
   /// The same from columns of integers.
-  void multiply_columns(Executor& executor, Rows a, Rows y) const {
+  void multiply_columns(const Context& context, Rows a, Rows y) const {
     const IntegerColumns& columns = integer_columns_.columns();
-    const ScratchMemory scratch(executor, QuantizedRows::bytes(a.rows, a.cols));
-    const QuantizedRows values(a.rows, a.cols, columns.layout.format->sub_block, scratch.all());
-    for_each_row(executor, a.rows, a.cols,
+    const QuantizedRows values(a.rows, a.cols, columns.layout.format->sub_block,
+                               context.take(QuantizedRows::bytes(a.rows, a.cols)));
+    for_each_row(context, a.rows, a.cols,
                  [&](std::size_t t) { B::quantize(a.row(t), down.weight.dtype(), t, values); });
-    in_parts(executor, a.rows, y.cols, 4 * ColumnLayout::group, a.cols,
+    in_tasks(context, a.rows, y.cols, 4 * ColumnLayout::group, a.cols,
              [&](std::size_t begin, std::size_t end, std::size_t) {
                for (std::size_t t = 0; t < y.rows; ++t) {
                  B::multiply_columns(columns, begin, end - begin, values, t, y.row(t) + begin);
@@ -179,16 +192,16 @@ struct SparseMlp : Mlp<T, B> {
              });
   }
 
-  /// Calls f(begin, end, part) for parts of [0, n), in parallel where the multiplications, for each of n as many as a
-  /// dense product of `cols` values had for each token, make it worth while. Few for one token, since each part looks
+  /// Calls f(begin, end, task) for ranges of [0, n), in parallel where the multiplications, for each of n as many as a
+  /// dense product of `cols` values had for each token, make it worth while. Few for one token, since each looks
   /// through its gate.
   template <class F>
-  void in_parts(Executor& executor, std::size_t tokens, std::size_t n, std::size_t grain, std::size_t cols,
+  void in_tasks(const Context& context, std::size_t tokens, std::size_t n, std::size_t grain, std::size_t cols,
                 F&& f) const {
     if (static_cast<float>(tokens * n * cols) * (1 - sparsity) < static_cast<float>(parallel_threshold)) {
       return f(0, n, 0);
     }
-    parallel_for(executor, n, grain, tokens == 1 ? few_parts(executor) : parts(executor), f);
+    parallel_for(context, n, grain, tokens == 1 ? few_tasks(context.threads) : tasks(context.threads), f);
   }
 
   /// Calls f(t, i) where a[t, i] is not 0, i in [begin, end): for all tokens while a few rows of weights are in the

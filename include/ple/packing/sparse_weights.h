@@ -8,9 +8,7 @@
 
 #include "ple/core/arena.h"
 #include "ple/core/config.h"
-#include "ple/core/executor.h"
-#include "ple/packing/packed_columns.h"
-#include "ple/packing/packed_rows.h"
+#include "ple/core/parallel.h"
 #include "ple/tensor/matrix.h"
 
 namespace ple::inline PLE_ABI {

@@ -58,7 +58,7 @@ class Generation {
     ++count_;
     unread_ = token;
     position_ = session_->position();
-    session_->will_read(std::span(&*unread_, 1));
+    session_->prefetch(std::span(&*unread_, 1));
     return token;
   }
 

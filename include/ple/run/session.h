@@ -81,7 +81,8 @@ class Session {
   void read(Token token) { read(std::span(&token, 1)); }
 
   /// A hint that these tokens will be read next, so that what they need from files is on its way meanwhile.
-  void will_read(std::span<const Token> tokens) { model_->will_read(*state_, tokens); }
+  void prefetch(std::span<const Token> tokens) { model_->prefetch(*state_, tokens); }
+  void will_read(std::span<const Token> tokens) { prefetch(tokens); }  ///< Old name; goes with the next version.
 
   /// Reads tokens and returns the logits that follow each of the last `last` of them, or of all if there are fewer:
   /// [last, vocab_size], until the next call. Memory for more of them than before is taken then. They have the bits of
@@ -187,7 +188,7 @@ class Session {
       const auto soft_count = static_cast<std::size_t>(std::count(chunk.begin(), chunk.end(), soft_token));
       const std::size_t end = done + chunk.size(), first = (std::max)(done, from);
       const Rows rows = first < end ? logits.slice(first - from, end - first) : logits.slice(0, 0);
-      will_read(tokens.subspan(done));
+      prefetch(tokens.subspan(done));
       model_->forward(*state_, *executor_, chunk, rows, soft.slice(soft_done, soft_count));
       tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
       has_logits_ = rows.rows > 0;

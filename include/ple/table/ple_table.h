@@ -18,8 +18,8 @@
 
 #include "ple/core/config.h"
 #include "ple/core/os.h"
+#include "ple/core/parallel.h"
 #include "ple/core/token.h"
-#include "ple/nn/linear.h"
 #include "ple/simd/decode.h"
 #include "ple/table/row_keys.h"
 #include "ple/table/row_layout.h"
@@ -29,7 +29,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Which rows a chunk of text needs, and room to find them in; made once per session.
+/// Which rows some tokens of a text need, and workspace to find them in; made once per session.
 struct RowSelection {
   std::vector<RowId> ids;  ///< per_token for every token
   std::vector<RowId> unique;
@@ -59,11 +59,15 @@ class PleTable {
   const std::optional<FileIdentity>& file() const { return file_; }
   TableCounters counters() const { return store_ ? store_->counters() : TableCounters{}; }
 
+  /// Another one after every change to rows or keys; the same never comes again while somebody keeps it.
+  const std::shared_ptr<const char>& version() const { return version_; }
+
   /// Whether layer l has values here; the others skip their PLE step.
   bool has(std::size_t l) const { return l < layout_.layers() && layout_.has(l); }
 
   /// Rows of values in order, in memory of this table and its copies, uninitialised.
   T* allocate() requires StoredType<T> {
+    changed();
     layout_ = RowLayout(layers_, width_, DtypeTraits<T>::id);
     auto values = std::make_shared<AlignedVector<std::byte>>(rows_ * layout_.row_bytes());
     std::byte* data = values->data();
@@ -106,6 +110,7 @@ class PleTable {
         }
       }
     }
+    changed();
     store_ = make_store(source, storage);
     layout_ = store_ ? source.layout : RowLayout(std::vector<std::optional<Dtype>>(layers_), width_);
     scale_ = source.scale;
@@ -123,6 +128,7 @@ class PleTable {
       fail(ErrorCode::argument, "PleTable::set_keys: ", keys.per_token, " rows a token, expected ",
            keys.ids ? "1 or more" : "1, for there is no function that says which");
     }
+    changed();
     keys_ = std::move(keys);
   }
 
@@ -132,10 +138,11 @@ class PleTable {
     if (values.size() != cols()) {
       fail(ErrorCode::argument, "PleTable::set_row: ", values.size(), " values, expected ", cols());
     }
+    changed();
     overlay_[id].assign(values.begin(), values.end());
   }
   /// The row is again what the file says.
-  void reset_row(RowId id) { overlay_.erase(id); }
+  void reset_row(RowId id) { changed(), overlay_.erase(id); }
 
   RowSelection make_selection(std::size_t tokens) const {
     RowSelection selection;
@@ -157,10 +164,6 @@ class PleTable {
   /// given the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for one that was left out.
   void select(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
     selection.ids.clear();
-    select_more(text, count, pad, selection);
-  }
-  /// The same, for tokens after those that were selected before.
-  void select_more(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
     for (std::size_t i = text.size() - count; i < text.size(); ++i) {
       const Token token = has_row(text[i]) ? text[i] : pad;
       if (token != text[i] && folded_) {
@@ -189,48 +192,59 @@ class PleTable {
     store_->request(selection.unique);
   }
 
+  /// What a gather leaves out: the last `layers` layers of the first `tokens` tokens.
+  struct LeftOut {
+    std::size_t tokens, layers;
+  };
+
   /// out[t] = layers [first, first + layers) of the rows of token first_token + t, summed and scaled; 0 for what has no
-  /// values. Errors: ErrorCode::file.
-  void gather(Executor& executor, RowSelection& selection, std::size_t first_token, std::size_t first,
-              std::size_t layers, Rows out) const {
-    gather_stored(executor, selection, first_token, first, layers, out);
+  /// values. Every row is pinned once. Errors: ErrorCode::file.
+  void gather(const Context& context, RowSelection& selection, std::size_t first_token, std::size_t first,
+              std::size_t layers, Rows out, LeftOut left_out = {}) const {
+    gather_stored(context, selection, first_token, first, layers, out, left_out);
     if (scale_ == 1) return;
-    for_each_row(executor, out.rows, out.cols, [&](std::size_t t) { B::scale(scale_, out.cols, out.row(t)); });
+    for_each_row(context, out.rows, out.cols, [&](std::size_t t) {
+      B::scale(scale_, (layers - (t < left_out.tokens ? left_out.layers : 0)) * width_, out.row(t));
+    });
   }
 
   /// As above, but the values as they are stored: not scaled.
-  void gather_stored(Executor& executor, RowSelection& selection, std::size_t first_token, std::size_t first,
-                     std::size_t layers, Rows out) const {
+  void gather_stored(const Context& context, RowSelection& selection, std::size_t first_token, std::size_t first,
+                     std::size_t layers, Rows out, LeftOut left_out = {}) const {
     const std::size_t per_token = keys_.per_token, wanted = (first_token + out.rows) * per_token;
     if (wanted > selection.ids.size() || out.rows * per_token > selection.addresses.size()) {
       fail(ErrorCode::argument, "PleTable: a selection of ", selection.ids.size(), " rows with room for ",
            selection.addresses.size(), ", expected ", wanted, ": was it made before set_keys?");
     }
     const std::span<const RowId> ids = std::span(selection.ids).subspan(first_token * per_token, out.rows * per_token);
-    for (std::size_t t = 0; t < out.rows; ++t) std::fill_n(out.row(t), out.cols, 0.0f);
+    const auto layers_of = [&](std::size_t t) { return layers - (t < left_out.tokens ? left_out.layers : 0); };
+    for (std::size_t t = 0; t < out.rows; ++t) std::fill_n(out.row(t), layers_of(t) * width_, 0.0f);
     if (!store_) return;
     unique_ids(selection, first_token * per_token, ids.size());
     for (std::size_t begin = 0; begin < selection.unique.size();) {
       const std::size_t count = (std::min)(selection.unique.size() - begin, store_->most_at_once());
-      const std::span<const RowId> held(selection.unique.data() + begin, count);
-      const HeldRows pins(*store_, held, selection.addresses);
-      for_each_row(executor, out.rows, out.cols * per_token, [&](std::size_t t) {
+      const std::span<const RowId> pinned(selection.unique.data() + begin, count);
+      const PinnedRows pins(*store_, pinned, selection.addresses);
+      for_each_row(context, out.rows, out.cols * per_token, [&](std::size_t t) {
         for (const RowId id : ids.subspan(t * per_token, per_token)) {
-          const auto found = std::lower_bound(held.begin(), held.end(), id);
-          if (found == held.end() || *found != id) continue;
-          decode(selection.addresses[static_cast<std::size_t>(found - held.begin())], first, layers, out.row(t));
+          const auto found = std::lower_bound(pinned.begin(), pinned.end(), id);
+          if (found == pinned.end() || *found != id) continue;
+          decode(selection.addresses[static_cast<std::size_t>(found - pinned.begin())], first, layers_of(t),
+                 out.row(t));
         }
       });
       begin += count;
     }
     if (overlay_.empty()) return;
     for (std::size_t t = 0; t < out.rows; ++t) {
-      for (const RowId id : ids.subspan(t * per_token, per_token)) add_overlay(id, first, layers, out.row(t));
+      for (const RowId id : ids.subspan(t * per_token, per_token)) add_overlay(id, first, layers_of(t), out.row(t));
     }
   }
 
  private:
   static constexpr RowId no_row = ~RowId{0};
+
+  void changed() { version_ = std::make_shared<const char>(); }
 
   static std::shared_ptr<RowStore> make_store(const TableSource& source, const TableStorage& storage) {
     const Tensor& tensor = source.tensor;
@@ -294,6 +308,7 @@ class PleTable {
   std::shared_ptr<RowStore> store_;
   std::optional<FileIdentity> file_;
   RowKeys keys_;
+  std::shared_ptr<const char> version_ = std::make_shared<const char>();
   std::map<RowId, std::vector<float>> overlay_;
 };
 

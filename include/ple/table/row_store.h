@@ -22,7 +22,7 @@ namespace ple::inline PLE_ABI {
 
 /// What a table has done since it was opened.
 struct TableCounters {
-  std::uint64_t rows_asked = 0;  ///< different rows of each gather
+  std::uint64_t rows_asked = 0;  ///< different rows of each pass, or other gather
   std::uint64_t hits = 0;        ///< of them, those that were there already, or on their way
   std::uint64_t bytes_read = 0;  ///< by the table itself; what a mapping reads only the system knows
   std::uint64_t waits = 0;       ///< times a thread had to wait for a read
@@ -33,35 +33,43 @@ class RowStore {
  public:
   virtual ~RowStore() = default;
 
-  /// Most rows that may be held together.
+  /// Most rows that may be pinned together.
   virtual std::size_t most_at_once() const { return (std::numeric_limits<std::size_t>::max)(); }
 
-  /// A hint: these rows, ascending and different, will be held soon. Never throws, never waits.
+  /// A hint: these rows, ascending and different, will be pinned soon. Never throws, never waits.
   virtual void request(std::span<const RowId> ids) noexcept { static_cast<void>(ids); }
 
-  /// Puts the addresses of these rows, ascending and different, into `rows`. They stay until `release`.
-  /// Errors: ErrorCode::file, and then none is held.
-  virtual void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) = 0;
-  virtual void release(std::span<const RowId> ids) noexcept { static_cast<void>(ids); }
+  /// Puts the addresses of these rows, ascending and different, into `rows`. They stay until `unpin`. Errors:
+  /// ErrorCode::file, and then none is pinned.
+  virtual void pin(std::span<const RowId> ids, std::span<const std::byte*> rows) { hold(ids, rows); }
+  virtual void unpin(std::span<const RowId> ids) noexcept { release(ids); }
+
+  /// Old names of the two, under which a store may still define them; they go with the next version.
+  virtual void hold(std::span<const RowId> /*ids*/, std::span<const std::byte*> /*rows*/) {
+    fail(ErrorCode::not_supported, "RowStore: the store does not define pin()");
+  }
+  virtual void release(std::span<const RowId> /*ids*/) noexcept {}
 
   virtual TableCounters counters() const = 0;
 };
 
-/// Rows that are held while it lives, whatever happens meanwhile.
-class HeldRows {
+/// Rows that are pinned while it lives, whatever happens meanwhile.
+class PinnedRows {
  public:
-  /// As RowStore::hold.
-  HeldRows(RowStore& store, std::span<const RowId> ids, std::span<const std::byte*> rows) : store_(store), ids_(ids) {
-    store_.hold(ids_, rows);
+  /// As RowStore::pin.
+  PinnedRows(RowStore& store, std::span<const RowId> ids, std::span<const std::byte*> rows) : store_(store), ids_(ids) {
+    store_.pin(ids_, rows);
   }
-  HeldRows(const HeldRows&) = delete;
-  HeldRows& operator=(const HeldRows&) = delete;
-  ~HeldRows() { store_.release(ids_); }
+  PinnedRows(const PinnedRows&) = delete;
+  PinnedRows& operator=(const PinnedRows&) = delete;
+  ~PinnedRows() { store_.unpin(ids_); }
 
  private:
   RowStore& store_;
   std::span<const RowId> ids_;
 };
+/// Old name; goes with the next version.
+using HeldRows = PinnedRows;
 
 /// All rows in memory that somebody keeps.
 class MemoryRows final : public RowStore {
@@ -69,10 +77,11 @@ class MemoryRows final : public RowStore {
   MemoryRows(const std::byte* rows, std::size_t row_bytes, std::shared_ptr<const void> owner)
       : rows_(rows), row_bytes_(row_bytes), owner_(std::move(owner)) {}
 
-  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
+  void pin(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
     for (std::size_t i = 0; i < ids.size(); ++i) rows[i] = rows_ + ids[i] * row_bytes_;
     asked_.fetch_add(ids.size(), std::memory_order_relaxed);
   }
+  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override { pin(ids, rows); }
   TableCounters counters() const override { return {asked_, asked_, 0, 0}; }
 
  private:
@@ -83,7 +92,7 @@ class MemoryRows final : public RowStore {
 };
 
 /// All rows in a mapped file. Before a row is touched the system is asked to bring it in, so that a file that shrank or
-/// cannot be read is an error and not the end of the process. With a budget, rows are held a few at a time, and the
+/// cannot be read is an error and not the end of the process. With a budget, rows are pinned a few at a time, and the
 /// process lets go of its pages of the table whenever they may have grown past it; they stay in the system's page
 /// cache.
 class MappedRows final : public RowStore {
@@ -101,7 +110,7 @@ class MappedRows final : public RowStore {
     for (const RowId id : ids) map_->will_need(offset_ + id * row_bytes_, row_bytes_);
   }
 
-  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
+  void pin(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
     if (ids.empty()) return;
     map_->check_size();
     make_room(ids.size());
@@ -116,6 +125,7 @@ class MappedRows final : public RowStore {
     asked_.fetch_add(ids.size(), std::memory_order_relaxed);
   }
 
+  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override { pin(ids, rows); }
   TableCounters counters() const override { return {asked_, 0, 0, 0}; }
 
  private:

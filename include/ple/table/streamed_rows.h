@@ -32,19 +32,20 @@ struct RowFile {
 };
 
 /// A cache of rows. `budget` bytes hold rows that nobody uses at the moment; of those, the one used longest ago makes
-/// room for a new one. `landing` more rows have room while they are read or decoded, so a budget of 0 works: it keeps
-/// nothing. Errors of reads that were only hinted at are forgotten; the rows are read again when they are needed.
-/// A process that fork() made begins with an empty cache, in the same memory, and with a queue of its own: rows must
-/// not be held across fork().
+/// room for a new one. `in_flight` more rows have room while they are read or decoded, so a budget of 0 works: it keeps
+/// nothing. Errors of reads that were only hinted at are forgotten; the rows are read again when they are needed. A
+/// process that fork() made begins with an empty cache, in the same memory, and with a queue of its own: rows must not
+/// be pinned across fork().
 class StreamedRows final : public RowStore {
  public:
-  static constexpr std::size_t landing = 64;
+  static constexpr std::size_t in_flight = 64;
+  static constexpr std::size_t landing = in_flight;  ///< Old name; goes with the next version.
 
   StreamedRows(RowFile file, std::unique_ptr<ReadQueue> queue, std::size_t budget)
       : file_(std::move(file)), queue_(std::move(queue)) {
     const std::size_t grain = file_.direct ? File::direct_alignment : alignment;
     slot_bytes_ = (file_.row_bytes + grain - 1) / grain * grain + (file_.direct ? grain : 0);
-    const std::size_t kept = budget / slot_bytes_, count = kept + landing;
+    const std::size_t kept = budget / slot_bytes_, count = kept + in_flight;
     if (count >= RowSlots::none) {
       fail(ErrorCode::argument, file_.name, ": a budget of ", budget, " bytes for rows of ", file_.row_bytes,
            " is more than ple can count");
@@ -91,7 +92,7 @@ class StreamedRows final : public RowStore {
     submit();
   }
 
-  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
+  void pin(std::span<const RowId> ids, std::span<const std::byte*> rows) override {
     renew_after_fork();
     std::unique_lock lock(locks_->mutex);
     bool waited = false;
@@ -133,8 +134,8 @@ class StreamedRows final : public RowStore {
     for (std::size_t i = 0; i < ids.size(); ++i) rows[i] += slots_[slot_at(rows[i])].begin;
   }
 
-  void release(std::span<const RowId> ids) noexcept override {
-    if (!guard_.same_process()) return;  // here nobody holds anything
+  void unpin(std::span<const RowId> ids) noexcept override {
+    if (!guard_.same_process()) return;  // here nobody has pinned anything
     const std::lock_guard lock(locks_->mutex);
     for (const RowId id : ids) {
       const std::uint32_t slot = slots_.find(id);
@@ -142,6 +143,9 @@ class StreamedRows final : public RowStore {
     }
     if (waiting_ > 0) locks_->changed.notify_all();
   }
+
+  void hold(std::span<const RowId> ids, std::span<const std::byte*> rows) override { pin(ids, rows); }
+  void release(std::span<const RowId> ids) noexcept override { unpin(ids); }
 
   TableCounters counters() const override {
     if (!guard_.same_process()) return counters_;
@@ -174,7 +178,7 @@ class StreamedRows final : public RowStore {
     });
   }
 
-  /// Nothing is kept, held or in flight.
+  /// Nothing is kept, pinned or in flight.
   void forget_all(std::size_t slots, std::size_t kept_most) {
     slots_.reset(slots, kept_most);
     in_flight_ = waiting_ = 0;
@@ -188,7 +192,7 @@ class StreamedRows final : public RowStore {
     return static_cast<std::uint32_t>((row - base_) / static_cast<std::ptrdiff_t>(slot_bytes_));
   }
 
-  /// Whether all of ids could be held now.
+  /// Whether all of ids could be pinned now.
   bool has_room(std::span<const RowId> ids) const {
     const auto missing = slots_.missing(ids);
     return missing && in_flight_ + *missing <= queue_->depth();
@@ -223,7 +227,7 @@ class StreamedRows final : public RowStore {
     batch_.clear();
   }
 
-  /// Until a read is done or a row released. One thread waits for the reads, others for that thread.
+  /// Until a read is done or a row unpinned. One thread waits for the reads, others for that thread.
   void wait(std::unique_lock<std::mutex>& lock) {
     if (collecting_ || in_flight_ == 0) {
       ++waiting_;

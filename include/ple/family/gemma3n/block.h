@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gemma 3n: several streams of which a layer computes one, a low-rank residual beside attention, sparse feed-forwards;
-// attention, caches and the PLE step are Gemma 4's.
+// attention and the PLE step are as in Gemma 4.
 #pragma once
 
 #include <algorithm>
@@ -10,37 +10,19 @@
 
 #include "ple/core/config.h"
 #include "ple/family/gemma3n/config.h"
-#include "ple/family/gemma4/block.h"
+#include "ple/model/block_parts.h"
 #include "ple/model/decoder.h"
 #include "ple/nn/altup.h"
 #include "ple/nn/laurel.h"
+#include "ple/nn/per_layer.h"
 #include "ple/nn/sparse_mlp.h"
 
 namespace ple::inline PLE_ABI {
 
-/// The Gemma 4 model whose attention, feed-forwards and PLE steps have the same sizes.
-inline Gemma4Config gemma4_of(const Gemma3nConfig& config) {
-  Gemma4Config same{.hidden_size = config.hidden_size,
-                    .num_attention_heads = config.num_attention_heads,
-                    .num_kv_shared_layers = config.num_kv_shared_layers,
-                    .sliding_window = config.sliding_window,
-                    .max_position_embeddings = config.max_position_embeddings,
-                    .hidden_size_per_layer_input = config.hidden_size_per_layer_input,
-                    .rms_norm_eps = config.rms_norm_eps,
-                    .sliding_rope = config.sliding_rope,
-                    .full_rope = config.full_rope,
-                    .layers = {}};
-  for (const Gemma3nLayerConfig& layer : config.layers) {
-    same.layers.push_back({layer.attention, config.head_dim, config.num_key_value_heads, layer.intermediate_size});
-  }
-  return same;
-}
-
-/// Room for a block to compute one chunk in.
-class Gemma3nWorkspace : public Gemma4Workspace {
+/// For a block to compute one chunk in.
+class Gemma3nWorkspace : public BlockWorkspace {
  public:
-  Gemma3nWorkspace(const Gemma3nConfig& config, const SessionOptions& options)
-      : Gemma4Workspace(gemma4_of(config), options) {
+  Gemma3nWorkspace(const Gemma3nConfig& config, const SessionOptions& options) : BlockWorkspace(config, options) {
     const std::size_t T = options.chunk, d = config.hidden_size, n = config.altup_num_inputs;
     const RowsRequest all[] = {{&predicted, T, n * d}, {&laurel, T, d},           {&laurel_low, T, config.laurel_rank},
                                {&altup.normed, T, d},  {&altup.modalities, T, n}, {&altup.coefficients, T, n * n}};
@@ -63,8 +45,8 @@ struct Gemma3nStreams : AltUpProjections<T, B> {
   explicit Gemma3nStreams(const Gemma3nConfig& config)
       : AltUpProjections<T, B>(config.hidden_size, config.altup_num_inputs) {}
 
-  void mean(Executor& executor, const Gemma3nWorkspace& w, Rows h) const {
-    AltUpProjections<T, B>::mean(executor, h, w.predicted.slice(0, h.rows));
+  void unembed(const Context& context, const Gemma3nWorkspace& w, Rows h) const {
+    AltUpProjections<T, B>::unembed(context, h, w.predicted.slice(0, h.rows));
   }
 
   template <class F>
@@ -98,41 +80,41 @@ struct Gemma3nBlock {
 
   /// h: [T, n * d], the streams H[0], H[1], ... of the chunk's rows from row `row` on, becomes the layer's output. For
   /// the rest see Gemma4Block::forward. The active stream is a; P, u and y are [T, d] but for P's other streams.
-  void forward(Executor& executor, const Gemma3nWorkspace& w, std::size_t row, Rows h, PerLayerRows per_layer_rows,
-               const Places& places) const {
+  void forward(const Context& context, const Gemma3nWorkspace& w, std::size_t row, Rows h,
+               FunctionRef<Rows()> per_layer_input, const Positions& positions) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows), low = w.laurel_low.slice(0, h.rows);
     const Rows p = w.predicted.slice(0, h.rows), active = altup.stream(p, altup.active);
     const Rows u = w.laurel.slice(0, h.rows);
 
     // P[j] = H[j] + sum_i C[j, i] H[i]
-    altup.predict(executor, w.altup, h, p);
+    altup.predict(context, w.altup, h, p);
 
     // u = (P[a] + post_attention_norm(attention(x)) + laurel(x)) / sqrt(2) with x = input_norm(P[a])
-    input_norm(executor, active, x);
-    laurel(executor, x, low, u);
-    attention(executor, places, w.angles(type).slice(row, h.rows), w.attention, x, y);
-    post_attention_norm(executor, y, y);
-    add<B>(executor, y, u);
-    add<B>(executor, active, u);
+    input_norm(context, active, x);
+    laurel(context, x, low, u);
+    attention(context, positions, w.angles(type).slice(row, h.rows), w.attention, x, y);
+    post_attention_norm(context, y, y);
+    add<B>(context, y, u);
+    add<B>(context, active, u);
     for (std::size_t t = 0; t < u.rows; ++t) B::scale(1 / std::numbers::sqrt2_v<float>, u.cols, u.row(t));
 
     // y = u + post_feed_forward_norm(mlp(pre_feed_forward_norm(u)))
-    pre_feed_forward_norm(executor, u, x);
-    mlp(executor, w.mlp, x, y);
-    post_feed_forward_norm(executor, y, y);
-    add<B>(executor, u, y);
+    pre_feed_forward_norm(context, u, x);
+    mlp(context, w.mlp, x, y);
+    post_feed_forward_norm(context, y, y);
+    add<B>(context, u, y);
 
     // H[j] = P[j] + c[j] (y - P[a])
-    altup.correct(executor, w.altup, p, y, h);
+    altup.correct(context, w.altup, p, y, h);
 
     // H[j] = H[j] + post_ple_norm(Wout (gelu(Wgate f) * e)) for j > 0, with f = H[a] * output_scale
-    if (const Rows e = per_layer_rows(); e.cols > 0) {
+    if (const Rows e = per_layer_input(); e.cols > 0) {
       for (std::size_t t = 0; t < h.rows; ++t) {
         std::copy_n(altup.stream(h, altup.active).row(t), x.cols, x.row(t));
         if (has_output_scale) B::multiply(output_scale.data(), x.cols, x.row(t));
       }
-      per_layer(executor, x, e, w.ple_gate.slice(0, h.rows), y);
-      for (std::size_t j = 1; j < altup.streams; ++j) add<B>(executor, y, altup.stream(h, j));
+      per_layer(context, x, e, w.ple_gate.slice(0, h.rows), y);
+      for (std::size_t j = 1; j < altup.streams; ++j) add<B>(context, y, altup.stream(h, j));
     }
   }
 
@@ -173,17 +155,10 @@ struct Gemma3nBlock {
   }
 
   /// Once all parameters have their values.
-  void prepare() { mlp.exchange_down(); }
+  void finalize() { mlp.exchange_down(); }
 
-  static KvCache make_cache(const Gemma3nConfig& config, std::size_t l, const SessionOptions& options, Arena& arena) {
-    return Gemma4Block<T, B>::make_cache(gemma4_of(config), l, options, arena);
-  }
-  static std::uint64_t cache_bytes(const Gemma3nConfig& config, std::size_t l, const SessionOptions& options) {
-    return kv_cache_bytes(config, l, options);
-  }
-  static std::size_t positions_seen(const Gemma3nConfig& config, std::size_t l) {
-    return Gemma4Block<T, B>::positions_seen(gemma4_of(config), l);
-  }
+  /// Besides what products need: see SparseMlp.
+  std::size_t workspace_bytes(std::size_t tokens) const { return mlp.workspace_bytes(tokens); }
 };
 
 /// Gemma 3n of any size: T is the weights' stored type (Any: whatever the file has), B the backend.
@@ -195,14 +170,13 @@ Gemma3nBlock<T, B>::Gemma3nBlock(const Gemma3nConfig& config, std::size_t l) {
   const Gemma3nLayerConfig& layer = config.layers[l];
   const std::size_t d = config.hidden_size;
   const float epsilon = config.rms_norm_eps;
-  const Gemma4Block<T, B> same(gemma4_of(config), l);
-  type = same.type;
+  type = layer.attention;
   altup = AltUp<T, B>(d, config.altup_num_inputs, config.altup_active_idx, epsilon);
   input_norm = post_attention_norm = pre_feed_forward_norm = post_feed_forward_norm = RmsNorm<B>(d, epsilon);
   laurel = Laurel<T, B>(d, config.laurel_rank, epsilon);
-  attention = same.attention;
+  attention = make_attention<T, B>(config, l);
   mlp = SparseMlp<T, B>(d, layer.intermediate_size, layer.activation_sparsity);
-  per_layer = same.per_layer;
+  per_layer = PerLayer<T, B>(d, config.hidden_size_per_layer_input, epsilon);
   output_scale.assign(d, 1.0f);
   has_output_scale = config.altup_correct_scale;
 }

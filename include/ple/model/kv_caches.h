@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// How large the caches of keys and values are.
+// The caches of keys and values that a configuration asks for, and how large they are.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
+#include "ple/core/arena.h"
 #include "ple/core/config.h"
 #include "ple/model/config.h"
 #include "ple/model/language_model.h"
@@ -28,6 +29,21 @@ std::uint64_t kv_cache_bytes(const Config& config, std::size_t l, const SessionO
   const LayerConfig layer = config.layer(l);
   return KvCache::bytes(layer.num_key_value_heads, layer.head_dim,
                         kv_cache_slots(layer.attention, config.sliding_window, options), options.kv_cache_dtype);
+}
+
+/// Room for layer l's K and V; none if it attends over another layer's.
+template <class Config>
+KvCache make_kv_cache(const Config& config, std::size_t l, const SessionOptions& options, Arena& arena) {
+  if (config.kv_layer(l) != l) return {};
+  const LayerConfig layer = config.layer(l);
+  return {layer.num_key_value_heads, layer.head_dim, kv_cache_slots(layer.attention, config.sliding_window, options),
+          options.kv_cache_dtype, arena};
+}
+
+/// The positions that a token sees in layer l, itself included: a full layer sees all.
+template <class Config>
+std::size_t positions_seen(const Config& config, std::size_t l) {
+  return config.layer(l).attention == AttentionType::full ? config.max_position_embeddings : config.sliding_window;
 }
 
 }  // namespace ple::inline PLE_ABI

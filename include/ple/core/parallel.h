@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ranges of work for the threads of a context, and when work is worth sharing.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "ple/core/config.h"
+#include "ple/core/context.h"
+
+namespace ple::inline PLE_ABI {
+
+/// Work below this many multiplications is not worth waking a thread for.
+inline constexpr std::size_t parallel_threshold = 32768;
+
+/// Nor are weights of fewer bytes than this: one core has read them before two have agreed on who reads what. Below the
+/// second, that is worth few tasks only.
+inline constexpr std::size_t parallel_bytes = std::size_t{256} << 10, many_tasks_bytes = std::size_t{4} << 20;
+
+/// A range [begin, end) of something, and which of the ranges it is.
+using RangeRef = FunctionRef<void(std::size_t begin, std::size_t end, std::size_t task)>;
+
+/// Splits [0, n) into at most `most` contiguous ranges, whose size is a multiple of `grain` (but for the last), and
+/// calls f(begin, end, task) for each, with task < most. What f computes for one index must not depend on the range it
+/// is in.
+inline void parallel_for(const Context& context, std::size_t n, std::size_t grain, std::size_t most, RangeRef f) {
+  const std::size_t grains = (n + grain - 1) / grain, ranges = (std::min)(most, grains);
+  if (ranges <= 1) {
+    if (n > 0) f(0, n, 0);
+    return;
+  }
+  // Later ranges are smaller, 15, 13, ... 3, 1 of 64: whoever takes the last one is not waited for long.
+  const auto begin = [&](std::size_t i) {
+    const std::size_t left = ranges - i;
+    return (std::min)(n, (grains - grains * left / ranges * left / ranges) * grain);
+  };
+  auto task = [&](std::size_t i) {
+    if (begin(i) < begin(i + 1)) f(begin(i), begin(i + 1), i);
+  };
+  context.threads.run(ranges, task);
+}
+
+inline void parallel_for(const Context& context, std::size_t n, std::size_t grain, RangeRef f) {
+  parallel_for(context, n, grain, tasks(context.threads), f);
+}
+
+/// Calls f(row) for every row; in parallel where `cost`, the operations per row, makes it worth while.
+inline void for_each_row(const Context& context, std::size_t rows, std::size_t cost, TaskRef f) {
+  const auto some = [&](std::size_t begin, std::size_t end, std::size_t) {
+    for (std::size_t r = begin; r < end; ++r) f(r);
+  };
+  if (rows * cost < parallel_threshold) {
+    some(0, rows, 0);
+  } else {
+    parallel_for(context, rows, 1, some);
+  }
+}
+
+}  // namespace ple::inline PLE_ABI
