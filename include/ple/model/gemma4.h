@@ -14,6 +14,7 @@
 #include "ple/nn/mlp.h"
 #include "ple/nn/per_layer.h"
 #include "ple/nn/rope.h"
+#include "ple/simd/default_backend.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -50,7 +51,7 @@ class Gemma4Workspace {
   AlignedVector<float> memory_;
 };
 
-template <class T = Any, Backend B = ple::Simd>
+template <class T = Any, Backend B = DefaultBackend>
 struct Gemma4Block {
   using Dtype = T;
   using Simd = B;
@@ -139,7 +140,7 @@ struct Gemma4Block {
 };
 
 /// Gemma 4 of any size: T is the weights' stored type (Any: whatever the file has), B the backend.
-template <class T = Any, Backend B = ple::Simd>
+template <class T = Any, Backend B = DefaultBackend>
 using Gemma4 = Decoder<Gemma4Block<T, B>>;
 
 template <class T, Backend B>

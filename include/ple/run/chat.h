@@ -21,7 +21,6 @@
 #include "ple/run/generation.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
-#include "ple/simd/backend.h"
 #include "ple/text/chat.h"
 #include "ple/text/tokenizer.h"
 
@@ -202,9 +201,3 @@ class Chat {
 };
 
 }  // namespace ple::inline PLE_ABI
-
-// clang has no note that is not a warning, and this must not break a build with -Werror.
-#if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && \
-    !defined(__clang__)
-#pragma message("ple::Simd is one lane wide here: compile with -march=native, or use BestSimd of <ple/dispatch.h>")
-#endif
