@@ -55,30 +55,7 @@ class Chat {
   /// Session and chat_format(); ErrorCode::argument for an empty stop string; ErrorCode::not_supported for a model that
   /// shall think but does not know how.
   template <class Checkpoint>
-  Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
-      : conversation_(std::make_shared<Conversation>(model, open_tokenizer(checkpoint), std::move(options))) {
-    Conversation& c = *conversation_;
-    c.format = c.options.format ? *c.options.format
-                                : chat_format(c.tokenizer, checkpoint.chat_template(),
-                                              /*is_large=*/!checkpoint.has(Parameter::ple_table));
-    c.format.thinking |= c.options.thinking;
-    if (c.format.thinking && !c.format.can_think)
-      fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
-    // What the files recommend is read only if it is asked for.
-    c.generation_options = {.sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
-                            .stop_tokens = checkpoint.stop_tokens(),
-                            .max_tokens = c.options.max_tokens,
-                            .logits_processor = c.options.logits_processor,
-                            .cancelled = c.options.cancelled};
-    // A model's turn ends with these, whatever its files say: 50 is where it waits for what a tool answers.
-    for (const std::string_view name :
-         {std::string_view("<eos>"), std::string_view(c.format.turn_end), std::string_view("<|tool_response>")}) {
-      if (const auto token = c.tokenizer.token_to_id(name)) c.generation_options.stop_tokens.push_back(*token);
-    }
-    c.turn_end = c.tokenizer.token_to_id(c.format.turn_end);
-    c.thought_begin = c.tokenizer.token_to_id("<|channel>");
-    c.thought_end = c.tokenizer.token_to_id("<channel|>");
-  }
+  Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {});
   template <class Checkpoint>
   Chat(const LanguageModel&& model, const Checkpoint&, ChatOptions = {}) = delete;  // the model must outlive it
 
@@ -199,5 +176,31 @@ class Chat {
  private:
   std::shared_ptr<Conversation> conversation_;
 };
+
+template <class Checkpoint>
+Chat::Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options)
+    : conversation_(std::make_shared<Conversation>(model, open_tokenizer(checkpoint), std::move(options))) {
+  Conversation& c = *conversation_;
+  c.format = c.options.format ? *c.options.format
+                              : chat_format(c.tokenizer, checkpoint.chat_template(),
+                                            /*is_large=*/!checkpoint.has(Parameter::ple_table));
+  c.format.thinking |= c.options.thinking;
+  if (c.format.thinking && !c.format.can_think)
+    fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
+  // What the files recommend is read only if it is asked for.
+  c.generation_options = {.sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
+                          .stop_tokens = checkpoint.stop_tokens(),
+                          .max_tokens = c.options.max_tokens,
+                          .logits_processor = c.options.logits_processor,
+                          .cancelled = c.options.cancelled};
+  // A model's turn ends with these, whatever its files say: 50 is where it waits for what a tool answers.
+  for (const std::string_view name :
+       {std::string_view("<eos>"), std::string_view(c.format.turn_end), std::string_view("<|tool_response>")}) {
+    if (const auto token = c.tokenizer.token_to_id(name)) c.generation_options.stop_tokens.push_back(*token);
+  }
+  c.turn_end = c.tokenizer.token_to_id(c.format.turn_end);
+  c.thought_begin = c.tokenizer.token_to_id("<|channel>");
+  c.thought_end = c.tokenizer.token_to_id("<channel|>");
+}
 
 }  // namespace ple::inline PLE_ABI

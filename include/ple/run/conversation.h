@@ -40,7 +40,8 @@ struct ChatOptions {
 
 namespace detail {
 
-/// What answers share with the chat, at an address that stays.
+/// What answers share with the chat, at an address that stays. What takes long to compile is a template, so that
+/// ple/models.h can say that it is compiled in another file.
 struct Conversation {
   /// While one of the caller's functions may run, the chat must not change. Errors: ErrorCode::argument if it is so.
   class Busy {
@@ -67,25 +68,8 @@ struct Conversation {
         session(model, options.session),
         stop_strings(options.stop_strings) {}
 
-  void say(std::string_view user, const PromptProgress& progress) {
-    ++turn;
-    catch_up(progress);
-    std::vector<ChatSegment> segments;
-    if (session.position() > 0) {
-      // A turn that was generated is not closed: its end is a stop token, which the session has not read.
-      segments = format.next_turn(user, /*turn_closed=*/turn_end && session.tokens().back() == *turn_end);
-    } else {
-      const Message message[] = {{Role::user, std::string(user)}};
-      segments = format.segments(with_system(message));
-    }
-    read(encode_chat(tokenizer, segments), progress);
-    decoder = StreamDecoder(tokenizer);
-    stop_strings.finish();
-    returned.clear();
-    in_thought = false;
-    generation.emplace(session, generation_options);
-    ++generation_options.sampling.seed;  // the next answer draws other numbers
-  }
+  template <class = void>
+  void say(std::string_view user, const PromptProgress& progress);
 
   void reset() {
     ++turn;
@@ -134,23 +118,8 @@ struct Conversation {
   }
 
   /// The next piece of text; empty at the end of the answer.
-  std::string next_piece() {
-    const Busy mark(*this);
-    std::string piece = std::exchange(returned, {});
-    while (piece.empty() && generation) {
-      const auto token = generation->next();
-      if (token && token == thought_begin) in_thought = true;
-      const std::string text = token ? decoder.push(*token) : decoder.finish();
-      if (!in_thought || options.show_thinking) piece = stop_strings.push(text);
-      if (!token) return piece + stop_strings.finish();
-      if (token == thought_end) in_thought = false;
-      if (stop_strings.found()) {
-        generation->stop(StopReason::stop_string);
-        decoder.finish();
-      }
-    }
-    return piece;
-  }
+  template <class = void>
+  std::string next_piece();
 
   /// The next piece is `text` again.
   void put_back(std::string text) { returned = std::move(text); }
@@ -196,6 +165,46 @@ struct Conversation {
     }
   }
 };
+
+template <class>
+void Conversation::say(std::string_view user, const PromptProgress& progress) {
+  ++turn;
+  catch_up(progress);
+  std::vector<ChatSegment> segments;
+  if (session.position() > 0) {
+    // A turn that was generated is not closed: its end is a stop token, which the session has not read.
+    segments = format.next_turn(user, /*turn_closed=*/turn_end && session.tokens().back() == *turn_end);
+  } else {
+    const Message message[] = {{Role::user, std::string(user)}};
+    segments = format.segments(with_system(message));
+  }
+  read(encode_chat(tokenizer, segments), progress);
+  decoder = StreamDecoder(tokenizer);
+  stop_strings.finish();
+  returned.clear();
+  in_thought = false;
+  generation.emplace(session, generation_options);
+  ++generation_options.sampling.seed;  // the next answer draws other numbers
+}
+
+template <class>
+std::string Conversation::next_piece() {
+  const Busy mark(*this);
+  std::string piece = std::exchange(returned, {});
+  while (piece.empty() && generation) {
+    const auto token = generation->next();
+    if (token && token == thought_begin) in_thought = true;
+    const std::string text = token ? decoder.push(*token) : decoder.finish();
+    if (!in_thought || options.show_thinking) piece = stop_strings.push(text);
+    if (!token) return piece + stop_strings.finish();
+    if (token == thought_end) in_thought = false;
+    if (stop_strings.found()) {
+      generation->stop(StopReason::stop_string);
+      decoder.finish();
+    }
+  }
+  return piece;
+}
 
 }  // namespace detail
 
