@@ -25,6 +25,7 @@
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
 #include "ple/simd/backend.h"
+#include "ple/simd/default_backend.h"
 #include "ple/table/ple_table.h"
 #include "ple/table/streamed.h"
 #include "ple/tensor/matrix.h"

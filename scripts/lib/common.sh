@@ -113,6 +113,14 @@ missing_of() {
   done
 }
 
+apt_install() {
+  # Old or missing package lists are common; if there is no network, those that are there may still do.
+  "${as_root[@]}" apt-get update -qq >"$logs/apt.log" 2>&1 || note "apt-get update failed; trying with the lists that are here"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -qq -y --no-install-recommends "$@" >>"$logs/apt.log" 2>&1
+}
+apt_news() { note "[$SECONDS s] apt-get: $(tail -n 1 "$logs/apt.log" | cut -c 1-80)"; }
+
 # Installs those of the Debian packages that are missing here. Does nothing, and asks for nothing, if none is.
 need_packages() {
   missing_of "$@"
@@ -126,10 +134,7 @@ need_packages() {
     else
       [[ $(id -u) -eq 0 ]] || as_root=(sudo)
       step "installing ${missing[*]} (apt-get${as_root[0]:+, with sudo})"
-      # Old or missing package lists are common; if there is no network, those that are there may still do.
-      "${as_root[@]}" apt-get update -qq >"$logs/apt.log" 2>&1 || note "apt-get update failed; trying with the lists that are here"
-      "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qq -y --no-install-recommends "${missing[@]}" >>"$logs/apt.log" 2>&1 ||
+      with_news apt_news apt_install "${missing[@]}" ||
         { tail -n 20 "$logs/apt.log"; die "apt-get could not install ${missing[*]}"; }
       hash -r
     fi

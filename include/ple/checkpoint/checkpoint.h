@@ -42,17 +42,7 @@ class Checkpoint {
   /// Errors: ErrorCode::file, missing, malformed, dtype, shape, config, not_supported, limit; argument for a slice that
   /// the model does not have.
   static Checkpoint open(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
-    const Limits& limits = options.limits;
-    detail::check_file_sizes(path, limits.file_bytes);
-    Checkpoint checkpoint(path, limits);
-    detail::check_vocab_size(path.string(), checkpoint.source_->vocab_size(), limits);
-    if (!options.table.empty()) {
-      checkpoint.table_path_ = options.table;
-      detail::check_file_size(options.table, limits.file_bytes);
-      checkpoint.ple_table_ = read_packed_table(options.table, limits);
-    }
-    if (!options.slice.empty()) checkpoint.take_slice(options.slice);
-    return checkpoint;
+    return open_files<Checkpoint>(path, options);
   }
 
   /// Those it was opened with.
@@ -99,6 +89,10 @@ class Checkpoint {
   }
 
  private:
+  /// A template, so that ple/models.h can say that it is compiled in another file.
+  template <class Self>
+  static Self open_files(const std::filesystem::path& path, const CheckpointOptions& options);
+
   Checkpoint(const std::filesystem::path& path, const Limits& limits) : path_(path.string()), limits_(limits) {
     // A file that is no GGUF file says so better itself.
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
@@ -121,5 +115,20 @@ class Checkpoint {
   std::shared_ptr<const CheckpointSource> source_;
   std::optional<TableSource> ple_table_;
 };
+
+template <class Self>
+Self Checkpoint::open_files(const std::filesystem::path& path, const CheckpointOptions& options) {
+  const Limits& limits = options.limits;
+  detail::check_file_sizes(path, limits.file_bytes);
+  Checkpoint checkpoint(path, limits);
+  detail::check_vocab_size(path.string(), checkpoint.source_->vocab_size(), limits);
+  if (!options.table.empty()) {
+    checkpoint.table_path_ = options.table;
+    detail::check_file_size(options.table, limits.file_bytes);
+    checkpoint.ple_table_ = read_packed_table(options.table, limits);
+  }
+  if (!options.slice.empty()) checkpoint.take_slice(options.slice);
+  return checkpoint;
+}
 
 }  // namespace ple::inline PLE_ABI

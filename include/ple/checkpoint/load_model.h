@@ -9,11 +9,12 @@
 #include "ple/core/config.h"
 #include "ple/family/families.h"
 #include "ple/model/language_model.h"
+#include "ple/simd/default_backend.h"
 
 namespace ple::inline PLE_ABI {
 
 /// The checkpoint's model; T and B as for Gemma4 and Gemma3n. Errors: those of Decoder::load.
-template <class T = Any, Backend B = Simd>
+template <class T = Any, Backend B = DefaultBackend>
 std::unique_ptr<LanguageModel> load_model(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
   return std::visit(
       [&]<class Config>(const Config& /*of its family*/) -> std::unique_ptr<LanguageModel> {

@@ -88,11 +88,7 @@ class Decoder final : public LanguageModel {
   /// LoadOptions::weights lays out anew, and stay valid without the checkpoint. Errors: what the checkpoint throws;
   /// shape; dtype; those of PleTable::load.
   template <class Checkpoint>
-  static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {}) {
-    Decoder model(checkpoint.template config<Config>(), WithoutBlocks{});
-    load_weights(model, checkpoint, options);
-    return model;
-  }
+  static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {});
 
   /// As `parameters`, for a decoder that has no blocks yet: makes a block when it is its turn. Norms take memory as
   /// soon as a block is there. So no more of it is taken for numbers of a configuration than tensors were found to
@@ -325,5 +321,13 @@ class Decoder final : public LanguageModel {
   std::vector<std::shared_ptr<const MappedFile>> files_;
   std::size_t widest_integer_row_ = 0, widest_bf16_row_ = 0;
 };
+
+template <DecoderBlock Block, class TableType>
+template <class Checkpoint>
+Decoder<Block, TableType> Decoder<Block, TableType>::load(const Checkpoint& checkpoint, const LoadOptions& options) {
+  Decoder model(checkpoint.template config<Config>(), WithoutBlocks{});
+  load_weights(model, checkpoint, options);
+  return model;
+}
 
 }  // namespace ple::inline PLE_ABI

@@ -20,7 +20,6 @@
 #include "ple/run/generation.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
-#include "ple/simd/backend.h"
 #include "ple/text/chat.h"
 #include "ple/text/tokenizer.h"
 
@@ -55,29 +54,7 @@ class Chat {
   /// Session and chat_format(); ErrorCode::argument for an empty stop string; ErrorCode::not_supported for a model that
   /// shall think but does not know how.
   template <class Checkpoint>
-  Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {})
-      : conversation_(std::make_shared<Conversation>(model, open_tokenizer(checkpoint), std::move(options))) {
-    Conversation& c = *conversation_;
-    c.format = c.options.format ? *c.options.format
-                                : chat_format(c.tokenizer, checkpoint.chat_template(),
-                                              /*is_large=*/!checkpoint.has(Parameter::ple_table));
-    c.format.thinking |= c.options.thinking;
-    if (c.format.thinking && !c.format.can_think)
-      fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
-    // What the files recommend is read only if it is asked for.
-    c.generation_options = {.sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
-                            .stop_tokens = checkpoint.stop_tokens(),
-                            .max_tokens = c.options.max_tokens,
-                            .logits_processor = c.options.logits_processor,
-                            .cancelled = [&c] { return c.cancelled(); }};
-    // A model's turn ends with these, whatever its files say.
-    for (const std::string* name : {&c.format.eos, &c.format.turn_end, &c.format.tool_response}) {
-      if (const auto token = c.tokenizer.token_to_id(*name)) c.generation_options.stop_tokens.push_back(*token);
-    }
-    c.turn_end = c.tokenizer.token_to_id(c.format.turn_end);
-    c.thought_begin = c.tokenizer.token_to_id(c.format.thought_begin);
-    c.thought_end = c.tokenizer.token_to_id(c.format.thought_end);
-  }
+  Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {});
   template <class Checkpoint>
   Chat(const LanguageModel&& model, const Checkpoint&, ChatOptions = {}) = delete;  // the model must outlive it
 
@@ -202,10 +179,29 @@ class Chat {
   std::shared_ptr<Conversation> conversation_;
 };
 
-}  // namespace ple::inline PLE_ABI
+template <class Checkpoint>
+Chat::Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options)
+    : conversation_(std::make_shared<Conversation>(model, open_tokenizer(checkpoint), std::move(options))) {
+  Conversation& c = *conversation_;
+  c.format = c.options.format ? *c.options.format
+                              : chat_format(c.tokenizer, checkpoint.chat_template(),
+                                            /*is_large=*/!checkpoint.has(Parameter::ple_table));
+  c.format.thinking |= c.options.thinking;
+  if (c.format.thinking && !c.format.can_think)
+    fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
+  // What the files recommend is read only if it is asked for.
+  c.generation_options = {.sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
+                          .stop_tokens = checkpoint.stop_tokens(),
+                          .max_tokens = c.options.max_tokens,
+                          .logits_processor = c.options.logits_processor,
+                          .cancelled = [&c] { return c.cancelled(); }};
+  // A model's turn ends with these, whatever its files say.
+  for (const std::string* name : {&c.format.eos, &c.format.turn_end, &c.format.tool_response}) {
+    if (const auto token = c.tokenizer.token_to_id(*name)) c.generation_options.stop_tokens.push_back(*token);
+  }
+  c.turn_end = c.tokenizer.token_to_id(c.format.turn_end);
+  c.thought_begin = c.tokenizer.token_to_id(c.format.thought_begin);
+  c.thought_end = c.tokenizer.token_to_id(c.format.thought_end);
+}
 
-// clang has no note that is not a warning, and this must not break a build with -Werror.
-#if (HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128) && !defined(HIGHWAY_HWY_FOREACH_TARGET_H_) && \
-    !defined(__clang__)
-#pragma message("ple::Simd is one lane wide here: compile with -march=native, or use BestSimd of <ple/dispatch.h>")
-#endif
+}  // namespace ple::inline PLE_ABI

@@ -42,7 +42,8 @@ struct ChatOptions {
 
 namespace detail {
 
-/// What answers share with the chat, at an address that stays.
+/// What answers share with the chat, at an address that stays. What takes long to compile is a template, so that
+/// ple/models.h can say that it is compiled in another file.
 struct Conversation {
   /// While one of the caller's functions may run, the chat must not change. Errors: ErrorCode::argument if it is so.
   struct Busy {
@@ -67,22 +68,8 @@ struct Conversation {
 
   bool cancelled() { return cancel.load(std::memory_order_relaxed) || (options.cancelled && options.cancelled()); }
 
-  void say(std::string_view user, const PromptProgress& progress) {
-    end_answer();
-    catch_up(progress);
-    std::vector<ChatSegment> segments;
-    if (session.position() > 0) {
-      // A turn that was generated is not closed: its end is a stop token, which the session has not read.
-      segments = format.next_turn(user, /*turn_closed=*/turn_end && session.tokens().back() == *turn_end);
-    } else {
-      const Message message[] = {{Role::user, std::string(user)}};
-      segments = format.segments(with_system(message));
-    }
-    Generation answer(session, generation_options);
-    read(encode_chat(tokenizer, segments), progress);
-    generation = std::move(answer);
-    ++generation_options.sampling.seed;  // the next answer draws other numbers
-  }
+  template <class = void>
+  void say(std::string_view user, const PromptProgress& progress);
 
   /// The answer being given ends: what did not come of it never does.
   void end_answer() {
@@ -145,25 +132,8 @@ struct Conversation {
   }
 
   /// Adds text to `ready`; false at the end of the answer. After an error the next call goes on where this one failed.
-  bool more() {
-    const Busy mark(*this);
-    const std::size_t before = ready.size();
-    while (generation && ready.size() == before) {
-      if (!drawn) drawn = generation->next();
-      if (drawn && drawn == thought_begin) in_thought = true;
-      if (!decoded) decoded = drawn ? decoder.push(*drawn) : decoder.finish();
-      if (!in_thought || options.show_thinking) stop_strings.push(*decoded, ready);
-      decoded.reset();
-      if (!drawn) {
-        stop_strings.finish(ready);
-        return false;
-      }
-      if (drawn == thought_end) in_thought = false;
-      drawn.reset();
-      if (stop_strings.found()) generation->stop(StopReason::stop_string);
-    }
-    return generation.has_value();
-  }
+  template <class = void>
+  bool more();
 
   /// The next piece of text; empty at the end of the answer.
   std::string next_piece() {
@@ -222,6 +192,45 @@ struct Conversation {
     }
   }
 };
+
+template <class>
+void Conversation::say(std::string_view user, const PromptProgress& progress) {
+  end_answer();
+  catch_up(progress);
+  std::vector<ChatSegment> segments;
+  if (session.position() > 0) {
+    // A turn that was generated is not closed: its end is a stop token, which the session has not read.
+    segments = format.next_turn(user, /*turn_closed=*/turn_end && session.tokens().back() == *turn_end);
+  } else {
+    const Message message[] = {{Role::user, std::string(user)}};
+    segments = format.segments(with_system(message));
+  }
+  Generation answer(session, generation_options);
+  read(encode_chat(tokenizer, segments), progress);
+  generation = std::move(answer);
+  ++generation_options.sampling.seed;  // the next answer draws other numbers
+}
+
+template <class>
+bool Conversation::more() {
+  const Busy mark(*this);
+  const std::size_t before = ready.size();
+  while (generation && ready.size() == before) {
+    if (!drawn) drawn = generation->next();
+    if (drawn && drawn == thought_begin) in_thought = true;
+    if (!decoded) decoded = drawn ? decoder.push(*drawn) : decoder.finish();
+    if (!in_thought || options.show_thinking) stop_strings.push(*decoded, ready);
+    decoded.reset();
+    if (!drawn) {
+      stop_strings.finish(ready);
+      return false;
+    }
+    if (drawn == thought_end) in_thought = false;
+    drawn.reset();
+    if (stop_strings.found()) generation->stop(StopReason::stop_string);
+  }
+  return generation.has_value();
+}
 
 }  // namespace detail
 

@@ -11,8 +11,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The vectors of the target this translation unit is compiled for. Without -march that is the oldest machine the
-/// compiler knows; ple/simd/dispatch.h chooses at run time instead.
+/// The vectors of the target this file is compiled for. Without -march that is the oldest machine the compiler knows:
+/// simd/default_backend.h.
 using Simd = HWY_NAMESPACE::Simd;
 
 /// What layers ask of a backend; ple/simd/scalar.h defines each function.

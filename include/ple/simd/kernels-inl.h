@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels in Highway's portable vectors: compiled once for the target of the translation unit, or once per target
-// when ple/simd/dispatch.h (or a user) includes this file again through foreach_target.h. Hence no #pragma once.
+// when simd/more_targets.h, or a user through foreach_target.h, includes this file again. Hence no #pragma once.
 #if defined(PLE_SIMD_KERNELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_KERNELS_INL_H_
 #undef PLE_SIMD_KERNELS_INL_H_
@@ -25,6 +25,15 @@
 #include "ple/simd/loose_rows-inl.h"
 #include "ple/simd/quantize-inl.h"
 #include "ple/simd/scalar.h"
+
+// Of those to choose from at run time, which there are.
+#if HWY_TARGET == HWY_AVX3
+#define PLE_SIMD_AVX3_INL_H_
+#elif HWY_TARGET == HWY_AVX2
+#define PLE_SIMD_AVX2_INL_H_
+#elif HWY_TARGET == HWY_SSE4
+#define PLE_SIMD_SSE4_INL_H_
+#endif
 
 PLE_BEFORE_KERNELS();
 namespace ple::inline PLE_ABI {

@@ -21,6 +21,7 @@
 #include "ple/core/parallel.h"
 #include "ple/core/token.h"
 #include "ple/simd/decode.h"
+#include "ple/simd/default_backend.h"
 #include "ple/table/row_keys.h"
 #include "ple/table/row_layout.h"
 #include "ple/table/row_store.h"
@@ -37,7 +38,7 @@ struct RowSelection {
 };
 
 /// [vocabulary, layers * p]. T is the type of all slices; Any: whatever each slice has.
-template <class T = Any, Backend B = Simd>
+template <class T = Any, Backend B = DefaultBackend>
 class PleTable {
  public:
   PleTable() = default;

@@ -16,6 +16,7 @@
 #include "ple/nn/laurel.h"
 #include "ple/nn/per_layer.h"
 #include "ple/nn/sparse_mlp.h"
+#include "ple/simd/default_backend.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -58,7 +59,7 @@ struct Gemma3nStreams : AltUpProjections<T, B> {
   }
 };
 
-template <class T = Any, Backend B = ple::Simd>
+template <class T = Any, Backend B = DefaultBackend>
 struct Gemma3nBlock {
   using Dtype = T;
   using Simd = B;
@@ -162,7 +163,7 @@ struct Gemma3nBlock {
 };
 
 /// Gemma 3n of any size: T is the weights' stored type (Any: whatever the file has), B the backend.
-template <class T = Any, Backend B = ple::Simd>
+template <class T = Any, Backend B = DefaultBackend>
 using Gemma3n = Decoder<Gemma3nBlock<T, B>>;
 
 template <class T, Backend B>

@@ -12,12 +12,13 @@
 #include "ple/nn/attention.h"
 #include "ple/nn/mlp.h"
 #include "ple/nn/per_layer.h"
+#include "ple/simd/default_backend.h"
 
 namespace ple::inline PLE_ABI {
 
 using Gemma4Workspace = BlockWorkspace;  ///< Old name; goes with the next version.
 
-template <class T = Any, Backend B = ple::Simd>
+template <class T = Any, Backend B = DefaultBackend>
 struct Gemma4Block {
   using Dtype = T;
   using Simd = B;
@@ -88,7 +89,7 @@ struct Gemma4Block {
 };
 
 /// Gemma 4 of any size: T is the weights' stored type (Any: whatever the file has), B the backend.
-template <class T = Any, Backend B = ple::Simd>
+template <class T = Any, Backend B = DefaultBackend>
 using Gemma4 = Decoder<Gemma4Block<T, B>>;
 
 template <class T, Backend B>
