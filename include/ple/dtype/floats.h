@@ -61,28 +61,22 @@ inline f16 to_f16(float x) {
 }
 
 template <>
-struct DtypeTraits<f32> {
-  static constexpr Dtype id = Dtype::f32;
+struct DtypeTraits<f32> : BlockTraits<Dtype::f32, 1> {
   static constexpr std::string_view name = "f32";
-  static constexpr std::size_t values_per_block = 1;
   static void decode(const f32& block, float* values) { *values = block; }
   static void encode(const float* values, f32& block) { block = *values; }
 };
 
 template <>
-struct DtypeTraits<bf16> {
-  static constexpr Dtype id = Dtype::bf16;
+struct DtypeTraits<bf16> : BlockTraits<Dtype::bf16, 1> {
   static constexpr std::string_view name = "bf16";
-  static constexpr std::size_t values_per_block = 1;
   static void decode(const bf16& block, float* values) { *values = to_f32(block); }
   static void encode(const float* values, bf16& block) { block = to_bf16(*values); }
 };
 
 template <>
-struct DtypeTraits<f16> {
-  static constexpr Dtype id = Dtype::f16;
+struct DtypeTraits<f16> : BlockTraits<Dtype::f16, 1> {
   static constexpr std::string_view name = "f16";
-  static constexpr std::size_t values_per_block = 1;
   static void decode(const f16& block, float* values) { *values = to_f32(block); }
   static void encode(const float* values, f16& block) { block = to_f16(*values); }
 };

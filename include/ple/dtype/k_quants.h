@@ -103,13 +103,22 @@ inline void pack(const SubScales& sub, std::uint8_t* bytes) {
 inline std::size_t pair_of(std::size_t i) { return i / 64 * 32 + i % 32; }
 inline int half_of(std::size_t i) { return static_cast<int>(i / 32 % 2 * 4); }
 
+/// Of q4_k and q5_k, with the integer of value i.
+template <class Block, class F>
+void decode_with_minimums(const Block& block, float* values, F&& integer) {
+  const SubScales sub = unpacked(block.scales);
+  for (std::size_t s = 0; s < 8; ++s) {
+    const float scale = to_f32(block.scale) * static_cast<float>(sub.scales[s]);
+    const float minimum = to_f32(block.min_scale) * static_cast<float>(sub.minimums[s]);
+    for (std::size_t i = 32 * s; i < 32 * s + 32; ++i) values[i] = scale * static_cast<float>(integer(i)) - minimum;
+  }
+}
+
 }  // namespace detail
 
 template <>
-struct DtypeTraits<q2_k> {
-  static constexpr Dtype id = Dtype::q2_k;
+struct DtypeTraits<q2_k> : BlockTraits<Dtype::q2_k, 256> {
   static constexpr std::string_view name = "q2_k";
-  static constexpr std::size_t values_per_block = 256;
   static void decode(const q2_k& block, float* values) {
     for (std::size_t s = 0; s < 16; ++s) {
       const float scale = to_f32(block.scale) * static_cast<float>(block.scales[s] & 15);
@@ -122,10 +131,8 @@ struct DtypeTraits<q2_k> {
 };
 
 template <>
-struct DtypeTraits<q3_k> {
-  static constexpr Dtype id = Dtype::q3_k;
+struct DtypeTraits<q3_k> : BlockTraits<Dtype::q3_k, 256> {
   static constexpr std::string_view name = "q3_k";
-  static constexpr std::size_t values_per_block = 256;
   static void decode(const q3_k& block, float* values) {
     for (std::size_t s = 0; s < 16; ++s) {
       const int low = block.scales[s % 8] >> (s / 8 * 4) & 15, high = block.scales[8 + s % 4] >> (s / 4 * 2) & 3;
@@ -139,20 +146,11 @@ struct DtypeTraits<q3_k> {
 };
 
 template <>
-struct DtypeTraits<q4_k> {
-  static constexpr Dtype id = Dtype::q4_k;
+struct DtypeTraits<q4_k> : BlockTraits<Dtype::q4_k, 256> {
   static constexpr std::string_view name = "q4_k";
-  static constexpr std::size_t values_per_block = 256;
   static void decode(const q4_k& block, float* values) {
-    const detail::SubScales sub = detail::unpacked(block.scales);
-    for (std::size_t s = 0; s < 8; ++s) {
-      const float scale = to_f32(block.scale) * static_cast<float>(sub.scales[s]);
-      const float minimum = to_f32(block.min_scale) * static_cast<float>(sub.minimums[s]);
-      for (std::size_t i = 32 * s; i < 32 * s + 32; ++i) {
-        const int integer = block.pairs[detail::pair_of(i)] >> detail::half_of(i) & 15;
-        values[i] = scale * static_cast<float>(integer) - minimum;
-      }
-    }
+    detail::decode_with_minimums(
+        block, values, [&](std::size_t i) { return block.pairs[detail::pair_of(i)] >> detail::half_of(i) & 15; });
   }
   /// Seeks the least squared error.
   static void encode(const float* values, q4_k& block) {
@@ -167,21 +165,13 @@ struct DtypeTraits<q4_k> {
 };
 
 template <>
-struct DtypeTraits<q5_k> {
-  static constexpr Dtype id = Dtype::q5_k;
+struct DtypeTraits<q5_k> : BlockTraits<Dtype::q5_k, 256> {
   static constexpr std::string_view name = "q5_k";
-  static constexpr std::size_t values_per_block = 256;
   static void decode(const q5_k& block, float* values) {
-    const detail::SubScales sub = detail::unpacked(block.scales);
-    for (std::size_t s = 0; s < 8; ++s) {
-      const float scale = to_f32(block.scale) * static_cast<float>(sub.scales[s]);
-      const float minimum = to_f32(block.min_scale) * static_cast<float>(sub.minimums[s]);
-      for (std::size_t i = 32 * s; i < 32 * s + 32; ++i) {
-        const int low = block.pairs[detail::pair_of(i)] >> detail::half_of(i) & 15;
-        const int fifth = block.high[i % 32] >> s & 1;
-        values[i] = scale * static_cast<float>(low | fifth << 4) - minimum;
-      }
-    }
+    detail::decode_with_minimums(block, values, [&](std::size_t i) {
+      const int low = block.pairs[detail::pair_of(i)] >> detail::half_of(i) & 15;
+      return low | (block.high[i % 32] >> (i / 32) & 1) << 4;
+    });
   }
   /// Seeks the least squared error.
   static void encode(const float* values, q5_k& block) {
@@ -197,10 +187,8 @@ struct DtypeTraits<q5_k> {
 };
 
 template <>
-struct DtypeTraits<q6_k> {
-  static constexpr Dtype id = Dtype::q6_k;
+struct DtypeTraits<q6_k> : BlockTraits<Dtype::q6_k, 256> {
   static constexpr std::string_view name = "q6_k";
-  static constexpr std::size_t values_per_block = 256;
   static void decode(const q6_k& block, float* values) {
     for (std::size_t s = 0; s < 16; ++s) {
       const float scale = to_f32(block.scale) * static_cast<float>(block.scales[s]);
@@ -228,10 +216,8 @@ struct DtypeTraits<q6_k> {
 };
 
 template <>
-struct DtypeTraits<iq4_xs> {
-  static constexpr Dtype id = Dtype::iq4_xs;
+struct DtypeTraits<iq4_xs> : BlockTraits<Dtype::iq4_xs, 256> {
   static constexpr std::string_view name = "iq4_xs";
-  static constexpr std::size_t values_per_block = 256;
   static void decode(const iq4_xs& block, float* values) {
     for (std::size_t s = 0; s < 8; ++s) {
       const int low = block.scales_low[s / 2] >> (s % 2 * 4) & 15, high = block.scales_high[s / 4] >> (s % 4 * 2) & 3;

@@ -107,10 +107,8 @@ void set_five_bits(Block& block, std::size_t i, unsigned integer) {
 }  // namespace detail
 
 template <>
-struct DtypeTraits<q8_0> {
-  static constexpr Dtype id = Dtype::q8_0;
+struct DtypeTraits<q8_0> : BlockTraits<Dtype::q8_0, 32> {
   static constexpr std::string_view name = "q8_0";
-  static constexpr std::size_t values_per_block = 32;
   static void decode(const q8_0& block, float* values) {
     const float scale = to_f32(block.scale);
     for (std::size_t i = 0; i < 32; ++i) values[i] = scale * static_cast<float>(block.values[i]);
@@ -128,10 +126,8 @@ struct DtypeTraits<q8_0> {
 };
 
 template <>
-struct DtypeTraits<q4_0> {
-  static constexpr Dtype id = Dtype::q4_0;
+struct DtypeTraits<q4_0> : BlockTraits<Dtype::q4_0, 32> {
   static constexpr std::string_view name = "q4_0";
-  static constexpr std::size_t values_per_block = 32;
   static void decode(const q4_0& block, float* values) {
     const float scale = to_f32(block.scale);
     for (std::size_t i = 0; i < 16; ++i) {
@@ -151,10 +147,8 @@ struct DtypeTraits<q4_0> {
 };
 
 template <>
-struct DtypeTraits<q4_1> {
-  static constexpr Dtype id = Dtype::q4_1;
+struct DtypeTraits<q4_1> : BlockTraits<Dtype::q4_1, 32> {
   static constexpr std::string_view name = "q4_1";
-  static constexpr std::size_t values_per_block = 32;
   static void decode(const q4_1& block, float* values) {
     const float scale = to_f32(block.scale), minimum = to_f32(block.minimum);
     for (std::size_t i = 0; i < 16; ++i) {
@@ -176,10 +170,8 @@ struct DtypeTraits<q4_1> {
 };
 
 template <>
-struct DtypeTraits<q5_0> {
-  static constexpr Dtype id = Dtype::q5_0;
+struct DtypeTraits<q5_0> : BlockTraits<Dtype::q5_0, 32> {
   static constexpr std::string_view name = "q5_0";
-  static constexpr std::size_t values_per_block = 32;
   static void decode(const q5_0& block, float* values) {
     const float scale = to_f32(block.scale);
     for (std::size_t i = 0; i < 32; ++i) values[i] = scale * static_cast<float>(detail::five_bits(block, i) - 16);
@@ -195,10 +187,8 @@ struct DtypeTraits<q5_0> {
 };
 
 template <>
-struct DtypeTraits<q5_1> {
-  static constexpr Dtype id = Dtype::q5_1;
+struct DtypeTraits<q5_1> : BlockTraits<Dtype::q5_1, 32> {
   static constexpr std::string_view name = "q5_1";
-  static constexpr std::size_t values_per_block = 32;
   static void decode(const q5_1& block, float* values) {
     const float scale = to_f32(block.scale), minimum = to_f32(block.minimum);
     for (std::size_t i = 0; i < 32; ++i) {
@@ -217,10 +207,8 @@ struct DtypeTraits<q5_1> {
 };
 
 template <>
-struct DtypeTraits<iq4_nl> {
-  static constexpr Dtype id = Dtype::iq4_nl;
+struct DtypeTraits<iq4_nl> : BlockTraits<Dtype::iq4_nl, 32> {
   static constexpr std::string_view name = "iq4_nl";
-  static constexpr std::size_t values_per_block = 32;
   static void decode(const iq4_nl& block, float* values) {
     const float scale = to_f32(block.scale);
     for (std::size_t i = 0; i < 16; ++i) {

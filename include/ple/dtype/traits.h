@@ -35,6 +35,12 @@ enum class Dtype : std::uint8_t {
 template <class T>
 struct DtypeTraits;
 
+template <Dtype type, std::size_t values>
+struct BlockTraits {
+  static constexpr Dtype id = type;
+  static constexpr std::size_t values_per_block = values;
+};
+
 /// A type that weights can be read in.
 template <class T>
 concept StoredType = requires(const T& block, float* values) {

@@ -11,6 +11,7 @@
 #include "ple/model/config.h"
 #include "ple/model/kv_caches.h"
 #include "ple/model/language_model.h"
+#include "ple/model/parameter.h"
 #include "ple/nn/attention.h"
 #include "ple/nn/mlp.h"
 #include "ple/nn/rope.h"
@@ -70,6 +71,27 @@ Attention<T, B> make_attention(const Config& config, std::size_t l, bool value_i
   attention.output = Linear<T, B>(d, q_width);
   attention.query_norm = attention.key_norm = RmsNorm<B>(layer.head_dim, config.rms_norm_eps);
   return attention;
+}
+
+/// Calls f(Parameter, values) for those of a block's attention and feed-forward, and of the norms after and before
+/// them.
+template <class Block, class F>
+void attention_and_mlp_parameters(Block& block, F&& f) {
+  auto& attention = block.attention;
+  f(Parameter::query, attention.query.weight);
+  f(Parameter::query_norm, attention.query_norm.weight);
+  if (attention.owns_kv) {
+    f(Parameter::key, attention.key.weight);
+    if (!attention.value_is_key) f(Parameter::value, attention.value.weight);
+    f(Parameter::key_norm, attention.key_norm.weight);
+  }
+  f(Parameter::attention_output, attention.output.weight);
+  f(Parameter::post_attention_norm, block.post_attention_norm.weight);
+  f(Parameter::pre_feed_forward_norm, block.pre_feed_forward_norm.weight);
+  f(Parameter::gate, block.mlp.gate.weight);
+  f(Parameter::up, block.mlp.up.weight);
+  f(Parameter::down, block.mlp.down.weight);
+  f(Parameter::post_feed_forward_norm, block.post_feed_forward_norm.weight);
 }
 
 template <class Config>

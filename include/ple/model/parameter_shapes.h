@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ple/core/config.h"
+#include "ple/model/config.h"
 #include "ple/model/parameter.h"
 
 namespace ple::inline PLE_ABI {
@@ -37,6 +38,31 @@ std::vector<ParameterShape> parameter_shapes_of(Model& model) {
     }
   });
   return shapes;
+}
+
+/// Calls add(Parameter, shape, used) for what attention_and_mlp_parameters() finds in layer l. With unused_kv also for
+/// K and V of layers that share another's.
+template <class Config, class F>
+void attention_and_mlp_shapes(const Config& config, std::size_t l, bool value_is_key, bool unused_kv, F&& add) {
+  const LayerConfig layer = config.layer(l);
+  const bool owns_kv = config.kv_layer(l) == l;
+  const std::uint64_t d = config.hidden_size, head = layer.head_dim, intermediate = layer.intermediate_size,
+                      q_width = config.num_attention_heads * head, kv_width = layer.num_key_value_heads * head;
+  using Shape = std::vector<std::uint64_t>;
+  add(Parameter::query, Shape{q_width, d}, true);
+  add(Parameter::query_norm, Shape{head}, true);
+  if (owns_kv || unused_kv) {
+    add(Parameter::key, Shape{kv_width, d}, owns_kv);
+    if (!value_is_key) add(Parameter::value, Shape{kv_width, d}, owns_kv);
+    add(Parameter::key_norm, Shape{head}, owns_kv);
+  }
+  add(Parameter::attention_output, Shape{d, q_width}, true);
+  add(Parameter::post_attention_norm, Shape{d}, true);
+  add(Parameter::pre_feed_forward_norm, Shape{d}, true);
+  add(Parameter::gate, Shape{intermediate, d}, true);
+  add(Parameter::up, Shape{intermediate, d}, true);
+  add(Parameter::down, Shape{d, intermediate}, true);
+  add(Parameter::post_feed_forward_norm, Shape{d}, true);
 }
 
 }  // namespace ple::inline PLE_ABI

@@ -130,20 +130,7 @@ struct Gemma3nBlock {
     f(Parameter::laurel_left, laurel.left.weight);
     f(Parameter::laurel_right, laurel.right.weight);
     f(Parameter::post_laurel_norm, laurel.norm.weight);
-    f(Parameter::query, attention.query.weight);
-    f(Parameter::query_norm, attention.query_norm.weight);
-    if (attention.owns_kv) {
-      f(Parameter::key, attention.key.weight);
-      f(Parameter::value, attention.value.weight);
-      f(Parameter::key_norm, attention.key_norm.weight);
-    }
-    f(Parameter::attention_output, attention.output.weight);
-    f(Parameter::post_attention_norm, post_attention_norm.weight);
-    f(Parameter::pre_feed_forward_norm, pre_feed_forward_norm.weight);
-    f(Parameter::gate, mlp.gate.weight);
-    f(Parameter::up, mlp.up.weight);
-    f(Parameter::down, mlp.down.weight);
-    f(Parameter::post_feed_forward_norm, post_feed_forward_norm.weight);
+    attention_and_mlp_parameters(*this, f);
     f(Parameter::ple_gate, per_layer.gate.weight);
     f(Parameter::ple_output, per_layer.output.weight);
     f(Parameter::post_ple_norm, per_layer.norm.weight);

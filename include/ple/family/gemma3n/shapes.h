@@ -13,13 +13,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// In the order of the decoder's own walk. Errors: ErrorCode::config. The published files carry K and V of layers that share another's; they are in the list, unused.
-/// Source: the modules of transformers' Gemma3nTextModel.
+/// In the order of the decoder's own walk. Errors: ErrorCode::config. The published files carry K and V of layers that
+/// share another's; they are in the list, unused. Source: the modules of transformers' Gemma3nTextModel.
 inline std::vector<ParameterShape> parameter_shapes(const Gemma3nConfig& config) {
   validate(config, "the configuration");
   const std::uint64_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers(),
-                      q_width = config.num_attention_heads * config.head_dim,
-                      kv_width = config.num_key_value_heads * config.head_dim, head = config.head_dim,
                       streams = config.altup_num_inputs, rank = config.laurel_rank;
   std::vector<ParameterShape> shapes;
   const auto add = [&](Parameter parameter, std::size_t l, std::vector<std::uint64_t> shape, bool used = true) {
@@ -33,8 +31,6 @@ inline std::vector<ParameterShape> parameter_shapes(const Gemma3nConfig& config)
   for (std::size_t i = 0; i + 1 < streams; ++i) add(Parameter::altup_projection, i, {d, d});
   for (std::size_t i = 0; i + 1 < streams; ++i) add(Parameter::altup_unembedding, i, {d, d});
   for (std::size_t l = 0; l < layers; ++l) {
-    const bool owns_kv = config.kv_layer(l) == l;
-    const std::uint64_t intermediate = config.layers[l].intermediate_size;
     add(Parameter::altup_router, l, {streams, d});
     add(Parameter::altup_router_norm, l, {d});
     add(Parameter::altup_prediction, l, {streams * streams, streams});
@@ -44,18 +40,10 @@ inline std::vector<ParameterShape> parameter_shapes(const Gemma3nConfig& config)
     add(Parameter::laurel_left, l, {rank, d});
     add(Parameter::laurel_right, l, {d, rank});
     add(Parameter::post_laurel_norm, l, {d});
-    add(Parameter::query, l, {q_width, d});
-    add(Parameter::query_norm, l, {head});
-    add(Parameter::key, l, {kv_width, d}, owns_kv);
-    add(Parameter::value, l, {kv_width, d}, owns_kv);
-    add(Parameter::key_norm, l, {head}, owns_kv);
-    add(Parameter::attention_output, l, {d, q_width});
-    add(Parameter::post_attention_norm, l, {d});
-    add(Parameter::pre_feed_forward_norm, l, {d});
-    add(Parameter::gate, l, {intermediate, d});
-    add(Parameter::up, l, {intermediate, d});
-    add(Parameter::down, l, {d, intermediate});
-    add(Parameter::post_feed_forward_norm, l, {d});
+    attention_and_mlp_shapes(config, l, /*value_is_key=*/false, /*unused_kv=*/true,
+                             [&](Parameter parameter, std::vector<std::uint64_t> shape, bool used) {
+                               add(parameter, l, std::move(shape), used);
+                             });
     add(Parameter::ple_gate, l, {p, d});
     add(Parameter::ple_output, l, {d, p});
     add(Parameter::post_ple_norm, l, {d});

@@ -65,20 +65,7 @@ struct Gemma4Block {
   template <class F>
   void parameters(F&& f) {
     f(Parameter::input_norm, input_norm.weight);
-    f(Parameter::query, attention.query.weight);
-    f(Parameter::query_norm, attention.query_norm.weight);
-    if (attention.owns_kv) {
-      f(Parameter::key, attention.key.weight);
-      if (!attention.value_is_key) f(Parameter::value, attention.value.weight);
-      f(Parameter::key_norm, attention.key_norm.weight);
-    }
-    f(Parameter::attention_output, attention.output.weight);
-    f(Parameter::post_attention_norm, post_attention_norm.weight);
-    f(Parameter::pre_feed_forward_norm, pre_feed_forward_norm.weight);
-    f(Parameter::gate, mlp.gate.weight);
-    f(Parameter::up, mlp.up.weight);
-    f(Parameter::down, mlp.down.weight);
-    f(Parameter::post_feed_forward_norm, post_feed_forward_norm.weight);
+    attention_and_mlp_parameters(*this, f);
     if (has_ple) {
       f(Parameter::ple_gate, per_layer.gate.weight);
       f(Parameter::ple_output, per_layer.output.weight);

@@ -71,7 +71,7 @@ void for_each_field(const Gemma4Config& c, F&& f) {
 
 /// What the published models have in common, for `layers` layers of which every `period`-th is full.
 inline std::vector<LayerConfig> gemma4_layers(std::size_t layers, std::size_t period, LayerConfig sliding,
-                                                    std::size_t full_kv_heads) {
+                                              std::size_t full_kv_heads) {
   std::vector<LayerConfig> list(layers, sliding);
   for (std::size_t l = period - 1; l < layers; l += period) {
     list[l].attention = AttentionType::full;

@@ -29,25 +29,10 @@ inline std::vector<ParameterShape> parameter_shapes(const Gemma4Config& config) 
     add(Parameter::ple_context_norm, 0, {p});
   }
   for (std::size_t l = 0; l < layers; ++l) {
-    const Gemma4LayerConfig& layer = config.layers[l];
-    const std::uint64_t head = layer.head_dim, q_width = config.num_attention_heads * head,
-                        kv_width = layer.num_key_value_heads * head, intermediate = layer.intermediate_size;
     add(Parameter::input_norm, l, {d});
-    add(Parameter::query, l, {q_width, d});
-    add(Parameter::query_norm, l, {head});
-    if (config.kv_layer(l) == l) {
-      add(Parameter::key, l, {kv_width, d});
-      const bool value_is_key = config.attention_k_eq_v && layer.attention == AttentionType::full;
-      if (!value_is_key) add(Parameter::value, l, {kv_width, d});
-      add(Parameter::key_norm, l, {head});
-    }
-    add(Parameter::attention_output, l, {d, q_width});
-    add(Parameter::post_attention_norm, l, {d});
-    add(Parameter::pre_feed_forward_norm, l, {d});
-    add(Parameter::gate, l, {intermediate, d});
-    add(Parameter::up, l, {intermediate, d});
-    add(Parameter::down, l, {d, intermediate});
-    add(Parameter::post_feed_forward_norm, l, {d});
+    attention_and_mlp_shapes(
+        config, l, config.attention_k_eq_v && config.layer(l).attention == AttentionType::full, /*unused_kv=*/false,
+        [&](Parameter parameter, std::vector<std::uint64_t> shape, bool) { add(parameter, l, std::move(shape)); });
     if (p > 0) {
       add(Parameter::ple_gate, l, {p, d});
       add(Parameter::ple_output, l, {d, p});
