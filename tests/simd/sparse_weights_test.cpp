@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-#include "ple/packing/sparse_weights.h"
+#include "ple/nn/sparse_weights.h"
 #include "random_blocks.h"
 
 namespace ple::sparse_weights_test {

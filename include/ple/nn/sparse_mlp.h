@@ -11,7 +11,7 @@
 
 #include "ple/core/config.h"
 #include "ple/nn/mlp.h"
-#include "ple/packing/sparse_weights.h"
+#include "ple/nn/sparse_weights.h"
 #include "ple/tensor/tensor.h"
 
 namespace ple::inline PLE_ABI {
