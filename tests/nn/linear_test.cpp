@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "ple/core/thread_pool.h"
@@ -40,6 +41,30 @@ TEST_CASE("a linear layer is Eigen's product, on any number of threads, and any 
       multiply<Simd, f32>(pool, x, std::span(&product, 1));
       CHECK(as_eigen(some) == as_eigen(y).middleCols(45, 77));
     }
+  }
+}
+
+TEST_CASE("a product takes no more workspace than product_workspace says, and is refused with less before it writes") {
+  Linear<q8_0, Simd> linear(40, 64);
+  float values[32];
+  q8_0* blocks = linear.weight.allocate();
+  for (unsigned i = 0; i < 40 * 2; ++i) {
+    fill(values, 32, i);
+    DtypeTraits<q8_0>::encode(values, blocks[i]);
+  }
+  for (const std::size_t tokens : {1u, 9u}) {
+    ThreadPool pool(2);
+    Rows x, y;
+    const RowsRequest requests[] = {{&x, tokens, 64}, {&y, tokens, 40}};
+    const AlignedVector<float> memory = allocate_rows(requests);
+    fill(x.data, tokens * x.stride, 3);
+    std::fill_n(y.data, tokens * y.stride, 7.0f);
+    AlignedVector<std::byte> workspace(product_workspace<q8_0, Simd>(tokens, tasks(pool), 64, 0));
+    CHECK_THROWS_WITH_AS(linear({pool, std::span(workspace).first(workspace.size() - 1)}, x, y),
+                         doctest::Contains("Context: a workspace of "), Error);
+    CHECK(y.row(tokens - 1)[39] == 7.0f);
+    linear({pool, workspace}, x, y);
+    CHECK(y.row(tokens - 1)[39] != 7.0f);
   }
 }
 

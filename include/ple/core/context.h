@@ -19,8 +19,8 @@ struct Context {
   /// large as its products need (product_workspace in nn/products.h).
   std::span<std::byte> workspace;
 
-  Context(Executor& t, std::span<std::byte> w = {})
-      : threads(t), workspace(w) {}  // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor): what needs no workspace is called with an executor
+  Context(Executor& t, std::span<std::byte> w = {}) : threads(t), workspace(w) {}
 
   /// The workspace's first bytes. Errors: ErrorCode::argument where it has fewer.
   std::span<std::byte> take(std::size_t bytes) const {
