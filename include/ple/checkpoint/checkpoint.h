@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "ple/checkpoint/checkpoint_source.h"
@@ -52,11 +53,11 @@ class Checkpoint {
   std::filesystem::path folder() const { return tokenizer_file().parent_path(); }
 
   /// The configuration, of whatever family the model is.
-  const ModelConfig& any_config() const { return source_->any_config(); }
+  const ModelConfig& any_config() const { return config_; }
   /// As that of one family. Errors: ErrorCode::not_supported for a model of another.
   template <class Config>
   const Config& config() const {
-    return source_->config<Config>();
+    return config_of<Config>(config_, path_);
   }
 
   bool has(Parameter parameter, std::size_t layer = 0) const { return source_->has(parameter, layer); }
@@ -68,7 +69,7 @@ class Checkpoint {
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const { return source_->tensor(parameter, layer); }
 
   /// The tokens that end a text. A folder: generation_config.json's, or else config.json's.
-  const std::vector<Token>& stop_tokens() const { return source_->stop_tokens(); }
+  const std::vector<Token>& stop_tokens() const { return stop_tokens_; }
 
   /// What the files recommend; greedy where they do not ask for sampling. Errors: ErrorCode::config for what makes no
   /// sense.
@@ -107,12 +108,20 @@ class Checkpoint {
     const auto slice = std::make_shared<const SlicedSource>(source_, options, path_);
     ple_table_ = ple_table_ ? slice->cut(*ple_table_) : slice->table();
     source_ = slice;
+    read_numbers();
+  }
+
+  void read_numbers() {
+    config_ = source_->any_config();
+    stop_tokens_ = source_->stop_tokens();
   }
 
   std::string path_;
   Limits limits_;
   std::filesystem::path table_path_;
   std::shared_ptr<const CheckpointSource> source_;
+  ModelConfig config_;
+  std::vector<Token> stop_tokens_;
   std::optional<TableSource> ple_table_;
 };
 
@@ -121,7 +130,9 @@ Self Checkpoint::open_files(const std::filesystem::path& path, const CheckpointO
   const Limits& limits = options.limits;
   detail::check_file_sizes(path, limits.file_bytes);
   Checkpoint checkpoint(path, limits);
-  detail::check_vocab_size(path.string(), checkpoint.source_->vocab_size(), limits);
+  checkpoint.read_numbers();
+  detail::check_vocab_size(path.string(), std::visit([](const auto& c) { return c.vocab_size; }, checkpoint.config_),
+                           limits);
   if (!options.table.empty()) {
     checkpoint.table_path_ = options.table;
     detail::check_file_size(options.table, limits.file_bytes);

@@ -18,6 +18,15 @@
 
 namespace ple::inline PLE_ABI {
 
+/// The configuration as that of one family; `name` names the model for the message. Errors: ErrorCode::not_supported
+/// for a model of another.
+template <class Config>
+const Config& config_of(const ModelConfig& any, const std::string& name) {
+  if (const auto* config = std::get_if<Config>(&any)) return *config;
+  fail(ErrorCode::not_supported, name, ": is a ", family_of(any), " model, expected ", Config::family,
+       ": load_model() opens both");
+}
+
 /// What a kind of model file has to tell: see Checkpoint, which asks.
 class CheckpointSource {
  public:
@@ -34,31 +43,18 @@ class CheckpointSource {
   /// What it is read from; some of it may not be there.
   virtual std::vector<std::filesystem::path> files() const = 0;
 
-  /// The configuration, of whatever family the model is.
-  const ModelConfig& any_config() const { return config_; }
-  /// As that of one family. Errors: ErrorCode::not_supported for a model of another.
-  template <class Config>
-  const Config& config() const& {
-    if (const auto* config = std::get_if<Config>(&config_)) return *config;
-    fail(ErrorCode::not_supported, name_, ": is a ", family_of(config_), " model, expected ", Config::family,
-         ": load_model() opens any");
-  }
-  template <class Config>
-  Config config() const&& {
-    return static_cast<const CheckpointSource&>(*this).config<Config>();
-  }
-  std::size_t vocab_size() const {
-    return std::visit([](const auto& c) { return c.vocab_size; }, config_);
-  }
-  /// The tokens that end a text.
-  const std::vector<Token>& stop_tokens() const { return stop_tokens_; }
+  /// The configuration, of whatever family the model is. Errors: ErrorCode::config, not_supported.
+  virtual ModelConfig any_config() const = 0;
+  /// The tokens that end a text. Errors: ErrorCode::config.
+  virtual std::vector<Token> stop_tokens() const = 0;
   /// Of the folder or file, for messages.
-  const std::string& name() const { return name_; }
+  virtual std::string name() const = 0;
 
- protected:
-  std::string name_;
-  ModelConfig config_;
-  std::vector<Token> stop_tokens_;
+  /// The configuration as that of one family. Errors: ErrorCode::not_supported for a model of another.
+  template <class Config>
+  Config config() const {
+    return config_of<Config>(any_config(), name());
+  }
 };
 
 }  // namespace ple::inline PLE_ABI

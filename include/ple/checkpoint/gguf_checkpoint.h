@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "ple/checkpoint/checkpoint_source.h"
@@ -28,11 +29,14 @@ class GgufCheckpoint final : public CheckpointSource {
  public:
   /// Errors: those of GgufShards::open and read_config.
   explicit GgufCheckpoint(const std::filesystem::path& path) : files_(GgufShards::open(path)) {
-    name_ = files_.name();
     config_ = read_config(files_);
     check_vocabulary();
     read_stop_tokens();
   }
+
+  std::string name() const override { return files_.name(); }
+  ModelConfig any_config() const override { return config_; }
+  std::vector<Token> stop_tokens() const override { return stop_tokens_; }
 
   bool has(Parameter parameter, std::size_t layer = 0) const override {
     return files_.contains(gguf_name(parameter, layer));
@@ -150,7 +154,13 @@ class GgufCheckpoint final : public CheckpointSource {
     }
   }
 
+  std::size_t vocab_size() const {
+    return std::visit([](const auto& c) { return c.vocab_size; }, config_);
+  }
+
   GgufShards files_;
+  ModelConfig config_;
+  std::vector<Token> stop_tokens_;
 };
 
 }  // namespace ple::inline PLE_ABI

@@ -39,7 +39,6 @@ class HfFolder final : public CheckpointSource {
   /// adapter that was not merged into its model; limit for a JSON file that goes over `limits`.
   explicit HfFolder(const std::filesystem::path& folder, const JsonLimits& limits = {})
       : folder_(folder), limits_(limits) {
-    name_ = folder.string();
     check_is_folder(folder, "a Hugging Face folder with config.json and safetensors");
     if (!exists("config.json")) {
       fail(ErrorCode::missing, folder.string(), ": config.json is missing, which says what shape the model has",
@@ -47,7 +46,7 @@ class HfFolder final : public CheckpointSource {
     }
     config_name_ = (folder / "config.json").string();
     json_ = read_json_file(config_name_, limits);
-    config_ = read_config(json_, config_name_);
+    with_family(json_, config_name_, []<class Config>() {});  // its error, before that of a file
     if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json", limits);
     files_ = open_safetensors(folder, limits);
     if (files_.empty()) {
@@ -55,12 +54,17 @@ class HfFolder final : public CheckpointSource {
            other_models_in(folder));
     }
     names_ = HfTensorNames(files_, folder.string());
-    const bool tied = names_.tie(hf_tie_word_embeddings(json_, config_name_));
-    std::visit([&](auto& config) { config.tie_word_embeddings = tied; }, config_);
-    read_stop_tokens();
+    tied_ = names_.tie(hf_tie_word_embeddings(json_, config_name_));
   }
 
   const std::filesystem::path& folder() const { return folder_; }
+  std::string name() const override { return folder_.string(); }
+
+  ModelConfig any_config() const override {
+    ModelConfig any = read_config(json_, config_name_);
+    std::visit([&](auto& config) { config.tie_word_embeddings = tied_; }, any);
+    return any;
+  }
 
   bool has(Parameter parameter, std::size_t layer = 0) const override {
     return names_.find(parameter, layer) != nullptr || packed(parameter, layer);
@@ -85,6 +89,18 @@ class HfFolder final : public CheckpointSource {
     }
     // The table may be read rather than mapped, and then it may lie anywhere.
     return parameter == Parameter::ple_table ? file.unaligned_tensor(*name) : file.tensor(*name);
+  }
+
+  /// generation_config.json's, or else those at the top of config.json, or else its text_config's.
+  std::vector<Token> stop_tokens() const override {
+    const JsonField top(json_, config_name_);
+    const auto text = top.object("text_config");
+    std::vector<Token> tokens;
+    if (const auto fields = generation()) tokens = hf_stop_tokens(*fields, vocab_size());
+    if (tokens.empty()) tokens = hf_stop_tokens(top, vocab_size());
+    if (tokens.empty() && text) tokens = hf_stop_tokens(*text, vocab_size());
+    if (tokens.empty() && vocab_size() > 1) tokens = {1};  // the reference's default, <eos>
+    return tokens;
   }
 
   /// What generation_config.json recommends, as hf_sampling() reads it; greedy without one. Errors: ErrorCode::config.
@@ -127,14 +143,11 @@ class HfFolder final : public CheckpointSource {
     return JsonField(*generation_, (folder_ / "generation_config.json").string());
   }
 
-  /// generation_config.json's, or else those at the top of config.json, or else its text_config's.
-  void read_stop_tokens() {
+  std::size_t vocab_size() const {
+    std::size_t otherwise = 0;
+    with_family(json_, config_name_, [&]<class Config>() { otherwise = Config().vocab_size; });
     const JsonField top(json_, config_name_);
-    const auto text = top.object("text_config");
-    if (const auto fields = generation()) stop_tokens_ = hf_stop_tokens(*fields, vocab_size());
-    if (stop_tokens_.empty()) stop_tokens_ = hf_stop_tokens(top, vocab_size());
-    if (stop_tokens_.empty() && text) stop_tokens_ = hf_stop_tokens(*text, vocab_size());
-    if (stop_tokens_.empty() && vocab_size() > 1) stop_tokens_ = {1};  // the reference's default, <eos>
+    return top.object("text_config").value_or(top).count("vocab_size", otherwise);
   }
 
   PackedWeights packed(Parameter parameter, std::size_t layer) const {
@@ -148,6 +161,7 @@ class HfFolder final : public CheckpointSource {
   std::optional<Json> generation_;
   TensorFiles files_;
   HfTensorNames names_;
+  bool tied_ = true;
 };
 
 using HfCheckpoint = HfFolder;  ///< Old name; goes with the next version.

@@ -26,17 +26,19 @@ class SlicedSource final : public CheckpointSource {
   /// not_supported for models other than Gemma 3n.
   SlicedSource(std::shared_ptr<const CheckpointSource> whole, const MatformerOptions& options, const std::string& name)
       : whole_(std::move(whole)) {
-    name_ = name;
-    whole_config_ = std::get_if<Gemma3nConfig>(&whole_->any_config());
-    if (whole_config_ == nullptr) {
-      fail(ErrorCode::not_supported, name, ": is a ", family_of(whole_->any_config()),
+    const ModelConfig whole_config = whole_->any_config();
+    const auto* gemma3n = std::get_if<Gemma3nConfig>(&whole_config);
+    if (gemma3n == nullptr) {
+      fail(ErrorCode::not_supported, name, ": is a ", family_of(whole_config),
            " model, expected Gemma 3n: others have no slices");
     }
-    slice_ = matformer_slice(*whole_config_, options, name);
-    config_ = slice_.config;
-    stop_tokens_ = whole_->stop_tokens();
+    whole_config_ = *gemma3n;
+    slice_ = matformer_slice(whole_config_, options, name);
   }
 
+  std::string name() const override { return whole_->name(); }
+  ModelConfig any_config() const override { return slice_.config; }
+  std::vector<Token> stop_tokens() const override { return whole_->stop_tokens(); }
   const MatformerSlice& slice() const { return slice_; }
 
   bool has(Parameter parameter, std::size_t layer = 0) const override {
@@ -66,16 +68,16 @@ class SlicedSource final : public CheckpointSource {
   /// another shape than its configuration says, or if the part is no whole number of its blocks.
   TensorPart part(Parameter parameter, std::size_t layer) const {
     Tensor tensor = whole_->tensor(parameter, whole_layer(parameter, layer));
-    const std::size_t d = whole_config_->hidden_size, p = whole_config_->hidden_size_per_layer_input,
-                      packed = whole_config_->num_layers() * p;
+    const std::size_t d = whole_config_.hidden_size, p = whole_config_.hidden_size_per_layer_input,
+                      packed = whole_config_.num_layers() * p;
     if (parameter == Parameter::ple_table) {
-      const std::size_t rows = whole_config_->vocab_size_per_layer_input;
+      const std::size_t rows = whole_config_.vocab_size_per_layer_input;
       return {expect(std::move(tensor), rows, packed), {{0, rows}}, kept_layers(p)};
     }
     if (parameter == Parameter::ple_context_projection)
       return {expect(std::move(tensor), packed, d), kept_layers(p), {{0, d}}};
     const std::size_t width = slice_.config.layers[layer].intermediate_size,
-                      whole_width = whole_config_->layers[slice_.layers[layer]].intermediate_size;
+                      whole_width = whole_config_.layers[slice_.layers[layer]].intermediate_size;
     if (parameter == Parameter::down) return {expect(std::move(tensor), d, whole_width), {{0, d}}, {{0, width}}};
     return {expect(std::move(tensor), whole_width, d), {{0, width}}, {{0, d}}};
   }
@@ -83,13 +85,13 @@ class SlicedSource final : public CheckpointSource {
   /// The table without the skipped layers' slices, where it lies; nothing if no layer is skipped. Errors: those of
   /// part().
   std::optional<TableSource> table() const {
-    if (slice_.layers.size() == whole_config_->num_layers()) return std::nullopt;
-    return cut(stored_table(part(Parameter::ple_table, 0).whole(), whole_config_->num_layers()));
+    if (slice_.layers.size() == whole_config_.num_layers()) return std::nullopt;
+    return cut(stored_table(part(Parameter::ple_table, 0).whole(), whole_config_.num_layers()));
   }
 
   /// A table that was packed for the whole model, without the skipped layers' slices; another one as it is.
   TableSource cut(TableSource table) const {
-    if (table.layout.layers() != whole_config_->num_layers()) return table;
+    if (table.layout.layers() != whole_config_.num_layers()) return table;
     const std::size_t width = table.layout.width();
     table.layout = table.layout.select(slice_.layers);
     if (table.pad_identity.empty()) return table;
@@ -120,7 +122,7 @@ class SlicedSource final : public CheckpointSource {
   }
 
   std::shared_ptr<const CheckpointSource> whole_;
-  const Gemma3nConfig* whole_config_ = nullptr;
+  Gemma3nConfig whole_config_;
   MatformerSlice slice_;
 };
 

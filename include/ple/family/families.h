@@ -3,11 +3,13 @@
 // an entry here.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
@@ -40,28 +42,44 @@ inline std::string family_of(const ModelConfig& config) {
 
 namespace detail {
 
-/// "'gemma4' or 'gemma3n'".
-inline std::string supported_model_types() {
-  std::string all;
-  for_each_family([&]<class Config>() { all.append(all.empty() ? "'" : " or '").append(Config::model_type) += "'"; });
-  return all;
+/// What files may call the families: "'gemma4', 'gemma4_text', ... and 'gemma3n_text'", or without those of text
+/// models.
+inline std::string supported_model_types(const char* text, const char* last) {
+  std::vector<std::string> all;
+  for_each_family([&]<class Config>() {
+    all.push_back(std::string("'") + Config::model_type + "'");
+    if (*text != '\0') all.push_back(std::string("'") + Config::model_type + text + "'");
+  });
+  std::string list = all[0];
+  for (std::size_t i = 1; i < all.size(); ++i) list += (i + 1 < all.size() ? ", " : last) + all[i];
+  return list;
 }
 
 }  // namespace detail
 
-/// From Hugging Face's config.json; `source` names the file for messages. Errors: ErrorCode::config; not_supported for
-/// a model of no family here.
-inline ModelConfig read_config(const Json& config_json, const std::string& source) {
-  std::optional<ModelConfig> found;
+/// Calls f.template operator()<Config>() for the family that Hugging Face's config.json says; `source` names the file
+/// for messages. Errors: ErrorCode::not_supported for a model of no family here; config.
+template <class F>
+void with_family(const Json& config_json, const std::string& source, F&& f) {
+  bool found = false;
   for_each_family([&]<class Config>() {
-    if (is_hf_model_of<Config>(config_json, source)) found = Family<Config>::read(config_json, source);
+    if (!is_hf_model_of<Config>(config_json, source)) return;
+    found = true;
+    f.template operator()<Config>();
   });
-  if (found) return *std::move(found);
+  if (found) return;
   const std::string whole = JsonField(config_json, source).text("model_type", ""),
                     text = hf_model_type(config_json, source);
   fail(ErrorCode::not_supported, source, ": model_type is '", whole.empty() ? text : whole, "'",
-       whole.empty() || whole == text ? "" : " with the text model '" + text + "'", ", expected ",
-       detail::supported_model_types(), ", or those with '_text' behind");
+       whole.empty() || whole == text ? "" : " with the text model '" + text + "'", ": supported are ",
+       detail::supported_model_types("_text", " and "));
+}
+
+/// From config.json. Errors: as above.
+inline ModelConfig read_config(const Json& config_json, const std::string& source) {
+  ModelConfig config;
+  with_family(config_json, source, [&]<class Config>() { config = Family<Config>::read(config_json, source); });
+  return config;
 }
 
 /// From the keys of a GGUF file. Errors: ErrorCode::missing, config, shape; not_supported as above.
@@ -74,7 +92,7 @@ inline ModelConfig read_config(const GgufShards& file) {
   });
   if (found) return *std::move(found);
   fail(ErrorCode::not_supported, file.metadata().file(), ": ", key, " is '", architecture, "', expected ",
-       detail::supported_model_types(),
+       detail::supported_model_types("", " or "),
        architecture == "clip" ? ": this file holds what sees and hears, not the text model" : "");
 }
 

@@ -97,8 +97,8 @@ bool is_hf_model_of(const Json& config_json, const std::string& source) {
 template <class Config>
 void expect_hf_model(const Json& config_json, const std::string& source) {
   if (is_hf_model_of<Config>(config_json, source)) return;
-  fail(ErrorCode::not_supported, source, ": is a ", hf_model_type(config_json, source), " model, expected ",
-       Config::model_type);
+  fail(ErrorCode::not_supported, source, ": model_type is '", hf_model_type(config_json, source), "', expected '",
+       Config::model_type, "'");
 }
 
 /// Whether the head is the token embedding. Where there is a text_config, its word does not count: the head belongs to

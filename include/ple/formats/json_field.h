@@ -74,7 +74,7 @@ class JsonField {
   /// A number from 0 to `last`.
   std::int64_t integer(std::int64_t last) const {
     if (!value_->is_natural() || value_->natural() > static_cast<std::uint64_t>(last))
-      unexpected("a whole number from 0 to ", last);
+      fail(code_, where(), " is ", value_->brief(), ", expected a whole number from 0 to ", last);
     return static_cast<std::int64_t>(value_->natural());
   }
 
@@ -136,7 +136,7 @@ class JsonField {
  private:
   template <class... Expected>
   [[noreturn]] void unexpected(const Expected&... expected) const {
-    fail(code_, where(), " is ", value_->brief(), ", expected ", expected...);
+    fail(code_, where(), " is ", value_->type_name(), ", expected ", expected...);
   }
   template <class T>
   T required(std::string_view name, const std::optional<T>& otherwise) const {
