@@ -106,13 +106,9 @@ class KvCache {
 
   /// Takes positions [first, first + count) from a cache of the same shape, where they lie in the same slots.
   void copy_positions(const KvCache& other, std::size_t first, std::size_t count) {
-    for (std::size_t head = 0; offset(head, 0) < keys_.size(); ++head) {
-      for_each_run(first, first + count, slots_, [&](const CacheRun& run) {
-        const std::size_t at = offset(head, run.slot), bytes = run.count * row_bytes();
-        std::copy_n(other.keys_.data() + at, bytes, keys_.data() + at);
-        std::copy_n(other.values_.data() + at, bytes, values_.data() + at);
-      });
-    }
+    for_each_cached(first, count, [&](std::span<std::byte> bytes) {
+      std::copy_n(other.memory_.get() + (bytes.data() - memory_.get()), bytes.size(), bytes.data());
+    });
   }
 
  private:
