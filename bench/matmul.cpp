@@ -61,16 +61,16 @@ void measure_integers() {
   ple::AlignedVector<float> x(tokens * cols, 0.5f), y(tokens * rows);
   ple::AlignedVector<std::byte> memory(ple::QuantizedRows::bytes(tokens, cols)), tile(B::tile_bytes(cols));
   constexpr ple::Dtype dtype = ple::DtypeTraits<T>::id;
-  const ple::InterleavedLayout layout(dtype, cols);
+  const ple::TileLayout layout(dtype, cols);
   ple::AlignedVector<std::byte> tiles(layout.bytes(rows));
   const double laying_out = seconds([&] {
     for (std::size_t r = 0; r < rows; r += 16) {
-      ple::interleave(layout, reinterpret_cast<const std::byte*>(w.data() + r * blocks / rows),
-                      blocks / rows * sizeof(T), 16, ple::bytes_of(dtype, 256),
-                      tiles.data() + r / 16 * layout.tile_bytes);
+      ple::pack_tile(layout, reinterpret_cast<const std::byte*>(w.data() + r * blocks / rows),
+                     blocks / rows * sizeof(T), 16, ple::bytes_of(dtype, 256),
+                     tiles.data() + r / 16 * layout.tile_bytes);
     }
   });
-  const ple::InterleavedRows weights{dtype, layout, tiles.data(), rows};
+  const ple::PackedTiles weights{dtype, layout, tiles.data(), rows};
   const auto product = [&](std::size_t n) {
     const ple::QuantizedRows quantized(n, cols, ple::IntegerTraits<T>::sub_block, memory);
     for (std::size_t t = 0; t < n; ++t) B::quantize(x.data() + t * cols, dtype, t, quantized);

@@ -54,13 +54,13 @@ struct SparseShares {
       // Integers take other bytes than in the file; down's numbers are read where any of a block's columns counts.
       double read = 0;
       if (up) {
-        const ple::LooseLayout layout(matrix.dtype(), matrix.cols());
+        const ple::PackedRowLayout layout(matrix.dtype(), matrix.cols());
         read = bytes * static_cast<double>(layout.row_bytes * matrix.rows());
       } else {
-        const ple::ColumnLayout layout(matrix.dtype(), matrix.rows(), matrix.cols());
+        const ple::PackedColumnLayout layout(matrix.dtype(), matrix.rows(), matrix.cols());
         const auto sub_block = static_cast<double>(layout.format->sub_block);
         read = static_cast<double>(layout.sub_blocks) *
-               (static_cast<double>(layout.number_bytes) * (1 - unread(sub_block)) +
+               (static_cast<double>(layout.scale_bytes) * (1 - unread(sub_block)) +
                 sub_block * static_cast<double>(layout.column_bytes) * bytes);
       }
       bytes = read / static_cast<double>(ple::bytes_of(matrix.dtype(), matrix.rows() * matrix.cols()));

@@ -35,7 +35,7 @@ namespace {
 using Model = ple::Gemma4<ple::Any, ple::BestSimd>;
 using Types = std::vector<std::optional<ple::Dtype>>;
 
-constexpr std::size_t few_tokens = 100;   // means over so few predictions say little
+constexpr std::size_t gemv = 100;         // means over so few predictions say little
 constexpr std::size_t most_tokens = 256;  // of which every prediction of the original is kept
 
 std::string type_name(const std::optional<ple::Dtype>& dtype) { return dtype ? std::string(name_of(*dtype)) : "none"; }
@@ -224,7 +224,7 @@ void draw(const Report& report, const examples::Output& out) {
       24, 56,
       fmt::format("One depth at a time is stored in fewer bits or pruned (none). {}, {} tokens{}, loss {:.4f} nats "
                   "per token",
-                  examples::name_of_model(report.model), report.tokens, report.tokens < few_tokens ? " (too few)" : "",
+                  examples::name_of_model(report.model), report.tokens, report.tokens < gemv ? " (too few)" : "",
                   report.loss),
       {.colour = "#666666"});
 
@@ -323,9 +323,9 @@ void run(examples::Arguments& arguments) {
   tokens.resize(std::min({tokens.size(), most_tokens, model.max_position_embeddings()}));
 
   if (tokens.size() < 2) throw std::runtime_error("TEXT has no token that could be predicted");
-  if (tokens.size() < few_tokens) {
+  if (tokens.size() < gemv) {
     fmt::print(stderr, "note: {} tokens are too few to tell depths apart; give a text of {} or more (@FILE)\n",
-               tokens.size(), few_tokens);
+               tokens.size(), gemv);
   }
   const std::size_t width = model.table.width();
   const Types choices =

@@ -83,8 +83,8 @@ struct ChosenBackend {
     call([&]<Backend B>() { sum = B::exp_sum(a...); });
     return sum;
   }
-  static void keep_above(auto... a) {
-    call([&]<Backend B>() { B::keep_above(a...); });
+  static void gaussian_topk(auto... a) {
+    call([&]<Backend B>() { B::gaussian_topk(a...); });
   }
   static void softcap(float cap, std::size_t n, float* y) {
     call([&]<Backend B>() { B::softcap(cap, n, y); });

@@ -29,17 +29,16 @@ struct Counting : Scalar {
     done.float_multiply_adds += rows * cols * tokens;
     Scalar::matmul(w, stride, rows, cols, x, x_stride, tokens, y, y_stride);
   }
-  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
-                     std::byte* scratch) {
+  static void matmul(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte* scratch) {
     done.integer_multiply_adds += w.rows * w.layout.cols * x.tokens();
     Scalar::matmul(w, x, y, y_stride, scratch);
   }
-  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+  static void multiply_rows(const PackedRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
                             float* y) {
     done.integer_multiply_adds += count * w.layout.sub_blocks * w.layout.format->sub_block;
     Scalar::multiply_rows(w, rows, count, x, y);
   }
-  static void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
+  static void multiply_columns(const PackedColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
                                std::size_t t, float* y) {
     for (std::size_t s = 0; s < w.layout.sub_blocks; ++s) {
       const std::int8_t* values = x.values(t, s);
@@ -171,13 +170,13 @@ void check_sparse_counts() {
   constexpr bool integers = IntegerType<T>;
   const float sparsity = 0.9f;
   Gemma4Config same = integers ? config_of_blocks() : ple::testing::small_config();
-  if (integers) same.hidden_size = 512;  // a whole tile of a loose row's sub-blocks
+  if (integers) same.hidden_size = 512;  // a whole tile of a packed row's sub-blocks
   const Gemma3nConfig config = gemma3n_config(same, sparsity);
   auto model = ple::testing::random_model<Gemma3n<T, Counting>>(config);
   auto dense = ple::testing::random_model<Gemma3n<T, Counting>>(gemma3n_config(same, 0));
   if (integers) {
     InlineExecutor executor;
-    model.interleave(executor);
+    model.repack(executor);
   }
   Session session(model, {.context = 64, .chunk = 1, .threads = 1});
   Counting::done = {};

@@ -106,7 +106,7 @@ TEST_CASE("packed weights are the numbers that the reference unpacks, and its lo
   std::vector<Token> tokens;
   for (const float token : values(expected.tensor("tokens"))) tokens.push_back(static_cast<Token>(token));
   const std::vector<float> logits = values(expected.tensor("logits"));
-  for (const WeightStorage weights : {WeightStorage::interleaved, WeightStorage::mapped}) {
+  for (const WeightStorage weights : {WeightStorage::repacked, WeightStorage::mapped}) {
     const auto model = Gemma4<Any, Simd>::load(Checkpoint::open(golden), {.weights = weights});
     Session session(model, {.context = 32, .threads = 1});
     std::vector<float> found;

@@ -54,9 +54,9 @@ SparseMlp<Any, B> laid_out_mlp(Dtype dtype) {
   InlineExecutor executor;
   Arena arena(1 << 16);
   const bool integers = is_integer_type(dtype);
-  CHECK(mlp.lay_out_up(executor, arena) == integers);
-  CHECK(mlp.lay_out_down(executor, arena) == integers);
-  mlp.exchange_down();
+  CHECK(mlp.repack_up(executor, arena) == integers);
+  CHECK(mlp.repack_down(executor, arena) == integers);
+  mlp.finalize();
   CHECK(mlp.up_by_rows());
   CHECK(mlp.down_by_columns());
   return mlp;
@@ -140,7 +140,7 @@ TEST_CASE("a sparse feed-forward is the dense one with the same gate, up to the 
         }
         std::size_t active = 0;
         for (std::size_t t = 0; t < tokens; ++t) {
-          B::keep_above(gaussian_z(mlp), intermediate, a.row(t));
+          B::gaussian_topk(gaussian_z(mlp), intermediate, a.row(t));
           B::gelu(intermediate, a.row(t));
           B::multiply(u.row(t), intermediate, a.row(t));
           for (std::size_t i = 0; i < intermediate; ++i) active += a.row(t)[i] != 0;
@@ -198,7 +198,7 @@ TEST_CASE("what the gate switched off is not read") {
     const std::string backend = B::name();
     CAPTURE(backend);
     auto mlp = random_mlp<B>(Dtype::f32);
-    mlp.exchange_down();
+    mlp.finalize();
     constexpr std::size_t tokens = 3;
     const Call expected = run(mlp, tokens, 1);
     Rows gate = expected.room.gate;
@@ -226,7 +226,7 @@ TEST_CASE("what the gate switched off is not read") {
     mlp.up.weight.load(tensor(up, intermediate, d));
     mlp.down.weight.load(tensor(down, d, intermediate));
     const Call untouched = run(mlp, tokens, 2);  // still with the copy of the old Wdown
-    mlp.exchange_down();
+    mlp.finalize();
     const Call spoilt = run(mlp, tokens, 2);
     for (std::size_t t = 0; t < tokens; ++t) {
       CHECK(row(untouched.y, t) == row(expected.y, t));

@@ -23,12 +23,12 @@ std::vector<std::byte> random_weights(std::size_t rows, std::size_t cols, unsign
   return {bytes.begin(), bytes.end()};
 }
 
-std::vector<std::byte> interleaved(Dtype dtype, const std::vector<std::byte>& w, std::size_t rows, std::size_t cols) {
-  const InterleavedLayout layout(dtype, cols);
+std::vector<std::byte> packed(Dtype dtype, const std::vector<std::byte>& w, std::size_t rows, std::size_t cols) {
+  const TileLayout layout(dtype, cols);
   std::vector<std::byte> tiles(layout.bytes(rows), std::byte{0x55});
   for (std::size_t r = 0; r < rows; r += rows_per_tile) {
-    interleave(layout, w.data() + r * bytes_of(dtype, cols), bytes_of(dtype, cols), std::min(rows_per_tile, rows - r),
-               bytes_of(dtype, values_per_chunk), tiles.data() + r / rows_per_tile * layout.tile_bytes);
+    pack_tile(layout, w.data() + r * bytes_of(dtype, cols), bytes_of(dtype, cols), std::min(rows_per_tile, rows - r),
+              bytes_of(dtype, values_per_chunk), tiles.data() + r / rows_per_tile * layout.tile_bytes);
   }
   return tiles;
 }
@@ -48,10 +48,10 @@ Product product(const std::vector<std::byte>& w, std::size_t rows, std::size_t c
   p.x = QuantizedRows(tokens, cols, IntegerTraits<T>::sub_block, p.memory);
   for (std::size_t t = 0; t < tokens; ++t) B::quantize(x.data() + t * cols, dtype, t, p.x);
   for (std::size_t t = tokens; t < p.x.padded_tokens(); ++t) p.x.clear(t);
-  const auto tiles = interleaved(dtype, w, rows, cols);
+  const auto tiles = packed(dtype, w, rows, cols);
   AlignedVector<std::byte> tile(B::tile_bytes(cols));
   p.y.assign(tokens * (rows + 3), -1.0f);
-  B::matmul({dtype, InterleavedLayout(dtype, cols), tiles.data(), rows}, p.x, p.y.data(), rows + 3, tile.data());
+  B::matmul({dtype, TileLayout(dtype, cols), tiles.data(), rows}, p.x, p.y.data(), rows + 3, tile.data());
   return p;
 }
 
@@ -59,17 +59,17 @@ constexpr std::size_t shapes[][2] = {{1, 256}, {5, 512}, {16, 768}, {33, 256}, {
 
 }  // namespace
 
-TEST_CASE("interleaved rows say what decoding says") {
+TEST_CASE("packed rows say what decoding says") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
     constexpr std::size_t n = DtypeTraits<T>::values_per_block, sub = IntegerTraits<T>::sub_block;
     for (const auto& [rows, cols] : shapes) {
       const auto bytes = random_weights<T>(rows, cols, 3);
       const T* w = reinterpret_cast<const T*>(bytes.data());
-      const auto tiles = interleaved(DtypeTraits<T>::id, bytes, rows, cols);
-      const InterleavedLayout layout(DtypeTraits<T>::id, cols);
+      const auto tiles = packed(DtypeTraits<T>::id, bytes, rows, cols);
+      const TileLayout layout(DtypeTraits<T>::id, cols);
       // Not more bytes than the blocks have, but for whole tiles and lines, and numbers of 4 or 6 bits in 8.
-      const std::size_t narrow = layout.format->has_super ? rows_per_tile * layout.sub_blocks : 0;
+      const std::size_t narrow = layout.format->has_super_scale ? rows_per_tile * layout.sub_blocks : 0;
       CHECK(layout.tile_bytes <= rows_per_tile * bytes_of(DtypeTraits<T>::id, cols) + narrow + 2 * alignment);
       bool good = true;
       for (std::size_t r = 0; r < rows; ++r) {
@@ -164,7 +164,7 @@ TEST_CASE("a token gives the same bits alone and among others, on every target w
   });
 }
 
-TEST_CASE("activations that are no numbers give no numbers; zeros and tiny values give zeros") {
+TEST_CASE("activations that are no scales give no scales; zeros and tiny values give zeros") {
   for_each_integer_type([]<class T>() {
     const auto w = random_weights<T>(4, 256, 7);
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
@@ -179,7 +179,7 @@ TEST_CASE("activations that are no numbers give no numbers; zeros and tiny value
   });
 }
 
-TEST_CASE("rows that are no whole number of chunks are filled up") {
+TEST_CASE("rows that are no whole scale of chunks are filled up") {
   const std::size_t rows = 7, tokens = 6;
   for_each_integer_type([&]<class T>() {
     if constexpr (DtypeTraits<T>::values_per_block == 32) {

@@ -200,7 +200,7 @@ TEST_CASE("gelu, softcap and exp_sum equal the formula in f64") {
   });
 }
 
-TEST_CASE("keep_above takes the mean and some deviations away, and what is below becomes 0") {
+TEST_CASE("gaussian_topk takes the mean and some deviations away, and what is below becomes 0") {
   const auto check = [&]<Backend B>() {
     const std::string backend = B::name();
     CAPTURE(backend);
@@ -210,7 +210,7 @@ TEST_CASE("keep_above takes the mean and some deviations away, and what is below
         std::vector<float> y = random_values(c.offset + c.n, 15, 3);
         for (float& value : y) value += 2;
         const std::vector<float> x = y;
-        B::keep_above(z, c.n, y.data() + c.offset);
+        B::gaussian_topk(z, c.n, y.data() + c.offset);
         double mean = 0, variance = 0, most = 0;
         for (std::size_t i = c.offset; i < x.size(); ++i) mean += double(x[i]) / double(c.n);
         for (std::size_t i = c.offset; i < x.size(); ++i) {
@@ -230,11 +230,11 @@ TEST_CASE("keep_above takes the mean and some deviations away, and what is below
       }
     });
     std::vector<float> constant(37, 1.5f);  // no deviation: nothing is above the mean
-    B::keep_above(1, constant.size(), constant.data());
+    B::gaussian_topk(1, constant.size(), constant.data());
     CHECK(constant == std::vector<float>(37, 0.0f));
     std::vector<float> y(20, 1.0f);
     y[3] = std::numeric_limits<float>::quiet_NaN();
-    B::keep_above(1, y.size(), y.data());
+    B::gaussian_topk(1, y.size(), y.data());
     for (const float value : y) CHECK(std::isnan(value));
   };
   check.operator()<Scalar>();

@@ -52,18 +52,18 @@ void check_columns(const Matrix<Any>& matrix, const std::vector<float>& x, std::
   const std::size_t rows = matrix.rows(), cols = matrix.cols();
   InlineExecutor executor;
   Arena arena(1 << 16);
-  LooseColumns columns;
+  ColumnPackedWeight columns;
   REQUIRE(columns.load(matrix, executor, arena));
   Matrix<Any> tiles = matrix;
-  tiles.interleave(executor, arena);
+  tiles.repack(executor, arena);
   AlignedVector<std::byte> memory(QuantizedRows::bytes(tokens, cols)), scratch(B::tile_bytes(cols));
   const QuantizedRows values(tokens, cols, integer_format(matrix.dtype()).sub_block, memory);
   for (std::size_t t = 0; t < tokens; ++t) B::quantize(x.data() + t * cols, matrix.dtype(), t, values);
   for (std::size_t t = tokens; t < values.padded_tokens(); ++t) values.clear(t);
   std::vector<float> expected(tokens * rows), y(tokens * rows + 1, -1.0f);
-  const InterleavedLayout layout(matrix.dtype(), cols);
-  B::matmul(InterleavedRows{matrix.dtype(), layout, tiles.data(), rows}, values, expected.data(), rows, scratch.data());
-  const std::size_t half = rows / 2 / ColumnLayout::group * ColumnLayout::group;
+  const TileLayout layout(matrix.dtype(), cols);
+  B::matmul(PackedTiles{matrix.dtype(), layout, tiles.data(), rows}, values, expected.data(), rows, scratch.data());
+  const std::size_t half = rows / 2 / PackedColumnLayout::group * PackedColumnLayout::group;
   for (std::size_t t = 0; t < tokens; ++t) {
     float* row = y.data() + t * rows;
     B::multiply_columns(columns.columns(), 0, half, values, t, row);
@@ -91,7 +91,7 @@ TEST_CASE("columns give the bits that tiles give") {
 }
 
 TEST_CASE("the largest sums of a column are exact") {
-  // Codes and activations as large as they get: what is summed up in f32 must not be rounded.
+  // Quants and activations as large as they get: what is summed up in f32 must not be rounded.
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
     auto matrix = random_matrix<T>(33, 256, 2);
@@ -119,13 +119,13 @@ TEST_CASE("the largest sums of a column are exact") {
   });
 }
 
-TEST_CASE("what is no number spreads from a column to all rows") {
+TEST_CASE("what is no scale spreads from a column to all rows") {
   std::vector<float> x(512, 0.0f);
   x[300] = std::numeric_limits<float>::quiet_NaN();
   const auto matrix = random_matrix<q4_0>(40, 512, 3);
   InlineExecutor executor;
   Arena arena(1 << 16);
-  LooseColumns columns;
+  ColumnPackedWeight columns;
   columns.load(matrix, executor, arena);
   for_scalar_and_each_backend([&]<Backend B>() {
     AlignedVector<std::byte> memory(QuantizedRows::bytes(1, 512));
@@ -137,7 +137,7 @@ TEST_CASE("what is no number spreads from a column to all rows") {
   });
 }
 
-TEST_CASE("loose rows say what decoding says") {
+TEST_CASE("packed rows say what decoding says") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
     constexpr std::size_t n = DtypeTraits<T>::values_per_block, sub = IntegerTraits<T>::sub_block;
@@ -146,8 +146,8 @@ TEST_CASE("loose rows say what decoding says") {
       const auto* w = reinterpret_cast<const T*>(matrix.data());
       InlineExecutor executor;
       Arena arena(1 << 16);
-      LooseRows loose;
-      REQUIRE(loose.load(matrix, executor, arena));
+      RowPackedWeight packed;
+      REQUIRE(packed.load(matrix, executor, arena));
       bool good = true;
       std::vector<float> decoded(cols);
       for (std::size_t r = 0; r < rows; ++r) {
@@ -155,7 +155,7 @@ TEST_CASE("loose rows say what decoding says") {
           DtypeTraits<T>::decode(w[r * cols / n + b], decoded.data() + b * n);
         }
         for (std::size_t i = 0; i < cols; ++i) {
-          const SubBlock block = sub_block_of(loose.rows().layout, loose.rows().row(r), i / sub);
+          const SubBlock block = sub_block_of(packed.rows().layout, packed.rows().row(r), i / sub);
           const float product =
               block.scale * static_cast<float>(block.integers[i % sub] - IntegerTraits<T>::zero_point);
           good &= (IntegerTraits<T>::has_minimum ? product - block.minimum : product) == decoded[i];
@@ -166,7 +166,7 @@ TEST_CASE("loose rows say what decoding says") {
   });
 }
 
-TEST_CASE("products with loose rows are those with tiles, up to the order of a sum") {
+TEST_CASE("products with packed rows are those with tiles, up to the order of a sum") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
     constexpr Dtype dtype = DtypeTraits<T>::id;
@@ -180,10 +180,10 @@ TEST_CASE("products with loose rows are those with tiles, up to the order of a s
       for (float& value : x) value = std::normal_distribution<float>(0, 1)(generator);
       InlineExecutor executor;
       Arena arena(1 << 16);
-      LooseRows loose;
-      loose.load(matrix, executor, arena);
+      RowPackedWeight packed;
+      packed.load(matrix, executor, arena);
       Matrix<Any> tiles = matrix;
-      tiles.interleave(executor, arena);
+      tiles.repack(executor, arena);
       std::vector<std::size_t> chosen;  // each of them once, the last first, and some twice
       for (std::size_t r = rows; r-- > 0;) chosen.push_back(r);
       for (std::size_t r = 0; r < rows; r += 3) chosen.push_back(r);
@@ -195,15 +195,15 @@ TEST_CASE("products with loose rows are those with tiles, up to the order of a s
         const RowActivations activations(cols, sub, row_memory);
         activations.take(values, 0);
         std::vector<float> expected(rows), y(chosen.size() + 1, -1.0f);
-        const InterleavedLayout layout(dtype, cols);
-        B::matmul(InterleavedRows{dtype, layout, tiles.data(), rows}, values, expected.data(), rows, scratch.data());
-        B::multiply_rows(loose.rows(), chosen.data(), chosen.size(), activations, y.data());
+        const TileLayout layout(dtype, cols);
+        B::matmul(PackedTiles{dtype, layout, tiles.data(), rows}, values, expected.data(), rows, scratch.data());
+        B::multiply_rows(packed.rows(), chosen.data(), chosen.size(), activations, y.data());
         bool good = true;
         for (std::size_t i = 0; i < chosen.size(); ++i) {
           // Both sum the same terms, one or two of each sub-block, up: off by at most n u times their absolute sum.
           double size = 0;
           for (std::size_t s = 0; s < cols / sub; ++s) {
-            const SubBlock block = sub_block_of(loose.rows().layout, loose.rows().row(chosen[i]), s);
+            const SubBlock block = sub_block_of(packed.rows().layout, packed.rows().row(chosen[i]), s);
             double dot = 0;
             for (std::size_t k = 0; k < sub; ++k) {
               dot += (block.integers[k] - IntegerTraits<T>::zero_point) * double(values.values(0, s)[k]);
@@ -217,7 +217,7 @@ TEST_CASE("products with loose rows are those with tiles, up to the order of a s
         CHECK(good);
         CHECK(y.back() == -1);
         const std::vector<float> again(y.begin(), y.begin() + static_cast<std::ptrdiff_t>(rows));
-        B::multiply_rows(loose.rows(), chosen.data() + rows, chosen.size() - rows, activations, y.data());
+        B::multiply_rows(packed.rows(), chosen.data() + rows, chosen.size() - rows, activations, y.data());
         for (std::size_t i = rows; i < chosen.size(); ++i) good &= y[i - rows] == again[rows - 1 - chosen[i]];
         CHECK(good);
       });

@@ -104,7 +104,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
     if (options.fold) {
       model.per_layer_inputs(executor, some, selection, h0.slice(0, some.size()), context.slice(0, some.size()), out);
     } else {
-      model.table.select(some, some.size(), model.config.token_of_no_text(), selection);
+      model.table.select(some, some.size(), model.config.pad_token(), selection);
       model.table.gather_stored(executor, selection, 0, 0, layers, out);
     }
     for_each_row(executor, some.size(), out.cols * 8,
@@ -119,7 +119,7 @@ void pack_table(const Decoder<Block, Table>& model, PackOptions options, const s
     writer.write(tokens.data(), tokens.size() * sizeof(Token));
   }
   if (options.fold) {
-    const Token pad = model.config.token_of_no_text();
+    const Token pad = model.config.pad_token();
     model.table.select(std::span(&pad, 1), 1, pad, selection);
     model.table.gather(executor, selection, 0, 0, layers, values.slice(0, 1));
     writer.write(values.data, layers * p * sizeof(float));

@@ -20,14 +20,14 @@ inline constexpr std::size_t values_per_chunk = 256;
 
 /// A chunk as its type has it: value = scale * (integer - zero_point) - minimum, where `integer` is the code or, for a
 /// type with a table, what stands there, and scale and minimum are the sub-block's.
-struct CodeChunk {
-  alignas(64) std::uint8_t codes[values_per_chunk];
+struct QuantChunk {
+  alignas(64) std::uint8_t quants[values_per_chunk];
   /// Bits of f16; or integers below 128, signed if there are no minimums, that are multiplied with the two below.
   std::uint16_t scales[16], minimums[16];
   std::uint16_t super_scale = 0, super_minimum = 0;  // bits of f16
 };
 
-/// How a block type is unpacked: `codes` writes a block's codes, and, for types of 256 values, `numbers` scales and
+/// How a block type is unpacked: `quants` writes a block's quants, and, for types of 256 values, `scales` scales and
 /// minimums. zero_point is 128 where integers use all 8 bits, else they are below 64.
 template <class T>
 struct IntegerTraits;
@@ -37,7 +37,7 @@ concept IntegerType = requires(const T& block, std::uint8_t* out) {
   { IntegerTraits<T>::zero_point } -> std::convertible_to<int>;
   { IntegerTraits<T>::sub_block } -> std::convertible_to<std::size_t>;
   { IntegerTraits<T>::has_minimum } -> std::convertible_to<bool>;
-  IntegerTraits<T>::codes(block, out);
+  IntegerTraits<T>::quants(block, out);
 };
 
 namespace detail {
@@ -59,7 +59,7 @@ inline std::uint64_t load8(const void* p) {
 inline void store8(std::uint64_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
 constexpr std::uint64_t all8(std::uint64_t byte) { return byte * 0x0101010101010101u; }
 
-/// 32 codes of 4 bits: 16 lower halves, then 16 upper ones.
+/// 32 quants of 4 bits: 16 lower halves, then 16 upper ones.
 inline void nibbles(const std::uint8_t* pairs, std::uint8_t* out) {
   for (std::size_t i = 0; i < 16; i += 8) {
     const std::uint64_t word = load8(pairs + i);
@@ -75,26 +75,26 @@ inline std::uint64_t spread(std::uint8_t bits) {
 }
 
 template <class Block>
-void five_bit_codes(const Block& block, std::uint8_t* out) {
+void five_bit_quants(const Block& block, std::uint8_t* out) {
   nibbles(block.pairs, out);
   for (std::size_t i = 0; i < 4; ++i) store8(load8(out + 8 * i) | spread(block.high[i]) << 4, out + 8 * i);
 }
 
-/// 256 codes of 2 bits, as q2_k has them, times 1 << up; joined with what `out` holds.
+/// 256 quants of 2 bits, as q2_k has them, times 1 << up; joined with what `out` holds.
 inline void add_two_bits(const std::uint8_t* quads, int up, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     const std::uint64_t two = load8(quads + i / 128 * 32 + i % 32) >> (i % 128 / 32 * 2) & all8(3);
     store8(load8(out + i) | two << up, out + i);
   }
 }
-/// 256 codes of 1 bit: bit i / 32 of byte i % 32.
+/// 256 quants of 1 bit: bit i / 32 of byte i % 32.
 inline void add_one_bit(const std::uint8_t* high, int up, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     const std::uint64_t one = load8(high + i % 32) >> (i / 32) & all8(1);
     store8(load8(out + i) | one << up, out + i);
   }
 }
-/// 256 codes of 4 bits, as q4_k has them.
+/// 256 quants of 4 bits, as q4_k has them.
 inline void pairs_of_sub_blocks(const std::uint8_t* pairs, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     store8(load8(pairs + pair_of(i)) >> half_of(i) & all8(15), out + i);
@@ -102,7 +102,7 @@ inline void pairs_of_sub_blocks(const std::uint8_t* pairs, std::uint8_t* out) {
 }
 
 template <class T>
-void sub_numbers(const T& block, CodeChunk& chunk) {
+void sub_scales(const T& block, QuantChunk& chunk) {
   const SubScales sub = unpacked(block.scales);
   std::copy_n(sub.scales, 8, chunk.scales);
   std::copy_n(sub.minimums, 8, chunk.minimums);
@@ -113,7 +113,7 @@ void sub_numbers(const T& block, CodeChunk& chunk) {
 
 template <>
 struct IntegerTraits<q8_0> : detail::IntegerShape<128, 32, 8, false> {
-  static void codes(const q8_0& block, std::uint8_t* out) {
+  static void quants(const q8_0& block, std::uint8_t* out) {
     for (std::size_t i = 0; i < 32; i += 8)
       detail::store8(detail::load8(block.values + i) ^ detail::all8(128), out + i);
   }
@@ -121,39 +121,39 @@ struct IntegerTraits<q8_0> : detail::IntegerShape<128, 32, 8, false> {
 
 template <>
 struct IntegerTraits<q4_0> : detail::IntegerShape<8, 32, 4, false> {
-  static void codes(const q4_0& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
+  static void quants(const q4_0& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
 struct IntegerTraits<q4_1> : detail::IntegerShape<0, 32, 4, true> {
-  static void codes(const q4_1& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
+  static void quants(const q4_1& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
 struct IntegerTraits<q5_0> : detail::IntegerShape<16, 32, 5, false> {
-  static void codes(const q5_0& block, std::uint8_t* out) { detail::five_bit_codes(block, out); }
+  static void quants(const q5_0& block, std::uint8_t* out) { detail::five_bit_quants(block, out); }
 };
 
 template <>
 struct IntegerTraits<q5_1> : detail::IntegerShape<0, 32, 5, true> {
-  static void codes(const q5_1& block, std::uint8_t* out) { detail::five_bit_codes(block, out); }
+  static void quants(const q5_1& block, std::uint8_t* out) { detail::five_bit_quants(block, out); }
 };
 
 template <>
 struct IntegerTraits<iq4_nl> : detail::IntegerShape<128, 32, 4, false> {
-  static void codes(const iq4_nl& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
+  static void quants(const iq4_nl& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
 template <>
 struct IntegerTraits<q2_k> : detail::IntegerShape<0, 16, 2, true> {
-  static void numbers(const q2_k& block, CodeChunk& chunk) {
+  static void scales(const q2_k& block, QuantChunk& chunk) {
     for (std::size_t s = 0; s < 16; ++s) {
       chunk.scales[s] = block.scales[s] & 15;
       chunk.minimums[s] = block.scales[s] >> 4;
     }
     chunk.super_minimum = block.min_scale.bits;
   }
-  static void codes(const q2_k& block, std::uint8_t* out) {
+  static void quants(const q2_k& block, std::uint8_t* out) {
     std::fill_n(out, 256, std::uint8_t{0});
     detail::add_two_bits(block.quads, 0, out);
   }
@@ -161,13 +161,13 @@ struct IntegerTraits<q2_k> : detail::IntegerShape<0, 16, 2, true> {
 
 template <>
 struct IntegerTraits<q3_k> : detail::IntegerShape<4, 16, 3, false> {
-  static void numbers(const q3_k& block, CodeChunk& chunk) {
+  static void scales(const q3_k& block, QuantChunk& chunk) {
     for (std::size_t s = 0; s < 16; ++s) {
       const int low = block.scales[s % 8] >> (s / 8 * 4) & 15, high = block.scales[8 + s % 4] >> (s / 4 * 2) & 3;
       chunk.scales[s] = static_cast<std::uint16_t>((low | high << 4) - 32);
     }
   }
-  static void codes(const q3_k& block, std::uint8_t* out) {
+  static void quants(const q3_k& block, std::uint8_t* out) {
     std::fill_n(out, 256, std::uint8_t{0});
     detail::add_two_bits(block.quads, 0, out);
     detail::add_one_bit(block.high, 2, out);
@@ -176,14 +176,14 @@ struct IntegerTraits<q3_k> : detail::IntegerShape<4, 16, 3, false> {
 
 template <>
 struct IntegerTraits<q4_k> : detail::IntegerShape<0, 32, 4, true> {
-  static void numbers(const q4_k& block, CodeChunk& chunk) { detail::sub_numbers(block, chunk); }
-  static void codes(const q4_k& block, std::uint8_t* out) { detail::pairs_of_sub_blocks(block.pairs, out); }
+  static void scales(const q4_k& block, QuantChunk& chunk) { detail::sub_scales(block, chunk); }
+  static void quants(const q4_k& block, std::uint8_t* out) { detail::pairs_of_sub_blocks(block.pairs, out); }
 };
 
 template <>
 struct IntegerTraits<q5_k> : detail::IntegerShape<0, 32, 5, true> {
-  static void numbers(const q5_k& block, CodeChunk& chunk) { detail::sub_numbers(block, chunk); }
-  static void codes(const q5_k& block, std::uint8_t* out) {
+  static void scales(const q5_k& block, QuantChunk& chunk) { detail::sub_scales(block, chunk); }
+  static void quants(const q5_k& block, std::uint8_t* out) {
     detail::pairs_of_sub_blocks(block.pairs, out);
     detail::add_one_bit(block.high, 4, out);
   }
@@ -191,10 +191,10 @@ struct IntegerTraits<q5_k> : detail::IntegerShape<0, 32, 5, true> {
 
 template <>
 struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, 6, false> {
-  static void numbers(const q6_k& block, CodeChunk& chunk) {
+  static void scales(const q6_k& block, QuantChunk& chunk) {
     for (std::size_t s = 0; s < 16; ++s) chunk.scales[s] = static_cast<std::uint16_t>(block.scales[s]);
   }
-  static void codes(const q6_k& block, std::uint8_t* out) {
+  static void quants(const q6_k& block, std::uint8_t* out) {
     for (std::size_t i = 0; i < 256; i += 8) {
       const std::uint64_t pairs = detail::load8(block.pairs + i / 128 * 64 + i % 64);
       detail::store8(pairs >> (i % 128 / 64 * 4) & detail::all8(15), out + i);
@@ -205,13 +205,13 @@ struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, 6, false> {
 
 template <>
 struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, 4, false> {
-  static void numbers(const iq4_xs& block, CodeChunk& chunk) {
+  static void scales(const iq4_xs& block, QuantChunk& chunk) {
     for (std::size_t s = 0; s < 8; ++s) {
       const int low = block.scales_low[s / 2] >> (s % 2 * 4) & 15, high = block.scales_high[s / 4] >> (s % 4 * 2) & 3;
       chunk.scales[s] = static_cast<std::uint16_t>((low | high << 4) - 32);
     }
   }
-  static void codes(const iq4_xs& block, std::uint8_t* out) {
+  static void quants(const iq4_xs& block, std::uint8_t* out) {
     for (std::size_t s = 0; s < 8; ++s) detail::nibbles(block.pairs + 16 * s, out + 32 * s);
   }
 };
@@ -222,31 +222,31 @@ struct IntegerFormat {
   std::size_t sub_block = 0;
   int bits = 0;
   bool has_minimum = false;
-  bool has_super = false;  ///< numbers are integers, multiplied with the chunk's
-  bool has_table = false;  ///< codes stand for iq4_values, plus 128
+  bool has_super_scale = false;  ///< numbers are integers, multiplied with the chunk's
+  bool has_table = false;        ///< quants stand for iq4_values, plus 128
   /// The `count` blocks that a chunk has; what is missing to 256 values counts nothing.
-  void (*unpack)(const std::byte* blocks, std::size_t count, CodeChunk& chunk) = nullptr;
+  void (*unpack)(const std::byte* blocks, std::size_t count, QuantChunk& chunk) = nullptr;
 };
 
 namespace detail {
 
 template <class T>
-void unpack_chunk(const std::byte* bytes, std::size_t count, CodeChunk& chunk) {
+void unpack_chunk(const std::byte* bytes, std::size_t count, QuantChunk& chunk) {
   const T* blocks = reinterpret_cast<const T*>(bytes);
   if constexpr (DtypeTraits<T>::values_per_block == values_per_chunk) {
-    IntegerTraits<T>::numbers(*blocks, chunk);
+    IntegerTraits<T>::scales(*blocks, chunk);
     chunk.super_scale = blocks->scale.bits;
-    IntegerTraits<T>::codes(*blocks, chunk.codes);
+    IntegerTraits<T>::quants(*blocks, chunk.quants);
   } else {
     count = (std::min)(count, values_per_chunk / DtypeTraits<T>::values_per_block);
     for (std::size_t b = 0; b < count; ++b) {
       chunk.scales[b] = blocks[b].scale.bits;
       // These types add theirs: its sign turns.
       if constexpr (IntegerTraits<T>::has_minimum) chunk.minimums[b] = blocks[b].minimum.bits ^ 0x8000;
-      IntegerTraits<T>::codes(blocks[b], chunk.codes + 32 * b);
+      IntegerTraits<T>::quants(blocks[b], chunk.quants + 32 * b);
     }
     for (std::size_t b = count; b < 8; ++b) {
-      std::fill_n(chunk.codes + 32 * b, 32, std::uint8_t{0});
+      std::fill_n(chunk.quants + 32 * b, 32, std::uint8_t{0});
       chunk.scales[b] = chunk.minimums[b] = 0;
     }
   }
@@ -284,29 +284,29 @@ constexpr const IntegerFormat& integer_format(Dtype dtype) {
 constexpr bool is_integer_type(Dtype dtype) { return integer_format(dtype).unpack != nullptr; }
 
 /// Bytes of a sub-block's scale or minimum where it is stored as one number: f16, or f32 for types that multiply two.
-constexpr std::size_t whole_number_size(const IntegerFormat& format) {
-  return format.has_super ? sizeof(float) : sizeof(f16);
+constexpr std::size_t whole_scale_size(const IntegerFormat& format) {
+  return format.has_super_scale ? sizeof(float) : sizeof(f16);
 }
 
-/// Stores it so. `number`, `super`: as CodeChunk has them.
-inline void store_number(const IntegerFormat& format, std::uint16_t number, std::uint16_t super, std::byte* to) {
-  if (!format.has_super) {
-    std::memcpy(to, &number, sizeof number);
+/// Stores it so. `scale`, `super_scale`: as QuantChunk has them.
+inline void store_scale(const IntegerFormat& format, std::uint16_t scale, std::uint16_t super_scale, std::byte* to) {
+  if (!format.has_super_scale) {
+    std::memcpy(to, &scale, sizeof scale);
     return;
   }
-  const float product = to_f32(f16{super}) * static_cast<float>(static_cast<std::int8_t>(number));
+  const float product = to_f32(f16{super_scale}) * static_cast<float>(static_cast<std::int8_t>(scale));
   std::memcpy(to, &product, sizeof product);
 }
 
-/// Number `at` of those that lie so from `numbers` on.
-inline float load_number(const IntegerFormat& format, const std::byte* numbers, std::size_t at) {
+/// Number `at` of those that lie so from `scales` on.
+inline float load_scale(const IntegerFormat& format, const std::byte* scales, std::size_t at) {
   f16 half;
   float whole;
-  if (format.has_super) {
-    std::memcpy(&whole, numbers + at * sizeof whole, sizeof whole);
+  if (format.has_super_scale) {
+    std::memcpy(&whole, scales + at * sizeof whole, sizeof whole);
     return whole;
   }
-  std::memcpy(&half, numbers + at * sizeof half, sizeof half);
+  std::memcpy(&half, scales + at * sizeof half, sizeof half);
   return to_f32(half);
 }
 

@@ -105,7 +105,8 @@ class Decoder final : public LanguageModel {
 
   /// Lays weights of integer types out as LoadOptions::weights says, for a model whose parameters did not come from
   /// `load`; `finalize` was called.
-  void interleave(Executor& executor) { interleave_weights(*this, executor); }
+  void repack(Executor& executor) { repack_weights(*this, executor); }
+  void interleave(Executor& executor) { repack(executor); }  ///< Old name; goes with the next version.
 
   /// For whoever fills in weights that lie in a mapped file: before its pages are touched, it is asked whether it is
   /// still whole.
@@ -224,8 +225,7 @@ class Decoder final : public LanguageModel {
     tokens = tokens.first((std::min)(tokens.size(), state->ahead));
     for (const Token token : tokens) {
       if (token != soft_token && (token < 0 || static_cast<std::size_t>(token) >= config.token_limit())) return;
-      if (table.vocabulary() && !table.vocabulary()->row(token == soft_token ? config.token_of_no_text() : token))
-        return;
+      if (table.vocabulary() && !table.vocabulary()->row(token == soft_token ? config.pad_token() : token)) return;
     }
     if (!state->select_rows(tokens)) table.request(state->rows);
   }
@@ -239,7 +239,7 @@ class Decoder final : public LanguageModel {
     const Context context(threads, workspace);
     for (const Token token : tokens) static_cast<void>(table.row_of(token));  // throws before any task needs it
     detail::embed(*this, context, tokens, {}, h0);
-    table.select(tokens, tokens.size(), config.token_of_no_text(), rows);
+    table.select(tokens, tokens.size(), config.pad_token(), rows);
     table.gather(context, rows, 0, 0, blocks.size(), out);
     if (table.folded()) return;
     per_layer_projection.project(context, 0, h0, projected);

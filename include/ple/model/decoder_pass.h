@@ -69,14 +69,14 @@ void embed(const Model& model, const Context& context, std::span<const Token> to
   const Matrix<T>& embedding = model.embedding;
   const float scale = rounded_to(embedding.dtype(), std::sqrt(static_cast<float>(h0.cols)));
   const std::size_t row_bytes = bytes_of(embedding.dtype(), h0.cols);
-  const bool interleaved = model.config.tie_word_embeddings && model.head.weight.interleaved();
+  const bool packed = model.config.tie_word_embeddings && model.head.weight.packed();
   for_each_row(context, tokens.size(), h0.cols, [&](std::size_t t) {
     if (tokens[t] == soft_token) return;
     const std::size_t row = model.table.row_of(tokens[t]);
     if constexpr (Matrix<T>::may_be_integers) {
-      if (interleaved) model.head.weight.decode_interleaved_row(row, h0.row(t));  // in memory: no page is touched
+      if (packed) model.head.weight.decode_packed_row(row, h0.row(t));  // in memory: no page is touched
     }
-    if (!interleaved) decode<B, T>(embedding.dtype(), embedding.data() + row * row_bytes, h0.cols, h0.row(t));
+    if (!packed) decode<B, T>(embedding.dtype(), embedding.data() + row * row_bytes, h0.cols, h0.row(t));
     B::scale(scale, h0.cols, h0.row(t));
   });
   for (std::size_t t = 0, i = 0; t < tokens.size(); ++t) {

@@ -159,7 +159,7 @@ struct DecoderState final : ModelState {
       return false;
     }
     forget_rows();
-    model->table.select(with_history(tokens), count, model->config.token_of_no_text(), rows);
+    model->table.select(with_history(tokens), count, model->config.pad_token(), rows);
     selected.assign(tokens.begin(), tokens.end());
     selected_at = position;
     selected_from = model->table.version();

@@ -25,14 +25,15 @@ namespace ple::inline PLE_ABI {
 
 /// Where weights of integer types live.
 enum class WeightStorage {
-  interleaved,  ///< in memory, laid out as products want them: as many bytes as in the file, which is read once
-  mapped        ///< in the file: they load at once and may leave memory again, but a token takes several times as long
+  repacked,  ///< in memory, laid out as products want them: as many bytes as in the file, which is read once
+  mapped,    ///< in the file: they load at once and may leave memory again, but a token takes several times as long
+  interleaved = repacked  ///< Old name; goes with the next version.
 };
 
 /// Choices made when a model is opened.
 struct LoadOptions {
   TableStorage table = Mapped{};  ///< where the PLE table's rows live
-  WeightStorage weights = WeightStorage::interleaved;
+  WeightStorage weights = WeightStorage::repacked;
   std::size_t threads = 0;  ///< that lay weights out; 0: one for every hardware thread
 };
 
@@ -43,17 +44,17 @@ inline constexpr std::size_t weights_block_bytes = std::size_t{8} << 20;  // the
 /// Lays a matrix that is only multiplied with out for that: not embeddings, which are read row by row, nor those
 /// whose products begin at other rows than multiples of a tile's. Returns whether it did.
 template <class Model>
-bool lay_out(Model& model, Parameter parameter, std::size_t layer, Matrix<typename Model::T>& values,
-             Executor& executor, Arena& arena) {
+bool repack(Model& model, Parameter parameter, std::size_t layer, Matrix<typename Model::T>& values, Executor& executor,
+            Arena& arena) {
   if (parameter == Parameter::token_embedding) return false;
   if (parameter == Parameter::ple_context_projection && model.config.hidden_size_per_layer_input % rows_per_tile != 0) {
     return false;
   }
-  if constexpr (requires { model.blocks[layer].lay_out(parameter, executor, arena); }) {
-    if (is_of_layer(parameter) && model.blocks[layer].lay_out(parameter, executor, arena)) return true;
+  if constexpr (requires { model.blocks[layer].repack(parameter, executor, arena); }) {
+    if (is_of_layer(parameter) && model.blocks[layer].repack(parameter, executor, arena)) return true;
   }
-  if constexpr (Matrix<typename Model::T>::may_be_integers) values.interleave(executor, arena);
-  return values.interleaved();
+  if constexpr (Matrix<typename Model::T>::may_be_integers) values.repack(executor, arena);
+  return values.packed();
 }
 
 /// In any type; next to weights of a type that the program names, in plain numbers, so that no others are compiled.
@@ -83,8 +84,8 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
     model.watch(tensor.map);
     return tensor;
   };
-  const bool interleaved = options.weights == WeightStorage::interleaved;
-  ThreadPool pool(interleaved ? options.threads : 1);
+  const bool repacked = options.weights == WeightStorage::repacked;
+  ThreadPool pool(repacked ? options.threads : 1);
   Arena arena(detail::weights_block_bytes);
   const auto drop = [](const Tensor& tensor) {
     if (tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
@@ -109,28 +110,28 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
       values.load(tensor);
       if (parameter == Parameter::token_embedding) {
         embedding_tensor = tensor;
-      } else if (interleaved && detail::lay_out(model, parameter, layer, values, pool, arena)) {
+      } else if (repacked && detail::repack(model, parameter, layer, values, pool, arena)) {
         drop(tensor);
       }
     }
   });
   model.finalize();
   if constexpr (Matrix<typename Model::T>::may_be_integers) {
-    if (interleaved && model.config.tie_word_embeddings) model.head.weight.interleave(pool, arena);
-    if (model.head.weight.interleaved()) drop(embedding_tensor);
+    if (repacked && model.config.tie_word_embeddings) model.head.weight.repack(pool, arena);
+    if (model.head.weight.packed()) drop(embedding_tensor);
   }
 }
 
 /// Lays out the weights of a decoder that has them all.
 template <class Model>
-void interleave_weights(Model& model, Executor& executor) {
+void repack_weights(Model& model, Executor& executor) {
   Arena arena(detail::weights_block_bytes);
   model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
     if constexpr (std::same_as<V, Matrix<typename Model::T>>) {
-      detail::lay_out(model, parameter, layer, values, executor, arena);
+      detail::repack(model, parameter, layer, values, executor, arena);
     }
   });
-  if constexpr (Matrix<typename Model::T>::may_be_integers) model.head.weight.interleave(executor, arena);
+  if constexpr (Matrix<typename Model::T>::may_be_integers) model.head.weight.repack(executor, arena);
 }
 
 }  // namespace ple::inline PLE_ABI

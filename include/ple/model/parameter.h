@@ -124,6 +124,10 @@ constexpr const ParameterRole& role_of(Parameter parameter) {
 }
 constexpr ParameterPart part_of(Parameter parameter) { return role_of(parameter).part; }
 
+/// Old names; they go with the next version.
+constexpr std::string_view hf_suffix(Parameter parameter) { return role_of(parameter).hf; }
+constexpr std::string_view gguf_suffix(Parameter parameter) { return role_of(parameter).gguf; }
+
 /// Whether every layer has one.
 constexpr bool is_of_layer(Parameter parameter) { return parameter >= Parameter::input_norm; }
 

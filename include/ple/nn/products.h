@@ -20,7 +20,7 @@ template <class T, Backend B>
 struct Linear;
 
 /// Some outputs of a linear layer: y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols of them. Where weights are
-/// interleaved, `first` is a multiple of rows_per_tile.
+/// packed, `first` is a multiple of rows_per_tile.
 template <class T, Backend B>
 struct Product {
   const Linear<T, B>& linear;  ///< [out, in], of any type
@@ -96,7 +96,7 @@ void for_each_tile(const Context& context, std::span<const Product<T, B>> produc
 }
 
 /// Of one integer type. Activations become integers once; then each range of rows is multiplied with them. Rows that
-/// are not interleaved become so on the way.
+/// are not packed become so on the way.
 template <Backend B, class T>
 void multiply_integers(const Context& context, Rows x, std::span<const Product<T, B>> products, Epilogue epilogue) {
   const Dtype dtype = products[0].linear.weight.dtype();
@@ -106,22 +106,21 @@ void multiply_integers(const Context& context, Rows x, std::span<const Product<T
   const QuantizedRows quantized(x.rows, cols, integer_format(dtype).sub_block, memory);
   for_each_row(context, x.rows, x.cols, [&](std::size_t t) { B::quantize(x.row(t), dtype, t, quantized); });
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
-  const InterleavedLayout layout(dtype, cols);
-  for_each_tile<T, B>(context, products, x.rows, epilogue,
-                      [&](const Product<T, B>& p, std::size_t begin, std::size_t end, std::size_t task) {
-                        std::byte* tile = memory.data() + sizes.activations + task * (sizes.tile + sizes.weights);
-                        if (p.linear.weight.interleaved()) {
-                          const InterleavedRows rows{dtype, layout, p.linear.weight.data(), p.linear.weight.rows()};
-                          return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin,
-                                           p.y.stride, tile);
-                        }
-                        for (std::size_t r = begin; r < end; r += rows_per_tile) {
-                          const std::size_t count = (std::min)(rows_per_tile, end - r);
-                          p.linear.weight.interleave_rows(p.first + r, count, tile + sizes.tile);
-                          B::matmul(InterleavedRows{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r,
-                                    p.y.stride, tile);
-                        }
-                      });
+  const TileLayout layout(dtype, cols);
+  for_each_tile<T, B>(
+      context, products, x.rows, epilogue,
+      [&](const Product<T, B>& p, std::size_t begin, std::size_t end, std::size_t task) {
+        std::byte* tile = memory.data() + sizes.activations + task * (sizes.tile + sizes.weights);
+        if (p.linear.weight.packed()) {
+          const PackedTiles rows{dtype, layout, p.linear.weight.data(), p.linear.weight.rows()};
+          return B::matmul(rows.slice(p.first + begin, end - begin), quantized, p.y.data + begin, p.y.stride, tile);
+        }
+        for (std::size_t r = begin; r < end; r += rows_per_tile) {
+          const std::size_t count = (std::min)(rows_per_tile, end - r);
+          p.linear.weight.repack_rows(p.first + r, count, tile + sizes.tile);
+          B::matmul(PackedTiles{dtype, layout, tile + sizes.tile, count}, quantized, p.y.data + r, p.y.stride, tile);
+        }
+      });
 }
 
 /// Of plain numbers. Where the CPU multiplies bf16, activations become that, once, for weights of this type.

@@ -32,7 +32,7 @@ inline double normal_quantile(double share) {
 ///
 /// Only rows of Wup and columns of Wdown whose gate is not 0 are read and multiplied. So that a column can be read
 /// alone there is a copy of Wdown with rows and columns exchanged; of types of blocks, rows of Wup and columns of Wdown
-/// lie each by themselves, and that is their only copy in memory (lay_out_up, lay_out_down). Without it products with
+/// lie each by themselves, and that is their only copy in memory (repack_up, repack_down). Without it products with
 /// blocks read all. Sums run in the same order whatever the number of tokens.
 ///
 /// It reads up's and down's weights itself, past multiply(): which rows and columns are multiplied differs from token
@@ -52,7 +52,7 @@ struct SparseMlp : Mlp<T, B> {
         quantile_(share > 0 ? static_cast<float>(normal_quantile(double{share})) : 0) {}
 
   /// Once the weights have their values.
-  void exchange_down() {
+  void finalize() {
     if (sparsity == 0) return;
     visit_floats(down.weight, [&]<class Stored>(const MatrixView<Stored>& w) {
       const std::size_t rows = w.cols(), cols = w.rows();
@@ -76,15 +76,13 @@ struct SparseMlp : Mlp<T, B> {
   }
 
   /// For weights of integers, which have their values: lays up or down out by rows or columns. Returns whether it did.
-  bool lay_out_up(Executor& executor, Arena& arena) {
-    return sparsity > 0 && up_rows_.load(up.weight, executor, arena);
-  }
-  bool lay_out_down(Executor& executor, Arena& arena) {
-    return sparsity > 0 && integer_columns_.load(down.weight, executor, arena);
+  bool repack_up(Executor& executor, Arena& arena) { return sparsity > 0 && up_rows_.load(up.weight, executor, arena); }
+  bool repack_down(Executor& executor, Arena& arena) {
+    return sparsity > 0 && packed_columns_.load(down.weight, executor, arena);
   }
   /// Whether each is read only where it counts, for as many tokens as there are.
   bool up_by_rows() const { return sparsity > 0 && (up_rows_.loaded() || !is_integer_type(up.weight.dtype())); }
-  bool down_by_columns() const { return sparsity > 0 && (integer_columns_.loaded() || down_columns_.loaded()); }
+  bool down_by_columns() const { return sparsity > 0 && (packed_columns_.loaded() || down_columns_.loaded()); }
 
   /// Bytes of Context::workspace for up to `tokens` tokens, besides those of the Linears' whole products.
   std::size_t workspace_bytes(std::size_t tokens) const {
@@ -98,7 +96,7 @@ struct SparseMlp : Mlp<T, B> {
     const Rows a = all.gate.slice(0, x.rows).columns(0, gate.weight.rows());
     gate(context, x, a);
     for_each_row(context, x.rows, a.cols, [&](std::size_t t) {
-      B::keep_above(quantile_, a.cols, a.row(t));
+      B::gaussian_topk(quantile_, a.cols, a.row(t));
       B::gelu(a.cols, a.row(t));
     });
     multiply_up(context, all, x, a);
@@ -133,7 +131,7 @@ struct SparseMlp : Mlp<T, B> {
 
   /// The same from rows of integers.
   void multiply_rows(const Context& context, Rows x, Rows a) const {
-    const IntegerRows& rows = up_rows_.rows();
+    const PackedRows& rows = up_rows_.rows();
     const Dtype dtype = up.weight.dtype();
     const std::size_t sub_block = rows.layout.format->sub_block;
     const std::size_t quantized_bytes = aligned_size(QuantizedRows::bytes(1, x.cols)), token = token_bytes(x.cols);
@@ -165,7 +163,7 @@ struct SparseMlp : Mlp<T, B> {
 
   /// y[t] = sum_i a[t, i] Wdown[:, i]
   void multiply_down(const Context& context, Rows a, Rows y) const {
-    if (integer_columns_.loaded()) return multiply_columns(context, a, y);
+    if (packed_columns_.loaded()) return multiply_columns(context, a, y);
     if (!down_columns_.loaded()) return down(context, a, y);
     visit_floats(down_columns_, [&](const auto& w) {
       in_tasks(context, a.rows, y.cols, 128, a.cols, [&](std::size_t begin, std::size_t end, std::size_t) {
@@ -179,12 +177,12 @@ struct SparseMlp : Mlp<T, B> {
 
   /// The same from columns of integers.
   void multiply_columns(const Context& context, Rows a, Rows y) const {
-    const IntegerColumns& columns = integer_columns_.columns();
+    const PackedColumns& columns = packed_columns_.columns();
     const QuantizedRows values(a.rows, a.cols, columns.layout.format->sub_block,
                                context.take(QuantizedRows::bytes(a.rows, a.cols)));
     for_each_row(context, a.rows, a.cols,
                  [&](std::size_t t) { B::quantize(a.row(t), down.weight.dtype(), t, values); });
-    in_tasks(context, a.rows, y.cols, 4 * ColumnLayout::group, a.cols,
+    in_tasks(context, a.rows, y.cols, 4 * PackedColumnLayout::group, a.cols,
              [&](std::size_t begin, std::size_t end, std::size_t) {
                for (std::size_t t = 0; t < y.rows; ++t) {
                  B::multiply_columns(columns, begin, end - begin, values, t, y.row(t) + begin);
@@ -219,9 +217,9 @@ struct SparseMlp : Mlp<T, B> {
   }
 
   float quantile_ = 0;
-  Matrix<T> down_columns_;  // [intermediate_size, d]; of plain numbers
-  LooseRows up_rows_;       // of integers, as the next
-  LooseColumns integer_columns_;
+  Matrix<T> down_columns_;   // [intermediate_size, d]; of plain numbers
+  RowPackedWeight up_rows_;  // of integers, as the next
+  ColumnPackedWeight packed_columns_;
 };
 
 }  // namespace ple::inline PLE_ABI

@@ -14,58 +14,58 @@
 namespace ple::inline PLE_ABI {
 
 /// Rows each by itself, about as many bytes as in the file. Copies share values.
-class LooseRows {
+class RowPackedWeight {
  public:
-  /// Takes the values of a matrix that is not interleaved. Returns false, and does nothing, if its type is none of
+  /// Takes the values of a matrix that is not packed. Returns false, and does nothing, if its type is none of
   /// integers.
   bool load(const detail::MatrixBase& matrix, Executor& executor, Arena& arena) {
     if (!is_integer_type(matrix.dtype())) return false;
     const Dtype dtype = matrix.dtype();
-    rows_.layout = LooseLayout(dtype, matrix.cols());
+    rows_.layout = PackedRowLayout(dtype, matrix.cols());
     memory_ = arena.allocate(matrix.rows() * rows_.layout.row_bytes);
     rows_.data = memory_.get();
     parallel_for(executor, matrix.rows(), 1, [&](std::size_t begin, std::size_t end, std::size_t) {
       for (std::size_t r = begin; r < end; ++r) {
-        loosen(rows_.layout, matrix.data() + r * bytes_of(dtype, matrix.cols()), bytes_of(dtype, values_per_chunk),
-               memory_.get() + r * rows_.layout.row_bytes);
+        pack_row(rows_.layout, matrix.data() + r * bytes_of(dtype, matrix.cols()), bytes_of(dtype, values_per_chunk),
+                 memory_.get() + r * rows_.layout.row_bytes);
       }
     });
     return true;
   }
 
   bool loaded() const { return memory_ != nullptr; }
-  const IntegerRows& rows() const { return rows_; }
+  const PackedRows& rows() const { return rows_; }
 
  private:
-  IntegerRows rows_;
+  PackedRows rows_;
   std::shared_ptr<std::byte> memory_;
 };
 
-/// Columns each by itself. Codes that are no half bytes take a byte, so of 5 or 6 bits this is more than in the file.
+/// Columns each by itself. Quants that are no half bytes take a byte, so of 5 or 6 bits this is more than in the file.
 /// Copies share values.
-class LooseColumns {
+class ColumnPackedWeight {
  public:
-  /// As LooseRows::load.
+  /// As RowPackedWeight::load.
   bool load(const detail::MatrixBase& matrix, Executor& executor, Arena& arena) {
     if (!is_integer_type(matrix.dtype())) return false;
-    columns_.layout = ColumnLayout(matrix.dtype(), matrix.rows(), matrix.cols());
+    columns_.layout = PackedColumnLayout(matrix.dtype(), matrix.rows(), matrix.cols());
     memory_ = arena.allocate(columns_.layout.bytes());
     columns_.data = memory_.get();
     const std::size_t chunks = (matrix.cols() + values_per_chunk - 1) / values_per_chunk;
     parallel_for(executor, chunks, 1, [&](std::size_t begin, std::size_t end, std::size_t) {
       for (std::size_t c = begin; c < end; ++c) {
-        store_columns(columns_.layout, c, matrix.data(), bytes_of(matrix.dtype(), matrix.cols()), matrix.rows(),
-                      bytes_of(matrix.dtype(), values_per_chunk), memory_.get());
+        pack_columns(columns_.layout, c, matrix.data(), bytes_of(matrix.dtype(), matrix.cols()), matrix.rows(),
+                     bytes_of(matrix.dtype(), values_per_chunk), memory_.get());
       }
     });
     return true;
   }
 
   bool loaded() const { return memory_ != nullptr; }
-  const IntegerColumns& columns() const { return columns_; }
+  const PackedColumns& columns() const { return columns_; }
 
  private:
-  IntegerColumns columns_;
+  PackedColumns columns_;
   std::shared_ptr<std::byte> memory_;
 };
 

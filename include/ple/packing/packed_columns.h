@@ -17,42 +17,42 @@ namespace ple::inline PLE_ABI {
 /// Where things lie. For each sub-block of the rows, from its beginning on:
 ///
 ///   0              [1 or 2, row]: its scale and minimum; f16, or f32 where a type multiplies two numbers for them
-///   number_bytes   [sub_block, row]: columns of codes
+///   scale_bytes   [sub_block, row]: columns of quants
 ///
-/// There are `height` rows, whole groups of 32, the last of which count nothing where the matrix has none. Codes of up
+/// There are `height` rows, whole groups of 32, the last of which count nothing where the matrix has none. Quants of up
 /// to 4 bits lie in 16 bytes for each group: rows 0 to 15 in the lower halves, 16 to 31 in the upper. Others are bytes,
 /// and of types with a table what stands there, plus 128.
-struct ColumnLayout {
+struct PackedColumnLayout {
   static constexpr std::size_t group = 32;
 
   const IntegerFormat* format = nullptr;
   std::size_t height = 0, sub_blocks = 0;
-  bool halves = false;  ///< codes are half bytes
-  std::size_t number_bytes = 0, column_bytes = 0, sub_block_bytes = 0;
+  bool halves = false;  ///< quants are half bytes
+  std::size_t scale_bytes = 0, column_bytes = 0, sub_block_bytes = 0;
 
-  ColumnLayout() = default;
+  PackedColumnLayout() = default;
   /// cols: whole blocks of `dtype`, an integer type.
-  ColumnLayout(Dtype dtype, std::size_t rows, std::size_t cols)
+  PackedColumnLayout(Dtype dtype, std::size_t rows, std::size_t cols)
       : format(&integer_format(dtype)),
         height((rows + group - 1) / group * group),
         sub_blocks(cols / format->sub_block),
         halves(format->bits <= 4 && !format->has_table),
-        number_bytes(height * whole_number_size(*format) * (format->has_minimum ? 2 : 1)),
+        scale_bytes(height * whole_scale_size(*format) * (format->has_minimum ? 2 : 1)),
         column_bytes(halves ? height / 2 : height),
-        sub_block_bytes(number_bytes + format->sub_block * column_bytes) {}
+        sub_block_bytes(scale_bytes + format->sub_block * column_bytes) {}
 
   std::size_t bytes() const { return sub_blocks * sub_block_bytes; }
 };
 
 /// Lays the values of chunk c of `count` rows, which are `row_bytes` apart, into `columns`.
-inline void store_columns(const ColumnLayout& layout, std::size_t c, const std::byte* rows, std::size_t row_bytes,
-                          std::size_t count, std::size_t chunk_bytes, std::byte* columns) {
-  constexpr std::size_t group = ColumnLayout::group;
+inline void pack_columns(const PackedColumnLayout& layout, std::size_t c, const std::byte* rows, std::size_t row_bytes,
+                         std::size_t count, std::size_t chunk_bytes, std::byte* columns) {
+  constexpr std::size_t group = PackedColumnLayout::group;
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, first = c * values_per_chunk / sub,
                     n = (std::min)(values_per_chunk / sub, layout.sub_blocks - first);
-  CodeChunk chunk;
-  std::uint8_t codes[values_per_chunk][group];
+  QuantChunk chunk;
+  std::uint8_t quants[values_per_chunk][group];
   for (std::size_t r = 0; r < layout.height; r += group) {
     for (std::size_t i = 0; i < group; ++i) {
       if (r + i < count) {
@@ -61,11 +61,12 @@ inline void store_columns(const ColumnLayout& layout, std::size_t c, const std::
         chunk = {};
       }
       for (std::size_t k = 0; k < n * sub; ++k) {
-        codes[k][i] = format.has_table ? static_cast<std::uint8_t>(iq4_values[chunk.codes[k]] + 128) : chunk.codes[k];
+        quants[k][i] =
+            format.has_table ? static_cast<std::uint8_t>(iq4_values[chunk.quants[k]] + 128) : chunk.quants[k];
       }
-      const auto put = [&](std::size_t s, std::size_t kind, std::uint16_t number, std::uint16_t super) {
-        std::byte* numbers = columns + (first + s) * layout.sub_block_bytes;
-        store_number(format, number, super, numbers + (kind * layout.height + r + i) * whole_number_size(format));
+      const auto put = [&](std::size_t s, std::size_t kind, std::uint16_t scale, std::uint16_t super_scale) {
+        std::byte* scales = columns + (first + s) * layout.sub_block_bytes;
+        store_scale(format, scale, super_scale, scales + (kind * layout.height + r + i) * whole_scale_size(format));
       };
       for (std::size_t s = 0; s < n; ++s) {
         put(s, 0, chunk.scales[s], chunk.super_scale);
@@ -74,21 +75,21 @@ inline void store_columns(const ColumnLayout& layout, std::size_t c, const std::
     }
     for (std::size_t k = 0; k < n * sub; ++k) {
       auto* column = reinterpret_cast<std::uint8_t*>(columns + (first + k / sub) * layout.sub_block_bytes +
-                                                     layout.number_bytes + k % sub * layout.column_bytes);
+                                                     layout.scale_bytes + k % sub * layout.column_bytes);
       if (!layout.halves) {
-        std::copy_n(codes[k], group, column + r);
+        std::copy_n(quants[k], group, column + r);
         continue;
       }
       for (std::size_t i = 0; i < group / 2; ++i) {
-        column[r / 2 + i] = static_cast<std::uint8_t>(codes[k][i] | codes[k][group / 2 + i] << 4);
+        column[r / 2 + i] = static_cast<std::uint8_t>(quants[k][i] | quants[k][group / 2 + i] << 4);
       }
     }
   }
 }
 
 /// A matrix in columns.
-struct IntegerColumns {
-  ColumnLayout layout;
+struct PackedColumns {
+  PackedColumnLayout layout;
   const std::byte* data = nullptr;
 };
 

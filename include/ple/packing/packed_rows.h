@@ -18,24 +18,24 @@ inline constexpr std::size_t sub_blocks_per_tile = rows_per_tile;
 /// Where things lie in a row's tile of sub-blocks, the last of which may be filled up with some that count nothing:
 ///
 ///   0              [1 or 2, sub-block]: scale and minimum; f16, or f32 where a type multiplies two numbers for them
-///   number_bytes   codes, in the planes of InterleavedLayout, where sub-blocks stand for rows
-struct LooseLayout {
+///   scale_bytes   quants, in the planes of TileLayout, where sub-blocks stand for rows
+struct PackedRowLayout {
   const IntegerFormat* format = nullptr;
   std::size_t sub_blocks = 0, tiles = 0;
   int low_bits = 0, high_bits = 0;
-  std::size_t number_bytes = 0, tile_bytes = 0, row_bytes = 0;
+  std::size_t scale_bytes = 0, tile_bytes = 0, row_bytes = 0;
 
-  LooseLayout() = default;
+  PackedRowLayout() = default;
   /// cols: whole blocks of `dtype`, an integer type.
-  LooseLayout(Dtype dtype, std::size_t cols) {
-    const InterleavedLayout same(dtype, cols);
+  PackedRowLayout(Dtype dtype, std::size_t cols) {
+    const TileLayout same(dtype, cols);
     format = same.format;
     sub_blocks = same.sub_blocks;
     tiles = (sub_blocks + sub_blocks_per_tile - 1) / sub_blocks_per_tile;
     low_bits = same.low_bits;
     high_bits = same.high_bits;
-    number_bytes = sub_blocks_per_tile * whole_number_size(*format) * (format->has_minimum ? 2 : 1);
-    tile_bytes = number_bytes + high_plane_at() + plane_bytes(high_bits);
+    scale_bytes = sub_blocks_per_tile * whole_scale_size(*format) * (format->has_minimum ? 2 : 1);
+    tile_bytes = scale_bytes + high_plane_at() + plane_bytes(high_bits);
     row_bytes = tiles * tile_bytes;
   }
 
@@ -47,49 +47,49 @@ struct LooseLayout {
   }
 };
 
-/// A row of blocks as a loose one.
-inline void loosen(const LooseLayout& layout, const std::byte* blocks, std::size_t chunk_bytes, std::byte* row) {
+/// A row of blocks as a packed one.
+inline void pack_row(const PackedRowLayout& layout, const std::byte* blocks, std::size_t chunk_bytes, std::byte* row) {
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, per_chunk = values_per_chunk / sub;
   const detail::PutPlane put_low = detail::put_plane_of(sub / 4, layout.low_bits),
                          put_high = detail::put_plane_of(sub / 4, layout.high_bits);
   std::fill_n(row, layout.row_bytes, std::byte{0});
-  CodeChunk chunk;
+  QuantChunk chunk;
   for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
     if (s % per_chunk == 0) {
       format.unpack(blocks + s / per_chunk * chunk_bytes, (std::min)(per_chunk, layout.sub_blocks - s), chunk);
     }
     std::byte* tile = row + s / sub_blocks_per_tile * layout.tile_bytes;
     const std::size_t i = s % sub_blocks_per_tile, in_chunk = s % per_chunk;
-    const auto put = [&](std::size_t kind, std::uint16_t number, std::uint16_t super) {
-      store_number(format, number, super, tile + (kind * sub_blocks_per_tile + i) * whole_number_size(format));
+    const auto put = [&](std::size_t kind, std::uint16_t scale, std::uint16_t super_scale) {
+      store_scale(format, scale, super_scale, tile + (kind * sub_blocks_per_tile + i) * whole_scale_size(format));
     };
     put(0, chunk.scales[in_chunk], chunk.super_scale);
     if (format.has_minimum) put(1, chunk.minimums[in_chunk], chunk.super_minimum);
-    auto* planes = reinterpret_cast<std::uint8_t*>(tile + layout.number_bytes);
-    put_low(chunk.codes + in_chunk * sub, 0, i, planes);
+    auto* planes = reinterpret_cast<std::uint8_t*>(tile + layout.scale_bytes);
+    put_low(chunk.quants + in_chunk * sub, 0, i, planes);
     if (layout.high_bits > 0) {
-      put_high(chunk.codes + in_chunk * sub, layout.low_bits, i, planes + layout.high_plane_at());
+      put_high(chunk.quants + in_chunk * sub, layout.low_bits, i, planes + layout.high_plane_at());
     }
   }
 }
 
-/// Sub-block s of a loose row.
-inline SubBlock sub_block_of(const LooseLayout& layout, const std::byte* row, std::size_t s) {
+/// Sub-block s of a packed row.
+inline SubBlock sub_block_of(const PackedRowLayout& layout, const std::byte* row, std::size_t s) {
   const std::byte* tile = row + s / sub_blocks_per_tile * layout.tile_bytes;
   SubBlock block = {};
-  block.scale = load_number(*layout.format, tile, s % sub_blocks_per_tile);
+  block.scale = load_scale(*layout.format, tile, s % sub_blocks_per_tile);
   if (layout.format->has_minimum) {
-    block.minimum = load_number(*layout.format, tile, sub_blocks_per_tile + s % sub_blocks_per_tile);
+    block.minimum = load_scale(*layout.format, tile, sub_blocks_per_tile + s % sub_blocks_per_tile);
   }
-  detail::get_codes(*layout.format, layout.low_bits, reinterpret_cast<const std::uint8_t*>(tile + layout.number_bytes),
-                    s % sub_blocks_per_tile, block.integers);
+  detail::get_quants(*layout.format, layout.low_bits, reinterpret_cast<const std::uint8_t*>(tile + layout.scale_bytes),
+                     s % sub_blocks_per_tile, block.integers);
   return block;
 }
 
-/// A matrix in loose rows.
-struct IntegerRows {
-  LooseLayout layout;
+/// A matrix in packed rows.
+struct PackedRows {
+  PackedRowLayout layout;
   const std::byte* data = nullptr;
 
   const std::byte* row(std::size_t r) const { return data + r * layout.row_bytes; }

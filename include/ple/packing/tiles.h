@@ -23,21 +23,21 @@ inline constexpr std::size_t rows_per_tile = 16;
 ///   0              [chunk, 1 or 2, row] f16: a chunk's scale and minimum, for types that have them
 ///   sub_blocks_at  for each sub-block:
 ///     0              [1 or 2, row]: its scale and minimum; f16, or bytes where a chunk has some, too
-///     number_bytes   the codes of 16 times sub_block values, in planes of 8, 4, 2 or 1 of their bits
+///     scale_bytes   the quants of 16 times sub_block values, in planes of 8, 4, 2 or 1 of their bits
 ///
-/// Codes go by fours, c = 4 q to 4 q + 3 of a sub-block. A plane is made of lines of 64 bytes, [row, 4], and those of
-/// less than 8 bits keep several fours in a line, each in its bits: of Q fours and L lines, four q is in line q % L
+/// Quants go by quads, c = 4 q to 4 q + 3 of a sub-block. A plane is made of lines of 64 bytes, [row, 4], and those of
+/// less than 8 bits keep several quads in a line, each in its bits: of Q quads and L lines, four q is in line q % L
 /// from bit (q / L) * bits on. Planes: 8 -> {8}, 6 -> {4, 2}, 5 -> {4, 1}, 4 -> {4}, 3 -> {2, 1}, 2 -> {2}; the lower
 /// bits come first. A plane of 1 bit for sub-blocks of 16 fills half a line: rows 8 to 15 use the upper 4 bits.
-struct InterleavedLayout {
+struct TileLayout {
   const IntegerFormat* format = nullptr;
   std::size_t cols = 0, sub_blocks = 0, chunks = 0;
   int low_bits = 0, high_bits = 0;
-  std::size_t number_bytes = 0, sub_block_bytes = 0, sub_blocks_at = 0, tile_bytes = 0;
+  std::size_t scale_bytes = 0, sub_block_bytes = 0, sub_blocks_at = 0, tile_bytes = 0;
 
-  InterleavedLayout() = default;
+  TileLayout() = default;
   /// cols: whole blocks of `dtype`, an integer type.
-  InterleavedLayout(Dtype dtype, std::size_t columns)
+  TileLayout(Dtype dtype, std::size_t columns)
       : format(&integer_format(dtype)),
         cols(columns),
         sub_blocks(columns / format->sub_block),
@@ -46,9 +46,9 @@ struct InterleavedLayout {
         high_bits(format->bits - low_bits) {
     const std::size_t kinds = format->has_minimum ? 2 : 1;
     const auto lines = [](std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
-    number_bytes = rows_per_tile * kinds * (format->has_super ? 1 : 2);
-    sub_block_bytes = number_bytes + rows_per_tile * format->sub_block * static_cast<std::size_t>(format->bits) / 8;
-    sub_blocks_at = format->has_super ? chunks * kinds * rows_per_tile * 2 : 0;
+    scale_bytes = rows_per_tile * kinds * (format->has_super_scale ? 1 : 2);
+    sub_block_bytes = scale_bytes + rows_per_tile * format->sub_block * static_cast<std::size_t>(format->bits) / 8;
+    sub_blocks_at = format->has_super_scale ? chunks * kinds * rows_per_tile * 2 : 0;
     tile_bytes = lines(sub_blocks_at + sub_blocks * sub_block_bytes);
   }
 
@@ -66,16 +66,16 @@ inline std::uint32_t load4(const std::uint8_t* p) {
 inline void store4(std::uint32_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
 
 /// `bits` bits of a byte, in each of four.
-constexpr std::uint32_t four_masks(int bits) { return 0x01010101u * ((1u << bits) - 1); }
+constexpr std::uint32_t quad_masks(int bits) { return 0x01010101u * ((1u << bits) - 1); }
 
-/// Puts one plane of a row's sub-block, bits [from, from + bits) of its codes, into the plane's lines.
-template <std::size_t fours, int bits>
-void put_plane(const std::uint8_t* codes, int from, std::size_t row, std::uint8_t* plane) {
-  constexpr std::size_t lines = fours * static_cast<std::size_t>(bits) / 8;
-  const auto four = [&](std::size_t q) { return load4(codes + 4 * q) >> from & four_masks(bits); };
+/// Puts one plane of a row's sub-block, bits [from, from + bits) of its quants, into the plane's lines.
+template <std::size_t quads, int bits>
+void put_plane(const std::uint8_t* quants, int from, std::size_t row, std::uint8_t* plane) {
+  constexpr std::size_t lines = quads * static_cast<std::size_t>(bits) / 8;
+  const auto quad = [&](std::size_t q) { return load4(quants + 4 * q) >> from & quad_masks(bits); };
   if constexpr (lines == 0) {
     std::uint32_t word = 0;
-    for (std::size_t q = 0; q < fours; ++q) word |= four(q) << q;
+    for (std::size_t q = 0; q < quads; ++q) word |= quad(q) << q;
     std::uint8_t* half_line = plane + 4 * (row % 8);
     if (row < 8) {
       store4(word, half_line);
@@ -85,35 +85,35 @@ void put_plane(const std::uint8_t* codes, int from, std::size_t row, std::uint8_
   } else {
     for (std::size_t line = 0; line < lines; ++line) {
       std::uint32_t word = 0;
-      for (std::size_t q = line, at = 0; q < fours; q += lines, at += static_cast<std::size_t>(bits)) {
-        word |= four(q) << at;
+      for (std::size_t q = line, at = 0; q < quads; q += lines, at += static_cast<std::size_t>(bits)) {
+        word |= quad(q) << at;
       }
       store4(word, plane + 64 * line + 4 * row);
     }
   }
 }
 
-/// put_plane for planes of `bits` bits and sub-blocks of `fours` fours.
-using PutPlane = void (*)(const std::uint8_t* codes, int from, std::size_t row, std::uint8_t* plane);
-inline PutPlane put_plane_of(std::size_t fours, int bits) {
-  if (fours == 8) return bits == 8 ? put_plane<8, 8> : bits == 4 ? put_plane<8, 4> : put_plane<8, 1>;
+/// put_plane for planes of `bits` bits and sub-blocks of `quads` quads.
+using PutPlane = void (*)(const std::uint8_t* quants, int from, std::size_t row, std::uint8_t* plane);
+inline PutPlane put_plane_of(std::size_t quads, int bits) {
+  if (quads == 8) return bits == 8 ? put_plane<8, 8> : bits == 4 ? put_plane<8, 4> : put_plane<8, 1>;
   return bits == 4 ? put_plane<4, 4> : bits == 2 ? put_plane<4, 2> : put_plane<4, 1>;
 }
 
-/// What put_plane wrote: adds the plane's bits to the codes.
-inline void get_plane(const std::uint8_t* plane, std::size_t fours, int from, int bits, std::size_t row,
-                      std::uint8_t* codes) {
-  const std::size_t lines = fours * static_cast<std::size_t>(bits) / 8;
-  for (std::size_t q = 0; q < fours; ++q) {
+/// What put_plane wrote: adds the plane's bits to the quants.
+inline void get_plane(const std::uint8_t* plane, std::size_t quads, int from, int bits, std::size_t row,
+                      std::uint8_t* quants) {
+  const std::size_t lines = quads * static_cast<std::size_t>(bits) / 8;
+  for (std::size_t q = 0; q < quads; ++q) {
     const std::uint8_t* word = lines == 0 ? plane + 4 * (row % 8) : plane + 64 * (q % lines) + 4 * row;
     const std::size_t at = lines == 0 ? q + row / 8 * 4 : q / lines * static_cast<std::size_t>(bits);
-    store4(load4(codes + 4 * q) | (load4(word) >> at & four_masks(bits)) << from, codes + 4 * q);
+    store4(load4(quants + 4 * q) | (load4(word) >> at & quad_masks(bits)) << from, quants + 4 * q);
   }
 }
 
 /// The integers of row r from a sub-block's planes; `integers` holds zeros.
-inline void get_codes(const IntegerFormat& format, int low_bits, const std::uint8_t* planes, std::size_t r,
-                      std::uint8_t* integers) {
+inline void get_quants(const IntegerFormat& format, int low_bits, const std::uint8_t* planes, std::size_t r,
+                       std::uint8_t* integers) {
   const std::size_t sub = format.sub_block;
   get_plane(planes, sub / 4, 0, low_bits, r, integers);
   if (format.bits > low_bits) {
@@ -128,15 +128,15 @@ inline void get_codes(const IntegerFormat& format, int low_bits, const std::uint
 }  // namespace detail
 
 /// Lays up to 16 rows of blocks, `row_bytes` apart, into a tile. Rows that are missing count nothing.
-inline void interleave(const InterleavedLayout& layout, const std::byte* rows, std::size_t row_bytes, std::size_t count,
-                       std::size_t chunk_bytes, std::byte* tile) {
+inline void pack_tile(const TileLayout& layout, const std::byte* rows, std::size_t row_bytes, std::size_t count,
+                      std::size_t chunk_bytes, std::byte* tile) {
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, kinds = format.has_minimum ? 2 : 1;
-  const auto put = [](std::uint16_t number, std::size_t size, std::byte* to) { std::memcpy(to, &number, size); };
-  const std::size_t number_size = format.has_super ? 1 : 2;
+  const auto put = [](std::uint16_t scale, std::size_t size, std::byte* to) { std::memcpy(to, &scale, size); };
+  const std::size_t scale_size = format.has_super_scale ? 1 : 2;
   const detail::PutPlane put_low = detail::put_plane_of(sub / 4, layout.low_bits),
                          put_high = detail::put_plane_of(sub / 4, layout.high_bits);
-  CodeChunk chunk;
+  QuantChunk chunk;
   for (std::size_t c = 0; c < layout.chunks; ++c) {
     const std::size_t first = c * values_per_chunk / sub,
                       n = (std::min)(values_per_chunk / sub, layout.sub_blocks - first);
@@ -146,19 +146,19 @@ inline void interleave(const InterleavedLayout& layout, const std::byte* rows, s
       } else {
         chunk = {};
       }
-      if (format.has_super) {
-        std::byte* super = tile + (c * kinds * rows_per_tile + r) * 2;
-        put(chunk.super_scale, 2, super);
-        if (kinds == 2) put(chunk.super_minimum, 2, super + rows_per_tile * 2);
+      if (format.has_super_scale) {
+        std::byte* super_scale = tile + (c * kinds * rows_per_tile + r) * 2;
+        put(chunk.super_scale, 2, super_scale);
+        if (kinds == 2) put(chunk.super_minimum, 2, super_scale + rows_per_tile * 2);
       }
       for (std::size_t s = 0; s < n; ++s) {
-        std::byte* numbers = tile + layout.sub_blocks_at + (first + s) * layout.sub_block_bytes + r * number_size;
-        put(chunk.scales[s], number_size, numbers);
-        if (kinds == 2) put(chunk.minimums[s], number_size, numbers + rows_per_tile * number_size);
-        auto* planes = reinterpret_cast<std::uint8_t*>(numbers - r * number_size + layout.number_bytes);
-        put_low(chunk.codes + s * sub, 0, r, planes);
+        std::byte* scales = tile + layout.sub_blocks_at + (first + s) * layout.sub_block_bytes + r * scale_size;
+        put(chunk.scales[s], scale_size, scales);
+        if (kinds == 2) put(chunk.minimums[s], scale_size, scales + rows_per_tile * scale_size);
+        auto* planes = reinterpret_cast<std::uint8_t*>(scales - r * scale_size + layout.scale_bytes);
+        put_low(chunk.quants + s * sub, 0, r, planes);
         if (layout.high_bits > 0) {
-          put_high(chunk.codes + s * sub, layout.low_bits, r,
+          put_high(chunk.quants + s * sub, layout.low_bits, r,
                    planes + rows_per_tile * sub * static_cast<std::size_t>(layout.low_bits) / 8);
         }
       }
@@ -173,31 +173,31 @@ struct SubBlock {
 };
 
 /// Sub-block s of row r.
-inline SubBlock sub_block_of(const InterleavedLayout& layout, const std::byte* tile, std::size_t r, std::size_t s) {
+inline SubBlock sub_block_of(const TileLayout& layout, const std::byte* tile, std::size_t r, std::size_t s) {
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, kinds = format.has_minimum ? 2 : 1;
   const auto half = [&](std::size_t at) {
-    f16 number;
-    std::memcpy(&number, tile + at, sizeof number);
-    return to_f32(number);
+    f16 scale;
+    std::memcpy(&scale, tile + at, sizeof scale);
+    return to_f32(scale);
   };
   const std::size_t at = layout.sub_blocks_at + s * layout.sub_block_bytes;
-  const auto number = [&](std::size_t kind) {
-    if (!format.has_super) return half(at + (kind * rows_per_tile + r) * 2);
+  const auto scale = [&](std::size_t kind) {
+    if (!format.has_super_scale) return half(at + (kind * rows_per_tile + r) * 2);
     const auto integer = static_cast<std::int8_t>(tile[at + kind * rows_per_tile + r]);
     const std::size_t c = s * sub / values_per_chunk;
     return half(((c * kinds + kind) * rows_per_tile + r) * 2) * static_cast<float>(integer);
   };
   SubBlock block = {};
-  block.scale = number(0);
-  if (kinds == 2) block.minimum = number(1);
-  detail::get_codes(format, layout.low_bits, reinterpret_cast<const std::uint8_t*>(tile + at + layout.number_bytes), r,
-                    block.integers);
+  block.scale = scale(0);
+  if (kinds == 2) block.minimum = scale(1);
+  detail::get_quants(format, layout.low_bits, reinterpret_cast<const std::uint8_t*>(tile + at + layout.scale_bytes), r,
+                     block.integers);
   return block;
 }
 
 /// Row r of a tile, decoded: [cols], the values that its type's blocks decode to.
-inline void decode_row(const InterleavedLayout& layout, const std::byte* tile, std::size_t r, float* out) {
+inline void decode_row(const TileLayout& layout, const std::byte* tile, std::size_t r, float* out) {
   const std::size_t sub = layout.format->sub_block;
   for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
     const SubBlock block = sub_block_of(layout, tile, r, s);
@@ -208,15 +208,15 @@ inline void decode_row(const InterleavedLayout& layout, const std::byte* tile, s
   }
 }
 
-/// Interleaved rows of weights: whole tiles, the last of which may have rows that are not there.
-struct InterleavedRows {
+/// Packed rows of weights: whole tiles, the last of which may have rows that are not there.
+struct PackedTiles {
   Dtype dtype = Dtype::q8_0;
-  InterleavedLayout layout;
+  TileLayout layout;
   const std::byte* tiles = nullptr;
   std::size_t rows = 0;
 
   /// Rows [first, first + count); `first` is a multiple of rows_per_tile.
-  InterleavedRows slice(std::size_t first, std::size_t count) const {
+  PackedTiles slice(std::size_t first, std::size_t count) const {
     return {dtype, layout, tiles + first / rows_per_tile * layout.tile_bytes, count};
   }
 };

@@ -13,28 +13,28 @@ namespace ple::inline PLE_ABI {
 
 /// The columns of a sub-block that a token's values, which are integers here, do not multiply with 0.
 struct ActiveColumns {
-  const std::byte* numbers = nullptr;
+  const std::byte* scales = nullptr;
   float scale = 0, sum = 0;  ///< the token's: see QuantizedRows
   float offset = 0;          ///< what the weights' zero point adds
   std::size_t count = 0;
-  const std::uint8_t* codes[32];
+  const std::uint8_t* quants[32];
   float values[32];  ///< integers
 
   /// Those of the first sub-block from s on that has any. Returns the one after it, or 0 where there is none.
-  std::size_t find(const IntegerColumns& w, const QuantizedRows& x, std::size_t t, std::size_t s) {
+  std::size_t find(const PackedColumns& w, const QuantizedRows& x, std::size_t t, std::size_t s) {
     while (s < w.layout.sub_blocks && x.scale(t, s) == 0) ++s;  // what is no number is not 0, and spreads
     if (s == w.layout.sub_blocks) return 0;
-    numbers = w.data + s * w.layout.sub_block_bytes;
+    scales = w.data + s * w.layout.sub_block_bytes;
     scale = x.scale(t, s);
     sum = x.sum(t, s);
     count = 0;
     int total = 0;
-    const auto* columns = reinterpret_cast<const std::uint8_t*>(numbers + w.layout.number_bytes);
+    const auto* columns = reinterpret_cast<const std::uint8_t*>(scales + w.layout.scale_bytes);
     for (std::size_t k = 0; k < x.sub_block(); k += 8) {
       for (std::uint64_t word = detail::load8(x.values(t, s) + k); word != 0;) {
         const auto byte = static_cast<std::size_t>(std::countr_zero(word)) / 8;
         const auto value = static_cast<std::int8_t>(word >> (8 * byte));
-        codes[count] = columns + (k + byte) * w.layout.column_bytes;
+        quants[count] = columns + (k + byte) * w.layout.column_bytes;
         values[count++] = value;
         total += value;
         word &= ~(std::uint64_t{255} << (8 * byte));

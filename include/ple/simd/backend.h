@@ -18,8 +18,8 @@ using Simd = HWY_NAMESPACE::Simd;
 /// What layers ask of a backend; ple/simd/scalar.h defines each function.
 template <class B>
 concept Backend = requires(const float* x, float* y, const bf16* w, bf16* rounded, const q8_0* q, std::size_t n,
-                           float a, const InterleavedRows& integers, const IntegerColumns& columns,
-                           const IntegerRows& loose, const QuantizedRows& rows, const RowActivations& row,
+                           float a, const PackedTiles& integers, const PackedColumns& columns,
+                           const PackedRows& packed_rows, const QuantizedRows& rows, const RowActivations& row,
                            std::byte* memory) {
   { B::name() } -> std::convertible_to<const char*>;
   B::matmul(x, n, n, n, x, n, n, y, n);
@@ -30,7 +30,7 @@ concept Backend = requires(const float* x, float* y, const bf16* w, bf16* rounde
   B::quantize(x, Dtype::q8_0, n, rows);
   B::matmul(integers, rows, y, n, memory);
   B::multiply_columns(columns, n, n, rows, n, y);
-  B::multiply_rows(loose, &n, n, row, y);
+  B::multiply_rows(packed_rows, &n, n, row, y);
   { B::tile_bytes(n) } -> std::same_as<std::size_t>;
   B::weighted_sum(x, n, n, n, x, n, n, y, n);
   B::weighted_sum(w, n, n, n, x, n, n, y, n);
@@ -43,7 +43,7 @@ concept Backend = requires(const float* x, float* y, const bf16* w, bf16* rounde
   B::rms_norm(x, x, n, a, y);
   B::rope(x, x, n, y);
   B::gelu(n, y);
-  B::keep_above(a, n, y);
+  B::gaussian_topk(a, n, y);
   { B::exp_sum(n, y) } -> std::same_as<ExpSum>;
   B::softcap(a, n, y);
 };

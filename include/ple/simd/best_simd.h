@@ -111,15 +111,14 @@ struct BestSimd {
   static void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     with_best_backend([&]<Backend B>() { B::quantize(x, weights, t, out); });
   }
-  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
-                     std::byte* memory) {
+  static void matmul(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte* memory) {
     with_best_backend([&]<Backend B>() { B::matmul(w, x, y, y_stride, memory); });
   }
-  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+  static void multiply_rows(const PackedRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
                             float* y) {
     with_best_backend([&]<Backend B>() { B::multiply_rows(w, rows, count, x, y); });
   }
-  static void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
+  static void multiply_columns(const PackedColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
                                std::size_t t, float* y) {
     with_best_backend([&]<Backend B>() { B::multiply_columns(w, first, rows, x, t, y); });
   }
@@ -151,8 +150,8 @@ struct BestSimd {
   static void gelu(std::size_t n, float* y) {
     with_best_backend([&]<Backend B>() { B::gelu(n, y); });
   }
-  static void keep_above(float z, std::size_t n, float* y) {
-    with_best_backend([&]<Backend B>() { B::keep_above(z, n, y); });
+  static void gaussian_topk(float z, std::size_t n, float* y) {
+    with_best_backend([&]<Backend B>() { B::gaussian_topk(z, n, y); });
   }
   static ExpSum exp_sum(std::size_t n, float* y) {
     return with_best_backend([&]<Backend B>() { return B::exp_sum(n, y); });

@@ -41,7 +41,7 @@ PLE_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
 
 /// As many numbers as d has lanes, from the at-th of `all` on: f32, or f16.
 template <class D>
-PLE_INLINE hn::Vec<D> load_numbers(D d, bool are_f32, const std::byte* all, std::size_t at) {
+PLE_INLINE hn::Vec<D> load_scales(D d, bool are_f32, const std::byte* all, std::size_t at) {
   if (are_f32) return hn::LoadU(d, reinterpret_cast<const float*>(all) + at);
   return promote_f16(d, hn::LoadU(hn::Rebind<std::uint16_t, D>(), reinterpret_cast<const std::uint16_t*>(all) + at));
 }

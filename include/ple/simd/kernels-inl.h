@@ -18,13 +18,13 @@
 #include "ple/simd/highway-inl.h"
 
 #include "ple/dtype/dtype.h"
-#include "ple/simd/columns-inl.h"
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/float_products-inl.h"
-#include "ple/simd/integers-inl.h"
-#include "ple/simd/loose_rows-inl.h"
+#include "ple/simd/packed_columns-inl.h"
+#include "ple/simd/packed_rows-inl.h"
 #include "ple/simd/quantize-inl.h"
 #include "ple/simd/scalar.h"
+#include "ple/simd/tiles-inl.h"
 
 // Of those to choose from at run time, which there are.
 #if HWY_TARGET == HWY_AVX3
@@ -85,13 +85,13 @@ struct Simd : private FloatProducts {
 #if HWY_TARGET == HWY_SCALAR
   using Quantizer = ScalarIntegers;
   using Integers = ScalarIntegers;
-  using LooseRows = ScalarIntegers;
+  using RowsKernel = ScalarIntegers;
   using Columns = ScalarIntegers;
   static constexpr bool has_integers() { return true; }
 #else
   using Quantizer = ActivationQuantizer<BestDot>;
   using Integers = HWY_NAMESPACE::Integers<BestDot>;
-  using LooseRows = LooseProduct<BestDot>;
+  using RowsKernel = PackedRowsProduct<BestDot>;
   using Columns = ColumnProduct;
   static bool has_integers() { return BestDot::runs_here(); }
 #endif
@@ -99,15 +99,15 @@ struct Simd : private FloatProducts {
   static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     has_integers() ? Quantizer::quantize(x, weights, t, out) : Scalar::quantize(x, weights, t, out);
   }
-  static HWY_NOINLINE void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+  static HWY_NOINLINE void matmul(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                   std::byte* memory) {
     has_integers() ? Integers::matmul(w, x, y, y_stride, memory) : Scalar::matmul(w, x, y, y_stride, memory);
   }
-  static HWY_NOINLINE void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count,
+  static HWY_NOINLINE void multiply_rows(const PackedRows& w, const std::size_t* rows, std::size_t count,
                                          const RowActivations& x, float* y) {
-    has_integers() ? LooseRows::multiply_rows(w, rows, count, x, y) : Scalar::multiply_rows(w, rows, count, x, y);
+    has_integers() ? RowsKernel::multiply_rows(w, rows, count, x, y) : Scalar::multiply_rows(w, rows, count, x, y);
   }
-  static HWY_NOINLINE void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows,
+  static HWY_NOINLINE void multiply_columns(const PackedColumns& w, std::size_t first, std::size_t rows,
                                             const QuantizedRows& x, std::size_t t, float* y) {
     Columns::multiply_columns(w, first, rows, x, t, y);
   }
@@ -230,7 +230,7 @@ struct Simd : private FloatProducts {
     }
   }
 
-  static HWY_NOINLINE void keep_above(float z, std::size_t n, float* y) {
+  static HWY_NOINLINE void gaussian_topk(float z, std::size_t n, float* y) {
     const D d;
     const std::size_t lanes = hn::Lanes(d), whole = n - n % lanes;
     V sums = hn::Zero(d), squares = hn::Zero(d);

@@ -11,9 +11,9 @@
 #include <cstdint>
 
 #include "ple/core/config.h"
-#include "ple/simd/codes-inl.h"
 #include "ple/simd/highway-inl.h"
 #include "ple/simd/quantized_rows.h"
+#include "ple/simd/quants-inl.h"
 #include "ple/simd/scalar_integers.h"
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
@@ -36,7 +36,7 @@ class ActivationQuantizer {
   }
 
  private:
-  using C = Codes<Dot>;
+  using C = Quants<Dot>;
   using DF = typename C::DF;
   using DI = typename C::DI;
   using VF = typename C::VF;

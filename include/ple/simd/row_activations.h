@@ -14,7 +14,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// One token's activations as 8-bit integers in the order of loose rows: values [tile, four, sub-block, 4]; a scale, a
+/// One token's activations as 8-bit integers in the order of packed rows: values [tile, four, sub-block, 4]; a scale, a
 /// sum and an offset for each sub-block: see QuantizedRows. What fills the last tile up is 0.
 class RowActivations {
  public:

@@ -106,7 +106,7 @@ struct Scalar : ScalarIntegers {
   static constexpr float gelu_lowest = -15;  // from here down gelu is 0 to f32's precision
 
   /// y = max(y - (mean + z * deviation), 0), with the mean and the standard deviation of the n values
-  static void keep_above(float z, std::size_t n, float* y) {
+  static void gaussian_topk(float z, std::size_t n, float* y) {
     float sum = 0, squares = 0;
     for (std::size_t i = 0; i < n; ++i) sum += y[i];
     const float mean = sum / static_cast<float>(n);

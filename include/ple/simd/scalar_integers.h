@@ -48,7 +48,7 @@ struct ScalarIntegers {
   static constexpr float least_magnitude = 1e-30f;  // of a block's largest value: what is less counts as 0
 
   /// y[t, r] = sum_c w[r, c] * x[t, c], sub-block after sub-block      w: integers, x: quantised for them
-  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte*) {
+  static void matmul(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte*) {
     const IntegerFormat& format = *w.layout.format;
     for (std::size_t t = 0; t < x.tokens(); ++t) std::fill_n(y + t * y_stride, w.rows, 0.0f);
     for (std::size_t r = 0; r < w.rows; ++r) {
@@ -67,9 +67,9 @@ struct ScalarIntegers {
   }
 
   /// y[i] = sum_c w[rows[i], c] * x[c] for `count` rows
-  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+  static void multiply_rows(const PackedRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
                             float* y) {
-    const LooseLayout& layout = w.layout;
+    const PackedRowLayout& layout = w.layout;
     const std::size_t sub = layout.format->sub_block;
     for (std::size_t i = 0; i < count; ++i) {
       y[i] = 0;
@@ -88,24 +88,24 @@ struct ScalarIntegers {
   }
 
   /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows, from the columns whose x is not 0; the sums of `matmul`.
-  /// `first` is a multiple of ColumnLayout::group.
-  static void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
+  /// `first` is a multiple of PackedColumnLayout::group.
+  static void multiply_columns(const PackedColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
                                std::size_t t, float* y) {
-    const ColumnLayout& layout = w.layout;
+    const PackedColumnLayout& layout = w.layout;
     std::fill_n(y, rows, 0.0f);
     ActiveColumns active;
     for (std::size_t s = active.find(w, x, t, 0); s > 0; s = active.find(w, x, t, s)) {
-      const auto number = [&](std::size_t at) { return load_number(*layout.format, active.numbers, at); };
+      const auto scale = [&](std::size_t at) { return load_scale(*layout.format, active.scales, at); };
       for (std::size_t r = 0; r < rows; ++r) {
-        const std::size_t row = first + r, in_group = row % ColumnLayout::group;
+        const std::size_t row = first + r, in_group = row % PackedColumnLayout::group;
         const std::size_t byte = (row - in_group) / 2 + in_group % 16, shift = in_group / 16 * 4;
         float dot = active.offset;
         for (std::size_t k = 0; k < active.count; ++k) {
-          const int code = layout.halves ? active.codes[k][byte] >> shift & 15 : active.codes[k][row];
-          dot += static_cast<float>(code) * active.values[k];
+          const int quant = layout.halves ? active.quants[k][byte] >> shift & 15 : active.quants[k][row];
+          dot += static_cast<float>(quant) * active.values[k];
         }
-        y[r] = std::fma(dot * active.scale, number(row), y[r]);
-        if (layout.format->has_minimum) y[r] = std::fma(-number(layout.height + row), active.sum, y[r]);
+        y[r] = std::fma(dot * active.scale, scale(row), y[r]);
+        if (layout.format->has_minimum) y[r] = std::fma(-scale(layout.height + row), active.sum, y[r]);
       }
     }
   }

@@ -49,45 +49,45 @@ class MatrixBase {
  public:
   std::size_t rows() const { return rows_; }
   std::size_t cols() const { return cols_; }
-  std::size_t bytes() const { return interleaved() ? interleaved_bytes_ : bytes_of(dtype_, rows_ * cols_); }
+  std::size_t bytes() const { return packed() ? packed_bytes_ : bytes_of(dtype_, rows_ * cols_); }
   Dtype dtype() const { return dtype_; }
   bool loaded() const { return data_ != nullptr; }
   const std::byte* data() const { return static_cast<const std::byte*>(data_); }
 
   /// Lays the rows of an integer type side by side in memory of our own, which products are fastest with; what else
   /// reads this matrix row by row no longer can. Copies of it made before keep their rows.
-  void interleave(Executor& executor, Arena& arena) {
-    if (interleaved() || !is_integer_type(dtype_)) return;
-    const InterleavedLayout layout(dtype_, cols_);
+  void repack(Executor& executor, Arena& arena) {
+    if (packed() || !is_integer_type(dtype_)) return;
+    const TileLayout layout(dtype_, cols_);
     std::shared_ptr<std::byte> tiles = arena.allocate(layout.bytes(rows_));
     parallel_for(executor, layout.tiles(rows_), 1, [&](std::size_t begin, std::size_t end, std::size_t) {
       for (std::size_t i = begin; i < end; ++i) {
         const std::size_t first = i * rows_per_tile;
-        interleave_rows(first, (std::min)(rows_per_tile, rows_ - first), tiles.get() + i * layout.tile_bytes);
+        repack_rows(first, (std::min)(rows_per_tile, rows_ - first), tiles.get() + i * layout.tile_bytes);
       }
     });
     data_ = tiles.get();
     owner_ = std::move(tiles);
-    interleaved_bytes_ = layout.bytes(rows_);
+    packed_bytes_ = layout.bytes(rows_);
   }
-  bool interleaved() const { return interleaved_bytes_ > 0; }
+  bool packed() const { return packed_bytes_ > 0; }
 
-  /// Row r of an interleaved matrix, decoded: [cols].
-  void decode_interleaved_row(std::size_t r, float* out) const {
-    const InterleavedLayout layout(dtype_, cols_);
+  /// Row r of an packed matrix, decoded: [cols].
+  void decode_packed_row(std::size_t r, float* out) const {
+    const TileLayout layout(dtype_, cols_);
     decode_row(layout, data() + r / rows_per_tile * layout.tile_bytes, r % rows_per_tile, out);
   }
 
-  /// Up to 16 rows of an integer type as a tile, for a matrix that is not interleaved.
-  void interleave_rows(std::size_t first, std::size_t count, std::byte* tile) const {
+  /// Up to 16 rows of an integer type as a tile, for a matrix that is not packed.
+  void repack_rows(std::size_t first, std::size_t count, std::byte* tile) const {
     const std::size_t row_bytes = bytes_of(dtype_, cols_);
-    ple::interleave(InterleavedLayout(dtype_, cols_), data() + first * row_bytes, row_bytes, count,
-                    bytes_of(dtype_, values_per_chunk), tile);
+    ple::pack_tile(TileLayout(dtype_, cols_), data() + first * row_bytes, row_bytes, count,
+                   bytes_of(dtype_, values_per_chunk), tile);
   }
 
   /// Moves the values into memory of our own, so that no file backs them.
   void make_resident() {
-    if (interleaved()) return;
+    if (packed()) return;
     const std::shared_ptr<const void> keep = owner_;
     const auto* old = static_cast<const std::byte*>(data_);
     std::copy_n(old, bytes(), allocate_bytes());
@@ -114,7 +114,7 @@ class MatrixBase {
     dtype_ = tensor.dtype;
     data_ = tensor.data;
     owner_ = tensor.owner;
-    interleaved_bytes_ = 0;
+    packed_bytes_ = 0;
   }
 
   std::byte* allocate_bytes() {
@@ -124,7 +124,7 @@ class MatrixBase {
     std::byte* writable = values->data();
     data_ = writable;
     owner_ = std::move(values);
-    interleaved_bytes_ = 0;
+    packed_bytes_ = 0;
     return writable;
   }
 
@@ -140,7 +140,7 @@ class MatrixBase {
   Dtype dtype_;
   const void* data_ = nullptr;
   std::shared_ptr<const void> owner_;
-  std::size_t interleaved_bytes_ = 0;  // 0: they are not
+  std::size_t packed_bytes_ = 0;  // 0: they are not
 };
 
 }  // namespace detail

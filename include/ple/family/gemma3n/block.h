@@ -137,13 +137,13 @@ struct Gemma3nBlock {
   }
 
   /// Lays a parameter that has its values out in a way of the block's own. Returns whether it did.
-  bool lay_out(Parameter parameter, Executor& executor, Arena& arena) {
-    if (parameter == Parameter::up) return mlp.lay_out_up(executor, arena);
-    return parameter == Parameter::down && mlp.lay_out_down(executor, arena);
+  bool repack(Parameter parameter, Executor& executor, Arena& arena) {
+    if (parameter == Parameter::up) return mlp.repack_up(executor, arena);
+    return parameter == Parameter::down && mlp.repack_down(executor, arena);
   }
 
   /// Once all parameters have their values.
-  void finalize() { mlp.exchange_down(); }
+  void finalize() { mlp.finalize(); }
 
   /// Besides what products need: see SparseMlp.
   std::size_t workspace_bytes(std::size_t tokens) const { return mlp.workspace_bytes(tokens); }

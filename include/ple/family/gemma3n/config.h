@@ -59,10 +59,10 @@ struct Gemma3nConfig {
   std::size_t first_shared_layer() const { return layers.size() - num_kv_shared_layers; }
   const RopeConfig& rope(AttentionType type) const { return type == AttentionType::full ? full_rope : sliding_rope; }
 
-  /// Tokens below it have an embedding; those that the PLE table has no row for have the row of token_of_no_text.
+  /// Tokens below it have an embedding; those that the PLE table has no row for have the row of pad_token.
   std::size_t token_limit() const { return vocab_size; }
   /// Whose PLE row positions have that are no text: in this family not the padding token's, whatever that is.
-  static constexpr std::int32_t token_of_no_text() { return 0; }
+  static constexpr std::int32_t pad_token() { return 0; }
 
   /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
   std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }

@@ -50,7 +50,7 @@ struct Gemma4Config {
     return hidden_size_per_layer_input > 0 ? (std::min)(vocab_size, vocab_size_per_layer_input) : vocab_size;
   }
   /// Whose PLE row positions have that are no text.
-  std::int32_t token_of_no_text() const { return pad_token_id; }
+  std::int32_t pad_token() const { return pad_token_id; }
 
   /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
   std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }

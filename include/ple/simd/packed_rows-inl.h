@@ -13,9 +13,9 @@
 
 #include "ple/core/config.h"
 #include "ple/packing/packed_rows.h"
-#include "ple/simd/codes-inl.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/highway-inl.h"
+#include "ple/simd/quants-inl.h"
 #include "ple/simd/row_activations.h"
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
@@ -26,16 +26,16 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 /// A sub-block stands in each lane.
 template <class Dot>
-class LooseProduct {
+class PackedRowsProduct {
  public:
   /// y[i] = sum_c w[rows[i], c] * x[c] for `count` rows
-  static void multiply_rows(const IntegerRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
+  static void multiply_rows(const PackedRows& w, const std::size_t* rows, std::size_t count, const RowActivations& x,
                             float* y) {
     C::with_planes(*w.layout.format, [&](auto planes) { multiply<planes.value>(w, rows, count, x, y); });
   }
 
  private:
-  using C = Codes<Dot>;
+  using C = Quants<Dot>;
   using DF = typename C::DF;
   using DI = typename C::DI;
   using VF = typename C::VF;
@@ -45,12 +45,12 @@ class LooseProduct {
 
   /// Sixteen sub-blocks side by side, each times its own activations.
   template <typename C::Planes p>
-  static HWY_NOINLINE void multiply(const IntegerRows& w, const std::size_t* rows, std::size_t count,
+  static HWY_NOINLINE void multiply(const PackedRows& w, const std::size_t* rows, std::size_t count,
                                     const RowActivations& x, float* y) {
     const DF df;
     const DI di;
     constexpr std::size_t ahead = 4;  // rows that are asked for before their turn: they lie here and there
-    const LooseLayout& layout = w.layout;
+    const PackedRowLayout& layout = w.layout;
     const auto ask_for = [&](std::size_t i) PLE_LAMBDA_ATTR {
       for (std::size_t at = 0; at < layout.row_bytes; at += alignment) hwy::Prefetch(w.row(rows[i]) + at);
     };
@@ -60,18 +60,18 @@ class LooseProduct {
       VF sum = hn::Zero(df);
       const std::byte* tile = w.row(rows[i]);
       for (std::size_t s = 0; s < layout.tiles * sub_blocks_per_tile; s += sub_blocks_per_tile) {
-        const auto* codes = reinterpret_cast<const std::uint8_t*>(tile + layout.number_bytes);
+        const auto* quants = reinterpret_cast<const std::uint8_t*>(tile + layout.scale_bytes);
         for (std::size_t v = 0; v < sub_blocks_per_tile / N; ++v) {
           const std::int8_t* values = x.values + s * p.sub_block + 4 * N * v;
           VI dots = hn::LoadU(di, x.offsets + s + N * v);
-          C::template each_four<p>(codes, v, [&](V8 four, std::size_t q) PLE_LAMBDA_ATTR {
-            const auto fours = hn::LoadU(hn::Repartition<std::int8_t, DI>(), values + 4 * sub_blocks_per_tile * q);
-            dots = C::template multiply_add<C::template is_small<p>>(dots, four, fours);
+          C::template each_quad<p>(quants, v, [&](V8 quad, std::size_t q) PLE_LAMBDA_ATTR {
+            const auto quads = hn::LoadU(hn::Repartition<std::int8_t, DI>(), values + 4 * sub_blocks_per_tile * q);
+            dots = C::template multiply_add<C::template is_small<p>>(dots, quad, quads);
           });
           const VF product = hn::Mul(hn::ConvertTo(df, dots), hn::LoadU(df, x.scales + s + N * v));
-          sum = hn::MulAdd(product, numbers(layout, tile, N * v), sum);
+          sum = hn::MulAdd(product, scales(layout, tile, N * v), sum);
           if (layout.format->has_minimum) {
-            const VF minimum = numbers(layout, tile, sub_blocks_per_tile + N * v);
+            const VF minimum = scales(layout, tile, sub_blocks_per_tile + N * v);
             sum = hn::NegMulAdd(minimum, hn::LoadU(df, x.sums + s + N * v), sum);
           }
         }
@@ -81,8 +81,8 @@ class LooseProduct {
     }
   }
 
-  static PLE_INLINE VF numbers(const LooseLayout& layout, const std::byte* tile, std::size_t at) {
-    return load_numbers(DF(), layout.format->has_super, tile, at);
+  static PLE_INLINE VF scales(const PackedRowLayout& layout, const std::byte* tile, std::size_t at) {
+    return load_scales(DF(), layout.format->has_super_scale, tile, at);
   }
 };
 

@@ -25,8 +25,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 /// Sums of integers are computed in f32, exactly, since they are below 2^24: the results are those of Integers::matmul.
 class ColumnProduct {
  public:
-  /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows; `first` is a multiple of ColumnLayout::group.
-  static PLE_INLINE void multiply_columns(const IntegerColumns& w, std::size_t first, std::size_t rows,
+  /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows; `first` is a multiple of PackedColumnLayout::group.
+  static PLE_INLINE void multiply_columns(const PackedColumns& w, std::size_t first, std::size_t rows,
                                           const QuantizedRows& x, std::size_t t, float* y) {
     std::fill_n(y, rows, 0.0f);
     HWY_ALIGN float end[group] = {};  // the last rows, where they are no whole group
@@ -52,34 +52,34 @@ class ColumnProduct {
   using D8 = hn::Rebind<std::uint8_t, DF>;
   using VF = hn::Vec<DF>;
   using VI = hn::Vec<DI>;
-  static constexpr std::size_t N = hn::MaxLanes(DF()), group = ColumnLayout::group;
+  static constexpr std::size_t N = hn::MaxLanes(DF()), group = PackedColumnLayout::group;
 
-  static PLE_INLINE void prefetch(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row) {
-    const std::size_t code_bytes = layout.halves ? 2 * alignment : alignment;  // rows in a cache line
-    const std::size_t size = whole_number_size(*layout.format);
+  static PLE_INLINE void prefetch(const PackedColumnLayout& layout, const ActiveColumns& active, std::size_t row) {
+    const std::size_t quant_bytes = layout.halves ? 2 * alignment : alignment;  // rows in a cache line
+    const std::size_t size = whole_scale_size(*layout.format);
     for (std::size_t i = 0; i < group * size; i += alignment) {
-      hwy::Prefetch(active.numbers + row * size + i);
+      hwy::Prefetch(active.scales + row * size + i);
     }
-    if (row % code_bytes != 0) return;
-    for (std::size_t k = 0; k < active.count; ++k) hwy::Prefetch(active.codes[k] + row * alignment / code_bytes);
+    if (row % quant_bytes != 0) return;
+    for (std::size_t k = 0; k < active.count; ++k) hwy::Prefetch(active.quants[k] + row * alignment / quant_bytes);
   }
 
   /// y += what a sub-block adds to the rows of a group
-  static PLE_INLINE void add(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, float* y) {
+  static PLE_INLINE void add(const PackedColumnLayout& layout, const ActiveColumns& active, std::size_t row, float* y) {
     for (std::size_t v = 0; v < group / 2; v += N) {
       VF low = hn::Set(DF(), active.offset), high = low;
       if (layout.halves) {
         for (std::size_t k = 0; k < active.count; ++k) {
           const VF value = hn::Set(DF(), active.values[k]);
-          const VI both = widen(active.codes[k] + row / 2 + v);
+          const VI both = widen(active.quants[k] + row / 2 + v);
           low = hn::MulAdd(hn::ConvertTo(DF(), hn::And(both, hn::Set(DI(), 15))), value, low);
           high = hn::MulAdd(hn::ConvertTo(DF(), hn::ShiftRight<4>(both)), value, high);
         }
       } else {
         for (std::size_t k = 0; k < active.count; ++k) {
           const VF value = hn::Set(DF(), active.values[k]);
-          low = hn::MulAdd(hn::ConvertTo(DF(), widen(active.codes[k] + row + v)), value, low);
-          high = hn::MulAdd(hn::ConvertTo(DF(), widen(active.codes[k] + row + group / 2 + v)), value, high);
+          low = hn::MulAdd(hn::ConvertTo(DF(), widen(active.quants[k] + row + v)), value, low);
+          high = hn::MulAdd(hn::ConvertTo(DF(), widen(active.quants[k] + row + group / 2 + v)), value, high);
         }
       }
       add_sum(layout, active, row + v, low, y + v);
@@ -87,21 +87,21 @@ class ColumnProduct {
     }
   }
 
-  static PLE_INLINE void add_sum(const ColumnLayout& layout, const ActiveColumns& active, std::size_t row, VF dots,
-                                 float* y) {
+  static PLE_INLINE void add_sum(const PackedColumnLayout& layout, const ActiveColumns& active, std::size_t row,
+                                 VF dots, float* y) {
     const DF d;
     VF sum = hn::LoadU(d, y);
-    sum = hn::MulAdd(hn::Mul(dots, hn::Set(d, active.scale)), numbers(layout, active.numbers, row), sum);
+    sum = hn::MulAdd(hn::Mul(dots, hn::Set(d, active.scale)), scales(layout, active.scales, row), sum);
     if (layout.format->has_minimum) {
-      sum = hn::NegMulAdd(numbers(layout, active.numbers, layout.height + row), hn::Set(d, active.sum), sum);
+      sum = hn::NegMulAdd(scales(layout, active.scales, layout.height + row), hn::Set(d, active.sum), sum);
     }
     hn::StoreU(sum, d, y);
   }
 
-  static PLE_INLINE VI widen(const std::uint8_t* codes) { return hn::PromoteTo(DI(), hn::LoadU(D8(), codes)); }
+  static PLE_INLINE VI widen(const std::uint8_t* quants) { return hn::PromoteTo(DI(), hn::LoadU(D8(), quants)); }
 
-  static PLE_INLINE VF numbers(const ColumnLayout& layout, const std::byte* all, std::size_t at) {
-    return load_numbers(DF(), layout.format->has_super, all, at);
+  static PLE_INLINE VF scales(const PackedColumnLayout& layout, const std::byte* all, std::size_t at) {
+    return load_scales(DF(), layout.format->has_super_scale, all, at);
   }
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the codes of integer weights become vectors, and how these are multiplied: included once per target.
+// How the quants of integer weights become vectors, and how these are multiplied: included once per target.
 #if defined(PLE_SIMD_CODES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_CODES_INL_H_
 #undef PLE_SIMD_CODES_INL_H_
@@ -22,9 +22,9 @@ namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// Of a tile, as InterleavedLayout and LooseLayout have it: rows_per_tile sub-blocks side by side, one in each lane.
+/// Of a tile, as TileLayout and PackedRowLayout have it: rows_per_tile sub-blocks side by side, one in each lane.
 template <class Dot>
-struct Codes {
+struct Quants {
   using DF = hn::CappedTag<float, rows_per_tile>;
   using DI = hn::Rebind<std::int32_t, DF>;
   using D8 = hn::Repartition<std::uint8_t, DI>;
@@ -33,7 +33,7 @@ struct Codes {
   using V8 = hn::Vec<D8>;
   static constexpr std::size_t N = hn::MaxLanes(DI());  // sub-blocks in a vector
 
-  /// How codes lie in a tile: InterleavedLayout says what this means. Codes have low + high bits, or `table` says what
+  /// How quants lie in a tile: TileLayout says what this means. Quants have low + high bits, or `table` says what
   /// integers they stand for.
   struct Planes {
     int low, high;
@@ -72,8 +72,8 @@ struct Codes {
 
   /// Four q of rows v N to v N + N - 1, as integers [row, 4].
   template <Planes p, std::size_t q>
-  static PLE_INLINE V8 integers(const std::uint8_t* codes, std::size_t v) {
-    const V8 low = plane<p.low, p.sub_block, q, 0>(codes, v);
+  static PLE_INLINE V8 integers(const std::uint8_t* quants, std::size_t v) {
+    const V8 low = plane<p.low, p.sub_block, q, 0>(quants, v);
     if constexpr (p.low == 8) return Dot::is_signed ? hn::Xor(low, hn::Set(D8(), 128)) : low;
     if constexpr (p.table) {
       alignas(16) std::uint8_t table[16];
@@ -85,15 +85,15 @@ struct Codes {
       return low;
     } else {
       constexpr std::size_t low_bytes = rows_per_tile * p.sub_block * static_cast<std::size_t>(p.low) / 8;
-      return hn::Or(low, plane<p.high, p.sub_block, q, p.low>(codes + low_bytes, v));
+      return hn::Or(low, plane<p.high, p.sub_block, q, p.low>(quants + low_bytes, v));
     }
   }
 
   /// f(integers, q) for every four of a sub-block.
   template <Planes p, std::size_t q = 0, class F>
-  static PLE_INLINE void each_four(const std::uint8_t* codes, std::size_t v, F&& f) {
-    f(integers<p, q>(codes, v), q);
-    if constexpr (4 * q + 4 < p.sub_block) each_four<p, q + 1>(codes, v, f);
+  static PLE_INLINE void each_quad(const std::uint8_t* quants, std::size_t v, F&& f) {
+    f(integers<p, q>(quants, v), q);
+    if constexpr (4 * q + 4 < p.sub_block) each_quad<p, q + 1>(quants, v, f);
   }
 
   /// dots plus four weights times four values in each lane; `is_small`: the weights are from 0 to 63.

@@ -14,11 +14,11 @@
 
 #include "ple/core/config.h"
 #include "ple/packing/tiles.h"
-#include "ple/simd/codes-inl.h"
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/f16-inl.h"
 #include "ple/simd/highway-inl.h"
 #include "ple/simd/quantized_rows.h"
+#include "ple/simd/quants-inl.h"
 
 #if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
 PLE_BEFORE_KERNELS();
@@ -37,13 +37,12 @@ class Integers {
   }
 
   /// y[t, r] = sum_c w[r, c] * x[t, c]. `memory`: tile_bytes(cols), aligned to a cache line, for more than one token.
-  static void matmul(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
-                     std::byte* memory) {
+  static void matmul(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte* memory) {
     C::with_planes(*w.layout.format, [&](auto planes) { multiply<planes.value>(w, x, y, y_stride, memory); });
   }
 
  private:
-  using C = Codes<Dot>;
+  using C = Quants<Dot>;
   using Planes = typename C::Planes;
   using DF = typename C::DF;
   using DI = typename C::DI;
@@ -56,14 +55,14 @@ class Integers {
   // --- numbers
 
   /// Scales (kind 0) or minimums (kind 1) of sub-block s, which lies at `p`, for rows r to r + N - 1.
-  static PLE_INLINE VF numbers(const InterleavedLayout& layout, const std::byte* tile, const std::byte* p,
-                               std::size_t s, std::size_t kind, std::size_t r) {
+  static PLE_INLINE VF scales(const TileLayout& layout, const std::byte* tile, const std::byte* p, std::size_t s,
+                              std::size_t kind, std::size_t r) {
     const DF d;
     const auto halves = [&](const std::byte* at) PLE_LAMBDA_ATTR {
       return promote_f16(d, hn::LoadU(hn::Rebind<std::uint16_t, DF>(), reinterpret_cast<const std::uint16_t*>(at)));
     };
     const std::size_t at = kind * rows_per_tile + r;
-    if (!layout.format->has_super) return halves(p + at * 2);
+    if (!layout.format->has_super_scale) return halves(p + at * 2);
     const std::size_t kinds = layout.format->has_minimum ? 2 : 1, c = s * layout.format->sub_block / values_per_chunk;
     const auto integers = hn::LoadU(hn::Rebind<std::int8_t, DF>(), reinterpret_cast<const std::int8_t*>(p) + at);
     return hn::Mul(halves(tile + (c * kinds * rows_per_tile + at) * 2),
@@ -98,26 +97,26 @@ class Integers {
   // --- products
 
   template <Planes p>
-  static HWY_NOINLINE void multiply(const InterleavedRows& w, const QuantizedRows& x, float* y, std::size_t y_stride,
+  static HWY_NOINLINE void multiply(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                     std::byte* memory) {
     if (x.tokens() == 1) prefetch(x);
     for (std::size_t r = 0; r < w.rows; r += rows_per_tile) {
       const std::byte* tile = w.tiles + r / rows_per_tile * w.layout.tile_bytes;
       const std::size_t rows = (std::min)(rows_per_tile, w.rows - r);
       if (x.tokens() == 1) {
-        few_tokens<p, 1>(w.layout, tile, x, 0, rows, y + r, y_stride);
+        gemv<p, 1>(w.layout, tile, x, 0, rows, y + r, y_stride);
       } else if (x.tokens() <= 4) {
-        few_tokens<p, 4>(w.layout, tile, x, 0, rows, y + r, y_stride);
+        gemv<p, 4>(w.layout, tile, x, 0, rows, y + r, y_stride);
       } else if constexpr (eight_fit<p>) {
         for (std::size_t t = 0; t < x.tokens(); t += 8) {
-          few_tokens<p, 8>(w.layout, tile, x, t, rows, y + t * y_stride + r, y_stride);
+          gemv<p, 8>(w.layout, tile, x, t, rows, y + t * y_stride + r, y_stride);
         }
       } else {
         constexpr bool is_small = Dot::is_signed && C::template is_small<p>;  // where it makes a difference
         const Unpacked unpacked = unpack<p>(w.layout, tile, memory);
         for (std::size_t t = 0; t < x.tokens(); t += tokens_per_tile) {
           for (std::size_t v = 0; v * N < rows; ++v) {
-            many_tokens<p.sub_block, is_small>(unpacked, v, x, t, rows - v * N, y + t * y_stride + r + v * N, y_stride);
+            gemm<p.sub_block, is_small>(unpacked, v, x, t, rows - v * N, y + t * y_stride + r + v * N, y_stride);
           }
         }
       }
@@ -147,7 +146,7 @@ class Integers {
 
   /// dots plus four weights of each row times the same four values; `small`: the weights are from 0 to 63.
   template <bool is_small>
-  static PLE_INLINE VI multiply_four(VI dots, V8 weights, const std::int8_t* values) {
+  static PLE_INLINE VI multiply_quad(VI dots, V8 weights, const std::int8_t* values) {
     if constexpr (requires { Dot::quads_of(dots, weights, values); }) {
       return Dot::quads_of(dots, weights, values);
     } else {
@@ -158,10 +157,10 @@ class Integers {
     }
   }
 
-  /// Tokens [first, first + T), straight from the codes: this is to run as fast as memory is read.
+  /// Tokens [first, first + T), straight from the quants: this is to run as fast as memory is read.
   template <Planes p, std::size_t T>
-  static PLE_INLINE void few_tokens(const InterleavedLayout& layout, const std::byte* tile, const QuantizedRows& x,
-                                    std::size_t first, std::size_t rows, float* y, std::size_t y_stride) {
+  static PLE_INLINE void gemv(const TileLayout& layout, const std::byte* tile, const QuantizedRows& x,
+                              std::size_t first, std::size_t rows, float* y, std::size_t y_stride) {
     const DF df;
     const DI di;
     const bool has_minimum = layout.format->has_minimum;
@@ -183,18 +182,18 @@ class Integers {
           for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) prefetch_to_l2(from + ahead + i);
         }
         Vectors<V8, p.sub_block / 4> weights;
-        unpack_fours<p>(reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes), v, weights);
-        const VF scale = numbers(layout, tile, from, s, 0, v * N);
+        unpack_quads<p>(reinterpret_cast<const std::uint8_t*>(from + layout.scale_bytes), v, weights);
+        const VF scale = scales(layout, tile, from, s, 0, v * N);
         each_sum([&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR {
           VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, for they wait for themselves
-          each(weights, [&](V8& four, std::size_t q) PLE_LAMBDA_ATTR {
+          each(weights, [&](V8& quad, std::size_t q) PLE_LAMBDA_ATTR {
             VI& dot = q % 2 ? others : dots;
-            dot = multiply_four<C::template is_small<p>>(dot, four, values + t * p.sub_block + 4 * q);
+            dot = multiply_quad<C::template is_small<p>>(dot, quad, values + t * p.sub_block + 4 * q);
           });
           sum = hn::MulAdd(hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[t])), scale, sum);
         });
         if (has_minimum) {
-          const VF minimum = numbers(layout, tile, from, s, 1, v * N);
+          const VF minimum = scales(layout, tile, from, s, 1, v * N);
           each_sum([&](VF& sum, std::size_t t)
                        PLE_LAMBDA_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
         }
@@ -211,9 +210,9 @@ class Integers {
   }
 
   template <Planes p, std::size_t q = 0, std::size_t n>
-  static PLE_INLINE void unpack_fours(const std::uint8_t* codes, std::size_t v, Vectors<V8, n>& all) {
-    all.first = C::template integers<p, q>(codes, v);
-    if constexpr (n > 1) unpack_fours<p, q + 1>(codes, v, all.rest);
+  static PLE_INLINE void unpack_quads(const std::uint8_t* quants, std::size_t v, Vectors<V8, n>& all) {
+    all.first = C::template integers<p, q>(quants, v);
+    if constexpr (n > 1) unpack_quads<p, q + 1>(quants, v, all.rest);
   }
 
   /// A tile's weights, unpacked once for many tokens: [sub-block, four, row, 4] integers; [sub-block, row] numbers.
@@ -223,20 +222,21 @@ class Integers {
   };
 
   template <Planes p>
-  static PLE_INLINE Unpacked unpack(const InterleavedLayout& layout, const std::byte* tile, std::byte* memory) {
+  static PLE_INLINE Unpacked unpack(const TileLayout& layout, const std::byte* tile, std::byte* memory) {
     Unpacked all{reinterpret_cast<std::uint8_t*>(memory),
                  reinterpret_cast<float*>(memory + rows_per_tile * layout.cols), nullptr};
     if (layout.format->has_minimum) all.minimums = all.scales + layout.sub_blocks * rows_per_tile;
     const std::byte* from = tile + layout.sub_blocks_at;
     for (std::size_t s = 0; s < layout.sub_blocks; ++s, from += layout.sub_block_bytes) {
-      const auto* codes = reinterpret_cast<const std::uint8_t*>(from + layout.number_bytes);
+      const auto* quants = reinterpret_cast<const std::uint8_t*>(from + layout.scale_bytes);
       std::uint8_t* to = all.integers + s * p.sub_block * rows_per_tile;
       for (std::size_t v = 0; v < rows_per_tile / N; ++v) {
         const std::size_t r = v * N, at = s * rows_per_tile + r;
-        hn::StoreU(numbers(layout, tile, from, s, 0, r), DF(), all.scales + at);
-        if (all.minimums) hn::StoreU(numbers(layout, tile, from, s, 1, r), DF(), all.minimums + at);
-        C::template each_four<p>(
-            codes, v, [&](V8 four, std::size_t q) PLE_LAMBDA_ATTR { hn::StoreU(four, D8(), to + 64 * q + 4 * N * v); });
+        hn::StoreU(scales(layout, tile, from, s, 0, r), DF(), all.scales + at);
+        if (all.minimums) hn::StoreU(scales(layout, tile, from, s, 1, r), DF(), all.minimums + at);
+        C::template each_quad<p>(quants, v, [&](V8 quad, std::size_t q) PLE_LAMBDA_ATTR {
+          hn::StoreU(quad, D8(), to + 64 * q + 4 * N * v);
+        });
       }
     }
     return all;
@@ -244,8 +244,8 @@ class Integers {
 
   /// Tokens [first, first + 8) times rows v N to v N + N - 1 of a tile.
   template <std::size_t sub_block, bool is_small>
-  static HWY_NOINLINE void many_tokens(const Unpacked& w, std::size_t v, const QuantizedRows& x, std::size_t first,
-                                       std::size_t rows, float* y, std::size_t y_stride) {
+  static HWY_NOINLINE void gemm(const Unpacked& w, std::size_t v, const QuantizedRows& x, std::size_t first,
+                                std::size_t rows, float* y, std::size_t y_stride) {
     constexpr std::size_t T = tokens_per_tile;
     const DF df;
     const DI di;
@@ -260,9 +260,9 @@ class Integers {
       Vectors<VI, T> dots;
       each(dots, [&](VI& dot, std::size_t t) PLE_LAMBDA_ATTR { dot = hn::Set(di, offsets[t]); });
       for (std::size_t k = 0; k < sub_block; k += 4, integers += 64) {
-        const V8 four = hn::LoadU(D8(), integers);
+        const V8 quad = hn::LoadU(D8(), integers);
         each(dots, [&](VI& dot, std::size_t t)
-                       PLE_LAMBDA_ATTR { dot = multiply_four<is_small>(dot, four, values + t * sub_block + k); });
+                       PLE_LAMBDA_ATTR { dot = multiply_quad<is_small>(dot, quad, values + t * sub_block + k); });
       }
       const VF scale = hn::LoadU(df, scales);
       each(sums, dots, [&](VF& sum, VI& dot, std::size_t t) PLE_LAMBDA_ATTR {
