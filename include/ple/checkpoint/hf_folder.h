@@ -61,10 +61,18 @@ class HfFolder final : public CheckpointSource {
   std::string name() const override { return folder_.string(); }
 
   ModelConfig any_config() const override {
-    ModelConfig any = read_config(json_, config_name_);
-    std::visit([&](auto& config) { config.tie_word_embeddings = tied_; }, any);
+    ModelConfig any;
+    with_family(json_, config_name_, [&]<class Config>() { any = config<Config>(); });
     return any;
   }
+  /// As that of one family. Errors: ErrorCode::config; not_supported for a model of another family.
+  template <class Config>
+  Config config() const {
+    Config config = Family<Config>::read(json_, config_name_);
+    config.tie_word_embeddings = tied_;
+    return config;
+  }
+  bool is_gemma3n() const { return is_hf_model_of<Gemma3nConfig>(json_, config_name_); }  ///< Goes with the next version.
 
   bool has(Parameter parameter, std::size_t layer = 0) const override {
     return names_.find(parameter, layer) != nullptr || packed(parameter, layer);

@@ -130,13 +130,17 @@ class JsonField {
 
   template <class... Expected>
   [[noreturn]] void wrong(std::string_view name, const Json& found, const Expected&... expected) const {
-    fail(code_, source_, ": ", full_name(name), " is ", found.brief(), ", expected ", expected...);
+    fail(code_, source_, ": ", full_name(name), " is ", this->found(found), ", expected ", expected...);
   }
 
  private:
+  /// A configuration's values are quoted; in other files, which may be large, the type says enough.
+  std::string found(const Json& value) const {
+    return code_ == ErrorCode::config ? value.brief() : std::string(value.type_name());
+  }
   template <class... Expected>
   [[noreturn]] void unexpected(const Expected&... expected) const {
-    fail(code_, where(), " is ", value_->type_name(), ", expected ", expected...);
+    fail(code_, where(), " is ", found(*value_), ", expected ", expected...);
   }
   template <class T>
   T required(std::string_view name, const std::optional<T>& otherwise) const {

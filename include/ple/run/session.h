@@ -87,7 +87,7 @@ class Session {
   /// Reads tokens and returns the logits that follow each of the last `last` of them, or of all if there are fewer:
   /// [last, vocab_size], until the next call. Memory for more of them than before is taken then. They have the bits of
   /// reading token by token. Errors: those of read().
-  Rows read_logits(std::span<const Token> tokens, std::size_t last = std::numeric_limits<std::size_t>::max()) {
+  Rows read_logits(std::span<const Token> tokens, std::size_t last = (std::numeric_limits<std::size_t>::max)()) {
     check(tokens, {});
     const std::size_t width = logits_.size(), count = (std::min)(last, tokens.size());
     if (count * width > last_logits_.size()) last_logits_.resize(count * width);

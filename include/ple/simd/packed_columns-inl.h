@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of integer weights in columns with 8-bit activations of which most are 0. Included once per target.
-#if defined(PLE_SIMD_COLUMNS_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef PLE_SIMD_COLUMNS_INL_H_
-#undef PLE_SIMD_COLUMNS_INL_H_
+#if defined(PLE_SIMD_PACKED_COLUMNS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_PACKED_COLUMNS_INL_H_
+#undef PLE_SIMD_PACKED_COLUMNS_INL_H_
 #else
-#define PLE_SIMD_COLUMNS_INL_H_
+#define PLE_SIMD_PACKED_COLUMNS_INL_H_
 #endif
 
 #include <algorithm>
@@ -108,4 +108,4 @@ class ColumnProduct {
 }  // namespace HWY_NAMESPACE
 }  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
-#endif  // PLE_SIMD_COLUMNS_INL_H_
+#endif  // PLE_SIMD_PACKED_COLUMNS_INL_H_

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of some rows of integer weights, wherever they lie, with one token: included once per target.
-#if defined(PLE_SIMD_LOOSE_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef PLE_SIMD_LOOSE_ROWS_INL_H_
-#undef PLE_SIMD_LOOSE_ROWS_INL_H_
+#if defined(PLE_SIMD_PACKED_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_PACKED_ROWS_INL_H_
+#undef PLE_SIMD_PACKED_ROWS_INL_H_
 #else
-#define PLE_SIMD_LOOSE_ROWS_INL_H_
+#define PLE_SIMD_PACKED_ROWS_INL_H_
 #endif
 
 #include <algorithm>
@@ -90,4 +90,4 @@ class PackedRowsProduct {
 }  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif
-#endif  // PLE_SIMD_LOOSE_ROWS_INL_H_
+#endif  // PLE_SIMD_PACKED_ROWS_INL_H_

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // How the quants of integer weights become vectors, and how these are multiplied: included once per target.
-#if defined(PLE_SIMD_CODES_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef PLE_SIMD_CODES_INL_H_
-#undef PLE_SIMD_CODES_INL_H_
+#if defined(PLE_SIMD_QUANTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_QUANTS_INL_H_
+#undef PLE_SIMD_QUANTS_INL_H_
 #else
-#define PLE_SIMD_CODES_INL_H_
+#define PLE_SIMD_QUANTS_INL_H_
 #endif
 
 #include <cstddef>
@@ -145,4 +145,4 @@ struct Quants {
 }  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif
-#endif  // PLE_SIMD_CODES_INL_H_
+#endif  // PLE_SIMD_QUANTS_INL_H_

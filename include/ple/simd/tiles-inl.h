@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of tiles of integer weights and 8-bit activations: included by kernels-inl.h, once per target.
-#if defined(PLE_SIMD_INTEGERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
-#ifdef PLE_SIMD_INTEGERS_INL_H_
-#undef PLE_SIMD_INTEGERS_INL_H_
+#if defined(PLE_SIMD_TILES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef PLE_SIMD_TILES_INL_H_
+#undef PLE_SIMD_TILES_INL_H_
 #else
-#define PLE_SIMD_INTEGERS_INL_H_
+#define PLE_SIMD_TILES_INL_H_
 #endif
 
 #include <algorithm>
@@ -291,4 +291,4 @@ class Integers {
 }  // namespace ple::inline PLE_ABI
 PLE_AFTER_KERNELS();
 #endif
-#endif  // PLE_SIMD_INTEGERS_INL_H_
+#endif  // PLE_SIMD_TILES_INL_H_
