@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "harness.h"
-#include "ple/text/chat.h"
+#include "ple/text/chat_format.h"
 #include "tokenizer.h"
 
 namespace ple::fuzz {

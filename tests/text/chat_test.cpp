@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ple/text/chat.h"
+#include "ple/text/chat_format.h"
 
 #include <doctest/doctest.h>
 

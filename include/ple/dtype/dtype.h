@@ -88,7 +88,7 @@ inline constexpr auto dtype_infos = infos_of(StoredTypes());
 
 constexpr const DtypeInfo& info(Dtype type) { return detail::dtype_infos[static_cast<std::size_t>(type)]; }
 
-inline std::string_view name_of(Dtype type) { return info(type).name; }
+constexpr std::string_view name_of(Dtype type) { return info(type).name; }
 inline std::size_t values_per_block(Dtype type) { return info(type).values_per_block; }
 inline std::size_t alignment_of(Dtype type) { return info(type).alignment; }
 inline bool is_encodable(Dtype type) { return info(type).is_encodable; }

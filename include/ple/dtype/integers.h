@@ -42,6 +42,10 @@ concept IntegerType = requires(const T& block, std::uint8_t* out) {
 
 namespace detail {
 
+/// A type of single values, or a type of blocks that has IntegerTraits: there is no product with other blocks.
+template <class T>
+inline constexpr bool can_be_multiplied = DtypeTraits<T>::values_per_block == 1 || IntegerType<T>;
+
 template <int zero, std::size_t sub, int all_bits, bool minimum>
 struct IntegerShape {
   static constexpr int zero_point = zero;

@@ -3,6 +3,7 @@
 // Source: the table GGML_QUANT_SIZES of the Python package `gguf`.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <iterator>
 #include <optional>
@@ -41,10 +42,14 @@ inline const GgmlType* ggml_type(std::uint32_t id) {
 }
 
 inline const GgmlType& ggml_type(Dtype dtype) {
-  const auto* found = std::begin(ggml_types);
-  while (found->name != name_of(dtype)) ++found;  // the table has every type of ple's
-  return *found;
+  return *std::find_if(std::begin(ggml_types), std::end(ggml_types),
+                       [&](const GgmlType& type) { return type.name == name_of(dtype); });
 }
+
+static_assert(std::all_of(all_dtypes.begin(), all_dtypes.end(), [](Dtype dtype) {
+  return std::any_of(std::begin(ggml_types), std::end(ggml_types),
+                     [&](const GgmlType& t) { return t.name == name_of(dtype); });
+}));
 
 /// As the format's own tools spell it: "Q4_K".
 inline std::string spelled(const GgmlType& type) {

@@ -313,8 +313,8 @@ class Decoder final : public LanguageModel {
                Rows soft, FunctionRef<Positions(std::size_t layer, std::size_t row)> positions,
                const Observer& observe) const {
     for (const auto& file : files_) file->check_size();
-    detail::DecoderPass<Decoder, Observer>{*this, state, {threads, state.products}, tokens, rows, positions, observe}(
-        soft, logits);
+    detail::DecoderPass<Decoder, Observer>{*this,     state,  {threads, state.product_workspace}, tokens, rows,
+                                           positions, observe}(soft, logits);
   }
 
   ModelTag tag_;

@@ -94,7 +94,7 @@ struct DecoderState final : ModelState {
   std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
   typename Layer::Workspace workspace;
   AlignedVector<float> memory;
-  AlignedVector<std::byte> products;  // Context::workspace
+  AlignedVector<std::byte> product_workspace;  // Context::workspace
   Rows hidden, projected, per_layer, kept_logits;
   std::size_t ahead;                          // most tokens whose rows are asked for before their turn
   RowSelection rows;                          // of the tokens that come next: those of a pass, or prefetched ones
@@ -122,12 +122,12 @@ struct DecoderState final : ModelState {
                                {&projected, o.chunk, packed},
                                {&kept_logits, o.chunk, sizes.kept_tokens}};
     memory = allocate_rows(all);
-    std::size_t bytes = product_workspace<typename Model::T, typename Model::B>(
+    std::size_t bytes = ple::product_workspace<typename Model::T, typename Model::B>(
         o.chunk, o.tasks(), sizes.widest_integer_row, sizes.widest_bf16_row);
     if constexpr (requires(const Layer& layer) { layer.workspace_bytes(o.chunk); }) {
       for (const Layer& layer : m.blocks) bytes = (std::max)(bytes, layer.workspace_bytes(o.chunk));
     }
-    products.resize(bytes);
+    product_workspace.resize(bytes);
     ahead = std::max<std::size_t>(o.chunk, 1024);
     if (m.has_ple()) {
       rows = m.table.make_selection(ahead);

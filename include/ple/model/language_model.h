@@ -114,13 +114,13 @@ class LanguageModel {
                        Rows soft = {}) const = 0;
 
   /// Reads a token of each of several texts, and writes the logits that follow: [texts, vocab_size]. A model may read
-  /// its weights once for all of them; results are those of `forward`, bit for bit. `room` is a state in which it is
-  /// computed, with a chunk of at least as many; its own text is not touched. Errors: as above, and then no text has
+  /// its weights once for all of them; results are those of `forward`, bit for bit. `workspace` is a state in which it
+  /// is computed, with a chunk of at least as many; its own text is not touched. Errors: as above, and then no text has
   /// read its token. Only this default, which reads one text after another, leaves those before the one that failed a
   /// token further, with their logits written.
-  virtual void forward_each(ModelState& room, Executor& executor, std::span<ModelState* const> states,
+  virtual void forward_each(ModelState& workspace, Executor& executor, std::span<ModelState* const> states,
                             std::span<const Token> tokens, Rows logits) const {
-    static_cast<void>(room);
+    static_cast<void>(workspace);
     for (std::size_t i = 0; i < states.size(); ++i) {
       forward(*states[i], executor, tokens.subspan(i, 1), logits.slice(i, 1));
     }

@@ -36,7 +36,7 @@ class Batch {
       pool_ = shared_pool(options.threads);
       executor_ = pool_.get();
     }
-    room_ = model.make_state({.context = 1, .chunk = most_, .threads = executor_->concurrency()});
+    workspace_state_ = model.make_state({.context = 1, .chunk = most_, .threads = executor_->concurrency()});
     states_.reserve(most_);
     try {
       logits_.resize(most_ * model.vocab_size());
@@ -71,7 +71,7 @@ class Batch {
       }
     };
     try {
-      model_->forward_each(*room_, *executor_, states_, tokens, logits);
+      model_->forward_each(*workspace_state_, *executor_, states_, tokens, logits);
     } catch (...) {
       finish();
       throw;
@@ -100,7 +100,7 @@ class Batch {
   std::shared_ptr<ThreadPool> pool_;
   Executor* executor_;
   std::size_t most_;
-  std::unique_ptr<ModelState> room_;
+  std::unique_ptr<ModelState> workspace_state_;
   std::vector<ModelState*> states_;
   AlignedVector<float> logits_;
 };

@@ -20,7 +20,7 @@
 #include "ple/run/generation.h"
 #include "ple/run/saved_session.h"
 #include "ple/run/session.h"
-#include "ple/text/chat.h"
+#include "ple/text/chat_format.h"
 #include "ple/text/tokenizer.h"
 
 namespace ple::inline PLE_ABI {

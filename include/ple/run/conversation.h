@@ -19,7 +19,7 @@
 #include "ple/model/sampling_options.h"
 #include "ple/run/generation.h"
 #include "ple/run/session.h"
-#include "ple/text/chat.h"
+#include "ple/text/chat_format.h"
 #include "ple/text/stop_strings.h"
 #include "ple/text/stream_decoder.h"
 #include "ple/text/tokenizer.h"

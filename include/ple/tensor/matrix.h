@@ -153,6 +153,7 @@ class Matrix : public detail::MatrixBase {
  public:
   static_assert(StoredType<T>,
                 "Matrix<T>: T must be a stored type (ple::f32, bf16, f16, or one with DtypeTraits) or OneOf");
+  static_assert(detail::can_be_multiplied<T>);
 
   /// Where this is false, what only integer types need is not compiled.
   static constexpr bool may_be_integers = IntegerType<T>;
@@ -177,6 +178,7 @@ class Matrix : public detail::MatrixBase {
 template <StoredType... Ts>
 class Matrix<OneOf<Ts...>> : public detail::MatrixBase {
  public:
+  static_assert((detail::can_be_multiplied<Ts> && ...));
   static constexpr bool may_be_integers = (IntegerType<Ts> || ...);
 
   Matrix() : Matrix(0, 0) {}

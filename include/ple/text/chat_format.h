@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// The chat formats of Gemma 4 and Gemma 3n: what the checkpoints' chat_template.jinja renders for system, user and
+// model turns of text. The template itself says which format it is; it does not render conversations, since what a
+// user writes could then open a turn.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ple/core/config.h"
+#include "ple/core/error.h"
+#include "ple/core/json.h"
+#include "ple/core/token.h"
+#include "ple/text/jinja.h"
+#include "ple/text/tokenizer.h"
+#include "ple/text/utf8.h"
+
+namespace ple::inline PLE_ABI {
+
+enum class Role { system, user, model };
+
+struct Message {
+  Role role = Role::user;
+  std::string content;
+};
+
+/// A piece of a rendered chat: one special token, or the text between two of them.
+struct ChatSegment {
+  std::string text;
+  bool is_special = false;
+};
+
+/// How a conversation becomes text. The model's messages are those the reference calls `assistant`.
+struct ChatFormat {
+  bool thinking = false;               ///< ask the model to think in a thought channel before it answers
+  bool empty_thought_channel = false;  ///< when it shall not, open its turn with an empty thought channel: what the
+                                       ///< large models need, and what makes the answers of E2B and E4B fall apart
+  bool thoughts = true;                ///< take the thoughts out of the model's earlier messages
+  bool can_think = true;               ///< false: `thinking` is refused
+  bool system_turn = true;             ///< false: what the system says begins the first user turn
+  std::string bos = "<bos>";           ///< how the text begins
+  std::string turn_begin = "<|turn>", turn_end = "<turn|>";
+  std::string thought_begin = "<|channel>", thought_end = "<channel|>";
+  std::string think = "<|think|>";                 ///< what the system says to let the model think
+  std::string tool_response = "<|tool_response>";  ///< where the model's turn ends to wait for what a tool answers
+  std::string eos = "<eos>";                       ///< ends the text
+
+  /// Gemma 3n's, which is that of Gemma 2 and 3: turns of user and model by turns.
+  static ChatFormat gemma3n() {
+    return {.thoughts = false,
+            .can_think = false,
+            .system_turn = false,
+            .turn_begin = "<start_of_turn>",
+            .turn_end = "<end_of_turn>"};
+  }
+
+  /// The format of a checkpoint's own template, which renders a short conversation to tell it: with and without the
+  /// model's turn opened, with and without thinking, and with an earlier thought. Errors: those of JinjaTemplate;
+  /// ErrorCode::not_supported for a template that writes something else than Gemma 4's or Gemma 3n's.
+  static ChatFormat from_template(std::string_view jinja) {
+    const JinjaTemplate written(jinja);
+    const std::vector<Message> user = {{Role::user, "Hello"}};
+    ChatFormat format;
+    const std::vector<Message> history = {
+        user[0], {Role::model, format.thought_begin + "thought\nHm.\n" + format.thought_end + "Hi"}};
+    const std::string turn = format.rendered_by(written, user, false);
+    if (turn == gemma3n().render(user, false)) {
+      format = gemma3n();
+    } else if (turn != format.render(user, false)) {
+      other_template("a user's turn", turn, format.render(user, false));
+    }
+    const std::string prompt = format.rendered_by(written, user, true);
+    const std::string without_channel = format.render(user);
+    format.empty_thought_channel = format.system_turn && prompt != without_channel;
+    if (prompt != format.render(user)) other_template("the opening of the model's turn", prompt, without_channel);
+    if (!format.system_turn) return format;
+    const std::string answered = format.rendered_by(written, history, false);
+    format.thoughts = answered == format.render(history, false);
+    if (!format.thoughts && answered != format.render(history, false))
+      other_template("an answer with a thought", answered, format.render(history, false));
+    format.thinking = true;
+    format.can_think = format.rendered_by(written, user, true) == format.render(user);
+    format.thinking = false;
+    return format;
+  }
+
+  /// The whole conversation, `<bos>` included: encode it with add_special = false. With `add_generation_prompt` the
+  /// model's turn is opened at the end. Special tokens that a message spells are tokens to the reader of this text, as
+  /// in the reference; for messages of strangers use segments() and encode_chat(). Throws argument if there is no
+  /// message, or if Gemma 3n's turns do not alternate, as its template does; not_supported if it shall think.
+  std::string render(std::span<const Message> messages, bool add_generation_prompt = true) const {
+    return join(segments(messages, add_generation_prompt));
+  }
+
+  /// The same in segments, so that only the format's own special tokens become tokens.
+  std::vector<ChatSegment> segments(std::span<const Message> messages, bool add_generation_prompt = true) const {
+    if (messages.empty()) fail(ErrorCode::argument, "a chat of 0 messages, expected at least 1");
+    if (thinking && !can_think) fail(ErrorCode::not_supported, "this chat format has no thinking");
+    Writer out;
+    out.special(bos);
+    const bool has_system = messages[0].role == Role::system;
+    if (system_turn && (thinking || has_system)) {
+      out.special(turn_begin).text("system\n");
+      if (thinking) out.special(think).text("\n");
+      if (has_system) out.text(trim(messages[0].content));
+      out.special(turn_end).text("\n");
+    }
+    const auto turns = messages.subspan(has_system ? 1 : 0);
+    for (std::size_t i = 0; i < turns.size(); ++i) {
+      const Message& message = turns[i];
+      const bool is_model = message.role == Role::model;
+      if (!system_turn && message.role != (i % 2 == 0 ? Role::user : Role::model)) {
+        fail(ErrorCode::argument, "turn ", i, " of the chat is not the ", i % 2 == 0 ? "user's" : "model's",
+             ": user and model have to alternate in this format");
+      }
+      // A second model message in a row continues the turn of the first, though that one was closed.
+      if (!is_model || i == 0 || turns[i - 1].role != Role::model) {
+        out.special(turn_begin).text(is_model ? "model\n" : message.role == Role::user ? "user\n" : "system\n");
+      }
+      if (!system_turn && has_system && i == 0) out.text(messages[0].content).text("\n\n");
+      if (is_model && thoughts) {
+        out.text(without_thoughts(message.content));
+      } else {
+        out.text(trim(message.content));
+      }
+      out.special(turn_end).text("\n");
+    }
+    if (add_generation_prompt) open_model_turn(out);
+    return out.segments;
+  }
+
+  /// What follows in a running conversation, after a model turn that was generated: the user's next message and the
+  /// opening of the model's turn. `turn_closed` says whether the model has written its `turn_end`, and it was kept; it
+  /// has not where generation was cut off. Unlike a conversation rendered anew this keeps the model's thoughts in the
+  /// context.
+  std::vector<ChatSegment> next_turn(std::string_view user_text, bool turn_closed) const {
+    Writer out;
+    if (!turn_closed) out.special(turn_end);
+    out.text("\n").special(turn_begin).text("user\n").text(trim(user_text)).special(turn_end).text("\n");
+    open_model_turn(out);
+    return out.segments;
+  }
+
+  static std::string join(std::span<const ChatSegment> segments) {
+    std::string text;
+    for (const ChatSegment& segment : segments) text += segment.text;
+    return text;
+  }
+
+  /// A message without its thoughts and without whitespace around it: how earlier model turns are shown again.
+  std::string without_thoughts(std::string_view text) const {
+    std::string kept;
+    while (true) {
+      const std::size_t close = text.find(thought_end);
+      const std::string_view part = text.substr(0, close);
+      kept += part.substr(0, part.find(thought_begin));
+      if (close == std::string_view::npos) return std::string(trim(kept));
+      text.remove_prefix(close + thought_end.size());
+    }
+  }
+
+  /// Without the whitespace at both ends that Python's str.strip() takes away.
+  static std::string_view trim(std::string_view text) { return detail::strip_left(detail::strip_right(text)); }
+
+ private:
+  struct Writer {
+    std::vector<ChatSegment> segments;
+
+    Writer& special(std::string_view token) {
+      segments.push_back({std::string(token), true});
+      return *this;
+    }
+    // Text that meets text is one segment, since it has to be encoded in one go.
+    Writer& text(std::string_view text) {
+      if (segments.empty() || segments.back().is_special) segments.push_back({});
+      segments.back().text += text;
+      return *this;
+    }
+  };
+
+  /// What the template makes of a conversation, called as transformers calls it. One that leaves <bos> to the tokenizer
+  /// is told from others nowhere: the models want it.
+  std::string rendered_by(const JinjaTemplate& written, std::span<const Message> messages, bool prompt) const {
+    Json list = Json::array();
+    for (const Message& message : messages) {
+      const char* const role = message.role == Role::system ? "system"
+                               : message.role == Role::user ? "user"
+                                                            : "assistant";
+      Json& turn = list.push_back(Json::object());
+      turn.add("role", Json(std::string(role)));
+      turn.add("content", Json(message.content));
+    }
+    Json variables = Json::object();
+    variables.add("messages", std::move(list));
+    for (const char* const name : {"bos", "eos", "unk", "pad"})
+      variables.add(std::string(name) + "_token", Json("<" + std::string(name) + ">"));
+    variables.add("add_generation_prompt", Json(prompt));
+    variables.add("enable_thinking", Json(thinking));
+    for (const char* const name : {"tools", "documents"}) variables.add(name, Json());
+    std::string text = written.render(variables);
+    return text.starts_with(bos) ? text : bos + text;
+  }
+
+  [[noreturn]] static void other_template(const char* what, std::string_view found, std::string_view expected) {
+    fail(ErrorCode::not_supported, "the chat template writes ", what, " as '", found.substr(0, 200), "', expected '",
+         expected, "'");
+  }
+
+  void open_model_turn(Writer& out) const {
+    out.special(turn_begin).text("model\n");
+    if (!thinking && empty_thought_channel) out.special(thought_begin).text("thought\n").special(thought_end);
+  }
+};
+
+/// Old name; goes with the next version.
+inline std::string strip_thinking(std::string_view text) { return ChatFormat().without_thoughts(text); }
+
+/// The format of a model: that of its template if it has one, else that of the family whose turns its tokenizer knows,
+/// with the empty thought channel if `is_large`, which are the models without Per-Layer Embeddings. Errors: those of
+/// ChatFormat::from_template; ErrorCode::missing if the tokenizer has no tokens for the turns.
+inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<std::string>& jinja, bool is_large) {
+  const auto missing = [&](const ChatFormat& format) -> std::string {
+    std::vector<std::string> needed = {format.turn_begin, format.turn_end};
+    if (format.empty_thought_channel) needed.insert(needed.end(), {format.thought_begin, format.thought_end});
+    for (const std::string& token : needed) {
+      if (!tokenizer.token_to_id(token)) return token;
+    }
+    return {};
+  };
+  if (jinja) {
+    ChatFormat format = ChatFormat::from_template(*jinja);
+    const std::string token = missing(format);
+    if (!token.empty())
+      fail(ErrorCode::missing, "the chat template writes '", token, "', for which the tokenizer has no token");
+    return format;
+  }
+  ChatFormat gemma4{.empty_thought_channel = is_large}, gemma3n = ChatFormat::gemma3n();
+  if (missing(gemma4).empty()) return gemma4;
+  if (missing(gemma3n).empty()) return gemma3n;
+  fail(ErrorCode::missing,
+       "there is no chat template, and the tokenizer has tokens neither for Gemma 4's turns nor for Gemma 3n's");
+}
+
+/// The tokens of a chat in which only the format's own special tokens are tokens: whatever the messages spell stays
+/// plain text. Equal to encoding the rendered text where no message spells a special token. Throws missing if the
+/// tokenizer lacks one of the format's tokens.
+inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<const ChatSegment> segments) {
+  std::vector<Token> own;    // of the special segments
+  std::vector<Token> never;  // those that no text may become, and that the tokenizer does not know as such
+  for (const ChatSegment& segment : segments) {
+    if (!segment.is_special) continue;
+    const auto token = tokenizer.token_to_id(segment.text);
+    if (!token) fail(ErrorCode::missing, "the tokenizer has no '", segment.text, "', which the chat format needs");
+    own.push_back(*token);
+    if (!tokenizer.is_control(*token) && std::find(never.begin(), never.end(), *token) == never.end())
+      never.push_back(*token);
+  }
+  std::vector<Token> tokens;
+  auto next = own.begin();
+  for (const ChatSegment& segment : segments) {
+    if (segment.is_special) {
+      tokens.push_back(*next++);
+    } else {
+      const auto part = tokenizer.encode(segment.text, {.add_special = false, .parse_special = false, .never = never});
+      tokens.insert(tokens.end(), part.begin(), part.end());
+    }
+  }
+  return tokens;
+}
+
+}  // namespace ple::inline PLE_ABI
