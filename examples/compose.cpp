@@ -20,8 +20,8 @@ int main() {
                              .sliding_window = 64,
                              .vocab_size_per_layer_input = 1000,
                              .hidden_size_per_layer_input = 32};
-    const ple::Gemma4LayerConfig sliding{ple::AttentionType::sliding, 32, 1, 256};
-    const ple::Gemma4LayerConfig full{ple::AttentionType::full, 64, 1, 256};
+    const ple::LayerConfig sliding{ple::AttentionType::sliding, 32, 1, 256};
+    const ple::LayerConfig full{ple::AttentionType::full, 64, 1, 256};
     config.layers = {sliding, sliding, full, sliding, full};
 
     Model model(config);

@@ -58,7 +58,7 @@ struct Counting : Scalar {
 Gemma4Config config_of_blocks() {
   Gemma4Config config = ple::testing::small_config();
   config.hidden_size_per_layer_input = 32;  // whole blocks of q8_0 everywhere
-  for (Gemma4LayerConfig& layer : config.layers) layer.intermediate_size = layer.intermediate_size / 48 * 64;
+  for (LayerConfig& layer : config.layers) layer.intermediate_size = layer.intermediate_size / 48 * 64;
   return config;
 }
 

@@ -57,7 +57,7 @@ inline GgufWriter gguf_of(const Checkpoint& checkpoint, bool with_padding_token 
   /// One number where all layers have the same, else an array, of the type that the converter gives it.
   const auto per_layer = [&](const std::string& key, auto&& number_of) {
     std::vector<std::int32_t> numbers;
-    for (const Gemma4LayerConfig& layer : c.layers) numbers.push_back(static_cast<std::int32_t>(number_of(layer)));
+    for (const LayerConfig& layer : c.layers) numbers.push_back(static_cast<std::int32_t>(number_of(layer)));
     if (numbers == std::vector<std::int32_t>(layers, numbers[0])) {
       count(key, static_cast<std::size_t>(numbers[0]));
     } else {
@@ -71,15 +71,15 @@ inline GgufWriter gguf_of(const Checkpoint& checkpoint, bool with_padding_token 
   count("attention.head_count", c.num_attention_heads);
   count("attention.shared_kv_layers", c.num_kv_shared_layers);
   count("attention.sliding_window", c.sliding_window);
-  per_layer("attention.head_count_kv", [](const Gemma4LayerConfig& l) { return l.num_key_value_heads; });
-  per_layer("feed_forward_length", [](const Gemma4LayerConfig& l) { return l.intermediate_size; });
+  per_layer("attention.head_count_kv", [](const LayerConfig& l) { return l.num_key_value_heads; });
+  per_layer("feed_forward_length", [](const LayerConfig& l) { return l.intermediate_size; });
   file.number("gemma4.attention.layer_norm_rms_epsilon", static_cast<double>(c.rms_norm_eps));
   if (c.final_logit_softcapping > 0)
     file.number("gemma4.final_logit_softcapping", static_cast<double>(c.final_logit_softcapping));
   file.number("gemma4.rope.freq_base", c.full_rope.theta).number("gemma4.rope.freq_base_swa", c.sliding_rope.theta);
   std::size_t full_head = 0, sliding_head = 0;
   std::vector<std::uint8_t> pattern;
-  for (const Gemma4LayerConfig& layer : c.layers) {
+  for (const LayerConfig& layer : c.layers) {
     const bool full = layer.attention == AttentionType::full;
     pattern.push_back(full ? 0 : 1);
     (full ? full_head : sliding_head) = layer.head_dim;

@@ -21,7 +21,7 @@ inline Gemma4Config small_config() {
                       .vocab_size_per_layer_input = 101,
                       .hidden_size_per_layer_input = 8,
                       .layers = {}};
-  const Gemma4LayerConfig sliding{AttentionType::sliding, 8, 2, 48}, full{AttentionType::full, 16, 2, 48};
+  const LayerConfig sliding{AttentionType::sliding, 8, 2, 48}, full{AttentionType::full, 16, 2, 48};
   config.layers = {sliding, full, sliding, sliding, full};
   config.layers[3].intermediate_size = config.layers[4].intermediate_size = 96;
   return config;

@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "ple/checkpoint/checkpoint.h"
-#include "ple/family/gemma4/gguf.h"
 #include "ple/convert/stored_rows.h"
 #include "ple/core/checked_writer.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
+#include "ple/family/gguf_keys.h"
 #include "ple/formats/gguf_writer.h"
 #include "ple/model/parameter_groups.h"
 #include "ple/model/parameter_shapes.h"
@@ -73,7 +73,7 @@ struct GgufHeads {
   std::vector<bool> is_sliding;
 
   explicit GgufHeads(const Gemma4Config& config) {
-    for (const Gemma4LayerConfig& layer : config.layers) {
+    for (const LayerConfig& layer : config.layers) {
       is_sliding.push_back(layer.attention == AttentionType::sliding);
       (is_sliding.back() ? sliding : full) = layer.head_dim;
     }
@@ -102,7 +102,7 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   /// One number where all layers have the same, else one for each.
   const auto per_layer = [&](const char* name, auto&& number_of) {
     std::vector<std::int32_t> numbers;
-    for (const Gemma4LayerConfig& layer : config.layers) numbers.push_back(static_cast<std::int32_t>(number_of(layer)));
+    for (const LayerConfig& layer : config.layers) numbers.push_back(static_cast<std::int32_t>(number_of(layer)));
     if (std::count(numbers.begin(), numbers.end(), numbers[0]) == static_cast<std::ptrdiff_t>(numbers.size()))
       return count(name, number_of(config.layers[0]));
     keys.integers(prefix + name, numbers);
@@ -111,9 +111,9 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   count("context_length", config.max_position_embeddings);
   count("embedding_length", config.hidden_size);
   count("embedding_length_per_layer_input", config.hidden_size_per_layer_input);
-  per_layer("feed_forward_length", [](const Gemma4LayerConfig& layer) { return layer.intermediate_size; });
+  per_layer("feed_forward_length", [](const LayerConfig& layer) { return layer.intermediate_size; });
   count("attention.head_count", config.num_attention_heads);
-  per_layer("attention.head_count_kv", [](const Gemma4LayerConfig& layer) { return layer.num_key_value_heads; });
+  per_layer("attention.head_count_kv", [](const LayerConfig& layer) { return layer.num_key_value_heads; });
   count("attention.shared_kv_layers", config.num_kv_shared_layers);
   count("attention.sliding_window", config.sliding_window);
   number("attention.layer_norm_rms_epsilon", static_cast<double>(config.rms_norm_eps));

@@ -2,8 +2,10 @@
 // Keys and shapes of a GGUF file that mean the same in every family.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/formats/gguf_shards.h"
+#include "ple/model/config.h"
 #include "ple/model/parameter.h"
 
 namespace ple::inline PLE_ABI {
@@ -50,6 +53,38 @@ inline void check_gguf_layers(const GgufMetadata& keys, const std::string& prefi
   if (shared < layers) return;
   fail(ErrorCode::config, keys.file(), ": ", prefix, "attention.shared_kv_layers is ", shared, ", expected less than ",
        prefix, "block_count, which is ", layers);
+}
+
+/// Not a parameter: what the frequencies of the full layers' pairs are divided by, [head_dim / 2].
+inline constexpr std::string_view gguf_rope_factors = "rope_freqs.weight";
+
+/// turning / pairs. The model takes the whole part of the product with `pairs`, which rounding may put below it.
+inline double gguf_share(std::size_t turning, std::size_t pairs) {
+  const double share = static_cast<double>(turning) / static_cast<double>(pairs);
+  const double product = share * static_cast<double>(2 * pairs) / 2;
+  return static_cast<std::size_t>(product) < turning ? std::nextafter(share, 2.0) : share;
+}
+
+/// Which share of the pairs of the full layers turns. The file says it pair by pair: 1 for those that turn, and a
+/// number so large that the frequency vanishes for the others.
+inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size_t head_dim) {
+  const Tensor tensor = file.tensor(gguf_rope_factors);
+  const std::size_t pairs = head_dim / 2;
+  if (tensor.dtype != Dtype::f32 || tensor.shape != std::vector<std::uint64_t>{pairs}) {
+    fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": is ", name_of(tensor.dtype), " of shape ",
+         shape_text(tensor.shape), ", expected f32 of shape ", shape_text({pairs}),
+         ", half the width of a full layer's head");
+  }
+  const std::span<const float> factors(reinterpret_cast<const float*>(tensor.data), pairs);
+  std::size_t turning = 0;
+  while (turning < pairs && factors[turning] == 1) ++turning;
+  for (std::size_t i = turning; i < pairs; ++i) {
+    if (factors[i] < 1e20f || !std::isfinite(factors[i])) {
+      fail(ErrorCode::not_supported, tensor.file, ": ", tensor.name, ": entry ", i, " is ", factors[i], " after ",
+           turning, " of 1, expected 1 for the pairs that turn, then 1e30");
+    }
+  }
+  return {theta, gguf_share(turning, pairs), 1};
 }
 
 }  // namespace ple::inline PLE_ABI

@@ -3,11 +3,9 @@
 // Source: what llama.cpp's converter writes and its loader reads.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,39 +20,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Not a parameter: what the frequencies of the full layers' pairs are divided by, [head_dim / 2].
-inline constexpr std::string_view gguf_rope_factors = "rope_freqs.weight";
-
 namespace detail {
-
-/// turning / pairs. The model takes the whole part of the product with `pairs`, which rounding may put below it.
-inline double gguf_share(std::size_t turning, std::size_t pairs) {
-  const double share = static_cast<double>(turning) / static_cast<double>(pairs);
-  const double product = share * static_cast<double>(2 * pairs) / 2;
-  return static_cast<std::size_t>(product) < turning ? std::nextafter(share, 2.0) : share;
-}
-
-/// Which share of the pairs of the full layers turns. The file says it pair by pair: 1 for those that turn, and a
-/// number so large that the frequency vanishes for the others.
-inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size_t head_dim) {
-  const Tensor tensor = file.tensor(gguf_rope_factors);
-  const std::size_t pairs = head_dim / 2;
-  if (tensor.dtype != Dtype::f32 || tensor.shape != std::vector<std::uint64_t>{pairs}) {
-    fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": is ", name_of(tensor.dtype), " of shape ",
-         shape_text(tensor.shape), ", expected f32 of shape ", shape_text({pairs}),
-         ", half the width of a full layer's head");
-  }
-  const std::span<const float> factors(reinterpret_cast<const float*>(tensor.data), pairs);
-  std::size_t turning = 0;
-  while (turning < pairs && factors[turning] == 1) ++turning;
-  for (std::size_t i = turning; i < pairs; ++i) {
-    if (factors[i] < 1e20f || !std::isfinite(factors[i])) {
-      fail(ErrorCode::not_supported, tensor.file, ": ", tensor.name, ": entry ", i, " is ", factors[i], " after ",
-           turning, " of 1, expected 1 for the pairs that turn, then 1e30");
-    }
-  }
-  return {theta, gguf_share(turning, pairs), 1};
-}
 
 /// Full layers that own their K and V, but have no value projection, use the keys' as V.
 inline bool gguf_k_eq_v(const GgufShards& file, const Gemma4Config& config) {
@@ -128,7 +94,7 @@ inline Gemma4Config gemma4_config(const GgufShards& file) {
     any_full = any_full || !sliding[l];
   }
   config.sliding_rope = {number("rope.freq_base_swa", 10000), 1, 1};
-  if (any_full) config.full_rope = detail::gguf_full_rope(file, number("rope.freq_base", 10000), full_head);
+  if (any_full) config.full_rope = gguf_full_rope(file, number("rope.freq_base", 10000), full_head);
   config.attention_k_eq_v = detail::gguf_k_eq_v(file, config);
   validate(config, keys.file());
   return config;

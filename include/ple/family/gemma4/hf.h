@@ -23,7 +23,7 @@ inline void override_layers(const JsonField& text, Gemma4Config& config) {
   const auto per_layer = text.object("per_layer_config");
   if (!per_layer) {
     const std::size_t head_dim = text.count("global_head_dim", 512);
-    for (Gemma4LayerConfig& layer : config.layers) {
+    for (LayerConfig& layer : config.layers) {
       if (layer.attention != AttentionType::full) continue;
       layer.head_dim = head_dim;
       if (config.attention_k_eq_v)
@@ -86,8 +86,8 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
 
   const std::size_t layers = detail::layer_count(text, 30, config.num_kv_shared_layers);
   const bool double_wide = text.boolean("use_double_wide_mlp", false);
-  const Gemma4LayerConfig common{AttentionType::sliding, text.count("head_dim", 256),
-                                 text.count("num_key_value_heads", 4), text.count("intermediate_size", 9216)};
+  const LayerConfig common{AttentionType::sliding, text.count("head_dim", 256), text.count("num_key_value_heads", 4),
+                           text.count("intermediate_size", 9216)};
   config.layers.assign(layers, common);
   auto types = detail::layer_types(text, layers, 6);
   types.back() = AttentionType::full;  // whatever the file says
