@@ -45,7 +45,7 @@ inline void override_layers(const JsonField& text, Gemma4Config& config) {
   }
 }
 
-inline void refuse_what_is_not_supported(const JsonField& text) {
+inline void refuse_unsupported_gemma4(const JsonField& text) {
   const auto refuse = [&](const char* field, const std::string& found, const char* why) {
     fail(ErrorCode::not_supported, text.source(), ": ", text.full_name(field), " is ", found, ": ", why);
   };
@@ -65,7 +65,7 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   const JsonField top(config_json, source);
   const JsonField text = top.object("text_config").value_or(top);
   expect_hf_model<Gemma4Config>(config_json, source);
-  detail::refuse_what_is_not_supported(text);
+  detail::refuse_unsupported_gemma4(text);
 
   Gemma4Config config;
   config.vocab_size = text.count("vocab_size", 262144);
