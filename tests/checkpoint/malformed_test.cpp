@@ -200,7 +200,7 @@ TEST_CASE("a file that is cut short anywhere, or is something else") {
   write_file(folder.model(), safetensors(std::string(5000, '['), ""));
   check_error(folder, ErrorCode::malformed, {"nested deeper than 64"});
   write_file(folder.model(), safetensors(R"({"a":{},"a":{}})", ""));
-  check_error(folder, ErrorCode::malformed, {"'a' stands twice"});
+  check_error(folder, ErrorCode::malformed, {"'a' appears twice"});
   std::string long_header = whole;
   long_header[7] = '\x7f';
   write_file(folder.model(), long_header);

@@ -139,7 +139,7 @@ TEST_CASE("a link in place of the partial file is not followed") {
     std::filesystem::create_symlink("victim", folder / name);
   }
   CHECK(error_of([&] { writer.finish({}); }) ==
-        (folder / "other").string() + ": cannot write: somebody removed or replaced what was written so far");
+        (folder / "other").string() + ": cannot write: its partial file was removed or replaced");
   CHECK_FALSE(std::filesystem::exists(folder / "other"));
   CHECK(contents(folder / "victim") == "precious");
 }
@@ -162,8 +162,8 @@ TEST_CASE("devices, pipes and folders are never written to nor replaced, and tha
   refuses(folder / "pipe", device);
   refuses(folder / "link", device);
   refuses(folder / "folder", "is a folder");
-  refuses(folder / "folder/", "the name of a file is expected");
-  refuses("", "the name of a file is expected");
+  refuses(folder / "folder/", "the path has no file name");
+  refuses("", "the path has no file name");
   refuses(folder / "none/file", os::text_of(ENOENT) + ": folder " + (folder / "none").string());
   CHECK(folder.names() == Names{"folder", "link", "pipe"});
   if (::geteuid() != 0) {  // who may do everything is refused nothing
@@ -254,7 +254,7 @@ TEST_CASE("a descriptor that the program closed is an error, and nothing is writ
             const int other = reopens ? ::open(stranger.c_str(), O_RDWR) : -1;
             const std::string error = error_of([&] { writer.write(long_text.data(), long_text.size()); });
             if (error != (folder / "file").string() + ": cannot write: " +
-                             (reopens ? "the program closed its descriptor, which is another file's now"
+                             (reopens ? "the program closed its descriptor, which now belongs to another file"
                                       : "the program closed its descriptor"))
               return 1;
             if (reopens && ::lseek(other, 0, SEEK_CUR) != 0) return 2;

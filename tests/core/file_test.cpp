@@ -115,7 +115,7 @@ TEST_CASE("a descriptor that the program closed is an error that says so, and ne
   const int stranger = ::open(other.c_str(), O_RDONLY | O_CLOEXEC);
   REQUIRE(stranger == file->descriptor());
   for (const std::string& error : errors()) {
-    CHECK(error.ends_with(": the program closed its descriptor, which is another file's now"));
+    CHECK(error.ends_with(": the program closed its descriptor, which now belongs to another file"));
   }
   CHECK(file->check_descriptor() == another_file);
   CHECK(std::memcmp(map->bytes().data(), "what is right", 13) == 0);

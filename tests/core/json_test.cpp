@@ -120,11 +120,11 @@ TEST_CASE("what JSON forbids is refused, with the position") {
     CHECK(!nlohmann::json::accept(text));
     CHECK(error_of(text).starts_with("config.json: not valid JSON: at byte "));
   }
-  CHECK(error_of("{\"a\": tru}") == "config.json: not valid JSON: at byte 6 stands t, expected a value");
+  CHECK(error_of("{\"a\": tru}") == "config.json: not valid JSON: found t at byte 6, expected a value");
 }
 
 TEST_CASE("a key that stands twice, and nesting without end, are refused") {
-  CHECK(error_of("{\"a\":1,\"b\":2,\"a\":3}") == "config.json: 'a' stands twice in one object");
+  CHECK(error_of("{\"a\":1,\"b\":2,\"a\":3}") == "config.json: 'a' appears twice in one object");
   CHECK(error_of(std::string(1'000'000, '[')) == "config.json: nested deeper than 64 levels");
   CHECK(error_of(std::string(64, '[') + std::string(64, ']')) == "no error");
 }

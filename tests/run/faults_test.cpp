@@ -217,7 +217,7 @@ TEST_CASE("threads that cannot be started") {
       message = error.what();
     }
     testing::fail_threads(0);
-    CHECK(message.starts_with("ThreadPool: " + std::to_string(n) + " threads run, of 6: "));
+    CHECK(message.starts_with("ThreadPool: only " + std::to_string(n) + " of 6 threads run: "));
   }
   CHECK_NOTHROW(ThreadPool(6));
 

@@ -248,7 +248,7 @@ TEST_CASE("a program that closes every descriptor, as daemons do, gets an error 
               for (int round = 0; round < 2; ++round) {
                 const std::string error = error_of([&] { setup->logits(1); });
                 if (!says(error, "model.safetensors: ")) return 1;
-                if (!says(error, reopens ? "the program closed its descriptor, which is another file's now"
+                if (!says(error, reopens ? "the program closed its descriptor, which now belongs to another file"
                                          : "the program closed its descriptor"))
                   return 2;
               }

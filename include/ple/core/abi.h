@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The name of the inline namespace that everything lives in.
-//
-// Files of one program may be compiled with different flags: -march=native here, none there. Of an inline function the
-// linker keeps one body, so a file for old CPUs could end up calling code made for new ones. Hence the version and the
-// instruction sets that the compiler may use are part of every name: to the linker, `ple::Chat` is
-// `ple::v0_1_x86_v3::Chat`. Such files work side by side, each with code of its own. To pass one of ple's types from
-// one to the other is an error when linking, which names both sets.
+// The name of the inline namespace that everything lives in. It holds the version and the instruction sets that the
+// compiler may use: to the linker, `ple::Chat` is `ple::v0_1_x86_v3::Chat`. Reason: the files of a program may be
+// compiled with different flags, such as -march=native or none. The linker keeps one body of each inline function, so
+// a file for old CPUs could call code made for new ones. With the names, each file has its own code. Passing a ple
+// type from one such file to the other is a link error that names both sets.
 #pragma once
 
 #include "ple/version.h"
@@ -22,8 +20,7 @@
 // NOLINTNEXTLINE(bugprone-macro-parentheses): `name` is part of a name
 #define PLE_ABI_IF(set, name) PLE_ABI_CHOOSE(PLE_ABI_JOIN2(PLE_ABI_IF_, set) name, , )
 
-// Sets that a compiler uses by itself, and that some CPUs have and others, like them but for that, lack: those of the
-// levels of x86-64, then newer ones.
+// Sets that compilers use unasked and that otherwise similar CPUs may lack: first x86-64's levels, then newer ones.
 #if defined(__x86_64__)
 #define PLE_ABI_SSE                                                                                          \
   PLE_ABI_JOIN8(PLE_ABI_IF(__SSE3__, _sse3), PLE_ABI_IF(__SSSE3__, _ssse3), PLE_ABI_IF(__SSE4_1__, _sse4_1), \

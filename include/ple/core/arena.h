@@ -15,15 +15,14 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Memory for many things that live about as long, one behind the other in large pages, where the system has them: what
-/// lies in a mapping of its own is read more slowly, for every 4 KiB of it an address has to be translated.
+/// Memory for many things of similar lifetime, one behind the other, in huge pages where the system has them. Separate
+/// mappings are read more slowly: each 4 KiB of them needs an address translation.
 class Arena {
  public:
-  /// Takes at least `block_bytes` at once from the system, and more the more there is: the end of a block is lost. What
-  /// is never touched costs nothing.
+  /// Blocks double from `block_bytes` to 256 MiB, so that few block ends are lost. Untouched memory costs nothing.
   explicit Arena(std::size_t block_bytes) : block_bytes_(block_bytes) {}
 
-  /// Uninitialised, aligned to a cache line. Its block lives as long as anything in it. Errors: std::bad_alloc.
+  /// Uninitialised, aligned to a cache line. The block lives as long as anything in it. Errors: std::bad_alloc.
   std::shared_ptr<std::byte> allocate(std::size_t bytes) {
     if (bytes > (std::numeric_limits<std::size_t>::max)() - alignment) throw std::bad_array_new_length();
     const std::size_t taken = (bytes + alignment - 1) / alignment * alignment;

@@ -11,9 +11,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The product of sizes that a file or a caller names, in 64 bits; nothing where it has more, be it that of those that
-/// are not 0. Every number of values or bytes that is computed from a shape comes from here, before anything is read or
-/// allocated.
+/// The product of sizes from a file or a caller; nothing if the factors other than 0 overflow 64 bits. Every number of
+/// values or bytes is computed from a shape with this, before anything is read or allocated.
 constexpr std::optional<std::uint64_t> checked_product(std::span<const std::uint64_t> factors) {
   std::uint64_t product = 1;
   bool has_zero = false;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writing large files such that there is never half a one under its name.
+// Writes large files so that an incomplete one never has the final name.
 #pragma once
 
 #include <algorithm>
@@ -22,28 +22,27 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Called with what is being done, how much of it is done, and how much there is; false cancels.
+/// Called with the current step, how much of it is done and how much there is. Returning false cancels.
 using WriteProgress = std::function<bool(const char* what, std::uint64_t done, std::uint64_t total)>;
 
-/// A file that is written beside its place, under a name of its own that ends in ".partial", and takes its name only
-/// once all of it is on the disk and was read back. Whatever fails before, a file that had the name stays as it was,
-/// and nothing else is left behind; where the process is killed, only the partial file is. Of several that write one
-/// file at once, the last to finish has it, whole. The new file has the permissions of the old one.
+/// A file that is written beside its place, under a name that ends in ".partial". It takes its own name only once all
+/// of it is on the disk and was read back. If anything fails before, an older file of that name stays as it was and
+/// nothing else is left; only a killed process leaves the partial file. Of several writers of one file, the last to
+/// finish has it, whole. The new file has the old one's permissions.
 class CheckedWriter {
  public:
-  /// `inputs`: files that must not be written over. Errors: those of check_output_path; ErrorCode::file, as of all that
-  /// follows.
+  /// `inputs`: files not to overwrite. Errors: those of check_output_path; ErrorCode::file, as of all that follows.
   explicit CheckedWriter(std::filesystem::path path, std::span<const FileIdentity> inputs = {})
       : path_(std::move(path)), inputs_(inputs.begin(), inputs.end()), place_(check_output_path(path_, inputs)) {
     buffer_.reserve(piece);
     partial_ = partial_path();
-    // Never more open than the file it replaces, even for a moment.
+    // The permissions are never wider than those of the file it replaces, even for a moment.
     out_.emplace(partial_, path_.string(), place_.old ? place_.old->permissions & 0666u : 0666u);
   }
   CheckedWriter(const CheckedWriter&) = delete;
   CheckedWriter& operator=(const CheckedWriter&) = delete;
   ~CheckedWriter() {
-    if (has_name_ || process_ != os::process_id()) return;  // in a copy that fork() made it is not ours
+    if (has_name_ || process_ != os::process_id()) return;  // after fork() the file is the parent's
     out_.reset();
     std::error_code ignored;
     std::filesystem::remove(partial_, ignored);
@@ -60,16 +59,15 @@ class CheckedWriter {
     }
   }
 
-  /// Bytes written so far.
   std::uint64_t size() const { return out_->size() + buffer_.size(); }
 
-  /// Passes a step on to a caller's function, if there is one. Errors: ErrorCode::cancelled if it says so.
+  /// Calls the progress function, if there is one. Errors: ErrorCode::cancelled if it returns false.
   void report(const WriteProgress& progress, const char* what, std::uint64_t done, std::uint64_t total) const {
     if (progress && !progress(what, done, total)) fail(ErrorCode::cancelled, path_.string(), ": writing was cancelled");
   }
 
-  /// Reads everything back, and gives the file its name. Errors: ErrorCode::file also if it reads back other bytes;
-  /// ErrorCode::cancelled; those of check_output_path, should something else have come to the place.
+  /// Reads everything back and gives the file its name. Errors: ErrorCode::file, also if other bytes are read back;
+  /// ErrorCode::cancelled; those of check_output_path if the place has changed meanwhile.
   void finish(const WriteProgress& progress) {
     flush();
     out_->sync();
@@ -83,7 +81,7 @@ class CheckedWriter {
       report(progress, "bytes read back", at + part.size(), size);
     }
     if (checksum != checksum_)
-      fail(ErrorCode::file, path_.string(), ": the disk reads back other bytes than were written");
+      fail(ErrorCode::file, path_.string(), ": the bytes read back from the disk differ from those written");
     take_name();
   }
 
@@ -91,7 +89,7 @@ class CheckedWriter {
   static constexpr std::size_t piece = std::size_t{4} << 20;
   static constexpr std::uint64_t first = 0xcbf29ce484222325u;
 
-  /// Beside the place, where it can take the name in one step.
+  /// In the same folder, so that one rename gives the final name.
   std::filesystem::path partial_path() const {
     constexpr std::size_t most = 150;  // of the 255 bytes that a name may have
     const std::string name = place_.path.filename().string();
@@ -100,7 +98,7 @@ class CheckedWriter {
 
   void flush() {
     if (process_ != os::process_id()) {
-      fail(ErrorCode::file, path_.string(), ": cannot write: fork() made a copy of this process after it was begun");
+      fail(ErrorCode::file, path_.string(), ": cannot write: it was begun before fork() made this process");
     }
     out_->write(buffer_);
     checksum_ = added(checksum_, buffer_);
@@ -111,19 +109,19 @@ class CheckedWriter {
     const OutputPlace place = check_output_path(path_, inputs_);
     os::FileStatus status;
     if (os::get_status(partial_, status) != 0 || status.identity != out_->identity())
-      fail(ErrorCode::file, path_.string(), ": cannot write: somebody removed or replaced what was written so far");
+      fail(ErrorCode::file, path_.string(), ": cannot write: its partial file was removed or replaced");
     if (place.path != place_.path)
-      fail(ErrorCode::file, path_.string(), ": cannot write: leads to another place than when it was begun");
+      fail(ErrorCode::file, path_.string(), ": cannot write: its path leads elsewhere than when it was begun");
     if (place.old) out_->set_access(*place.old);
-    out_.reset();  // closed first: not every system renames what is open
+    out_.reset();  // closed first: not every system renames open files
     if (const int error = os::replace(partial_, place_.path)) {
-      fail(ErrorCode::file, path_.string(), ": cannot take the place of an older file: ", os::text_of(error));
+      fail(ErrorCode::file, path_.string(), ": cannot rename the finished file to this name: ", os::text_of(error));
     }
     has_name_ = true;
     os::sync_folder(place_.folder());
   }
 
-  /// FNV-1a over words of 8 bytes; all pieces but the last are made of whole ones.
+  /// FNV-1a over words of 8 bytes. Only the last piece may end with a shorter word.
   static std::uint64_t added(std::uint64_t sum, std::span<const std::byte> bytes) {
     constexpr std::uint64_t prime = 0x100000001b3u;
     while (!bytes.empty()) {
@@ -140,7 +138,7 @@ class CheckedWriter {
   std::vector<FileIdentity> inputs_;
   OutputPlace place_;
   std::filesystem::path partial_;
-  std::optional<OutputFile> out_;  // nothing: all is written
+  std::optional<OutputFile> out_;  // empty once all is written
   bool has_name_ = false;
   std::uint64_t process_ = os::process_id();
   std::vector<std::byte> buffer_;

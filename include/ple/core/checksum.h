@@ -16,7 +16,6 @@ class Checksum {
   void add(std::span<const std::byte> bytes) {
     for (const std::byte byte : bytes) sum_ = (sum_ ^ static_cast<std::uint8_t>(byte)) * 0x100000001b3u;
   }
-  /// A number's bytes.
   template <class Number>
   requires std::is_arithmetic_v<Number> || std::is_enum_v<Number>
   void add(Number number) { add(std::as_bytes(std::span(&number, 1))); }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the library asks of the compiler, and the namespace that everything lives in. Every header includes it.
+// What the library requires of the compiler, and the namespace that everything lives in. Every header includes this.
 #pragma once
 
-// A compiler goes on after an #error, into hundreds that follow from it. It stops at a file that is not there, and the
-// file's name is the last that it says.
+// Compilers go on after #error and print hundreds of errors. A missing file stops them, and its name comes last.
 #if defined(_MSC_VER) && !defined(__clang__)
 #error "ple does not support MSVC: use clang, or g++ of MinGW-w64"
 #include "ple does not support MSVC: use clang, or g++ of MinGW-w64"
@@ -14,16 +13,16 @@
 #error "ple reports errors as exceptions: compile without -fno-exceptions"
 #include "ple reports errors as exceptions: compile without -fno-exceptions"
 #elif defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ || defined(__ASSOCIATIVE_MATH__)
-#error "ple tells NaN from numbers, and adds in one order: compile without -ffast-math, -Ofast and parts of them"
-#include "ple tells NaN from numbers, and adds in one order: compile without -ffast-math, -Ofast and parts of them"
-#elif __SIZEOF_POINTER__ < 8 && !defined(__EMSCRIPTEN__)  // whose programs are sandboxes of at most 4 GiB
+#error "ple tests for NaN and adds in a fixed order: compile without -ffast-math, -Ofast or any part of them"
+#include "ple tests for NaN and adds in a fixed order: compile without -ffast-math, -Ofast or any part of them"
+#elif __SIZEOF_POINTER__ < 8 && !defined(__EMSCRIPTEN__)  // Emscripten: sandboxes of at most 4 GiB
 #error "ple is for 64-bit machines: its models and caches are larger than 32-bit addresses"
 #include "ple is for 64-bit machines: its models and caches are larger than 32-bit addresses"
 #endif
 
 #include "ple/core/abi.h"
 
-/// Everything that is public. The inline namespace is for the linker only: write `ple::Chat`.
+/// Everything public. The inline namespace is for the linker only: write `ple::Chat`.
 namespace ple {
 inline namespace PLE_ABI {}
 }  // namespace ple

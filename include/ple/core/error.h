@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one exception type of the library.
 #pragma once
 
 #include <concepts>
@@ -13,22 +12,22 @@
 
 namespace ple::inline PLE_ABI {
 
-/// What kind of thing went wrong; the message says which file, tensor or field, and both values.
+/// The kind of error. The message names the file, tensor or field, and both values.
 enum class ErrorCode {
   file,           ///< a file cannot be opened, read or mapped
   malformed,      ///< a file's contents contradict its format
-  missing,        ///< a tensor, a field or a file that must be there is not
-  shape,          ///< a tensor has another shape than the configuration gives
-  dtype,          ///< a tensor has a number type that is unknown, or not the one asked for
+  missing,        ///< a required tensor, field or file is not there
+  shape,          ///< a tensor's shape differs from the configuration's
+  dtype,          ///< a tensor's number type is unknown, or not the one asked for
   config,         ///< a configuration field is out of range or contradicts another
   not_supported,  ///< valid, but this version does not implement it
-  argument,       ///< the caller passed something that cannot be
+  argument,       ///< the caller passed an impossible value
   cancelled,      ///< the caller asked to stop
   limit,          ///< more than the caller's own limits allow
-  system,         ///< the operating system refuses something other than a file: a thread, say
+  system,         ///< the operating system refused something other than a file, such as a thread
 };
 
-/// Thrown while opening, building, or checking arguments; computing a token does not throw after that.
+/// Thrown while opening, building or checking arguments. After that, computing a token does not throw.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
@@ -40,8 +39,7 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-/// A part of a message: text that lives elsewhere, or a number. Trivial on purpose: errors are thrown from everywhere,
-/// and what a call site compiles to should be a few stores.
+/// A part of a message: borrowed text or a number. Trivial, so that a call site compiles to a few stores.
 struct MessagePart {
   enum class Kind : unsigned char { text, integer, natural, real } kind = Kind::text;
   union {
@@ -79,7 +77,7 @@ struct MessagePart {
 
 }  // namespace detail
 
-/// Throws an Error whose message is all parts, text and numbers, one after another.
+/// Throws an Error whose message joins all parts.
 template <class... Parts>
 [[noreturn]] void fail(ErrorCode code, const Parts&... parts) {
   const detail::MessagePart list[] = {parts...};

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who runs the tasks of a computation.
 #pragma once
 
 #include <cstddef>
@@ -11,9 +10,8 @@ namespace ple::inline PLE_ABI {
 
 using TaskRef = FunctionRef<void(std::size_t i)>;
 
-/// Runs tasks 0..count-1 in any order, perhaps at once, and returns when all are done. Tasks of ple do not throw: what
-/// can fail is checked before. Should another's throw, tasks that have not begun may be left out, and the first
-/// exception comes out of run() once those that have begun are done.
+/// Runs tasks 0 to count - 1 in any order, perhaps at once, and returns when all are done. ple's tasks do not throw. If
+/// another does, tasks not yet begun may be skipped; run() rethrows the first exception once the begun ones are done.
 class Executor {
  public:
   virtual ~Executor() = default;
@@ -21,7 +19,7 @@ class Executor {
   virtual void run(std::size_t count, TaskRef task) = 0;
 };
 
-/// Everything on the calling thread.
+/// Runs everything on the calling thread.
 class InlineExecutor final : public Executor {
  public:
   std::size_t concurrency() const override { return 1; }
@@ -30,12 +28,12 @@ class InlineExecutor final : public Executor {
   }
 };
 
-/// The most tasks parallel_for makes: a few for each thread, so that uneven loads even out.
+/// The most tasks parallel_for makes: a few per thread, which evens out unequal loads.
 inline std::size_t tasks(const Executor& executor) {
   return executor.concurrency() == 1 ? 1 : 4 * executor.concurrency();
 }
 
-/// As many of them as short work is worth: each costs the time in which cores tell each other who takes it.
+/// The same for short work: each task costs the time that cores need to agree on who takes it.
 inline std::size_t few_tasks(const Executor& executor) {
   return executor.concurrency() == 1 ? 1 : 2 * executor.concurrency();
 }

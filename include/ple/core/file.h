@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that are read at any position.
 #pragma once
 
 #include <cerrno>
@@ -17,49 +16,49 @@
 
 namespace ple::inline PLE_ABI {
 
-/// What a positioned read did: bytes read, or the system's error number. Fewer bytes than asked for: the file's end.
+/// A positioned read's result: bytes read, or the system's error number. Fewer bytes than asked for: end of file.
 struct ReadResult {
   std::size_t bytes = 0;
   int error = 0;
 };
 
-/// In place of the system's error number: what is open under the descriptor is another file.
+/// Instead of a system error number: the descriptor now belongs to another file.
 inline constexpr int another_file = -1;
 
-/// Why a read failed, for messages. That a descriptor is not open, or another file's, is never the file's fault.
+/// Why a read failed, for messages. A descriptor that is closed or another file's is the program's fault.
 inline std::string read_error_text(int error) {
   if (error == EBADF) return "the program closed its descriptor";
-  if (error == another_file) return "the program closed its descriptor, which is another file's now";
+  if (error == another_file) return "the program closed its descriptor, which now belongs to another file";
   return os::text_of(error);
 }
 
-/// A file open for reading at any position, by any number of threads at once. It stays readable if it is renamed or
-/// deleted. A program that closes all descriptors (a daemon, say) closes this one too: then reads are errors.
+/// A file open for reading at any position, by any number of threads. It stays readable when renamed or deleted. A
+/// program that closes all descriptors (a daemon, say) closes this one too; reads then fail.
 class File {
  public:
-  /// Errors: ErrorCode::file if it cannot be opened or is not a regular file; a pipe or a device is not waited for.
+  /// Errors: ErrorCode::file if it cannot be opened or is not a regular file. Does not wait for a pipe or a device.
   static std::shared_ptr<const File> open(const std::filesystem::path& path) {
     return std::shared_ptr<const File>(new File(path));
   }
   File(const File&) = delete;
   File& operator=(const File&) = delete;
   ~File() {
-    if (check_descriptor() == 0) os::close(descriptor_);  // or else it is somebody else's
+    if (check_descriptor() == 0) os::close(descriptor_);  // else it belongs to someone else
   }
 
   const std::string& name() const { return name_; }
-  std::uint64_t size() const { return size_; }  ///< when it was opened
+  std::uint64_t size() const { return size_; }  ///< at opening
   const FileIdentity& identity() const { return identity_; }
   int descriptor() const { return descriptor_; }
 
-  /// 0 if the descriptor is still this file's, or else what read_error_text() explains.
+  /// 0 if the descriptor is still this file's, else an error for read_error_text().
   int check_descriptor() const {
     os::FileStatus status;
     if (const int error = os::get_status(descriptor_, status)) return error;
     return status.identity == identity_ ? 0 : another_file;
   }
 
-  /// Its size now. Errors: ErrorCode::file if the descriptor is no longer this file's.
+  /// The current size. Errors: ErrorCode::file if the descriptor is no longer this file's.
   std::uint64_t size_now() const {
     os::FileStatus status;
     int error = os::get_status(descriptor_, status);
@@ -68,7 +67,7 @@ class File {
     return status.size;
   }
 
-  /// Reads into.size() bytes from `offset` on. Whose descriptor it is, is for check_descriptor() to tell.
+  /// Reads into.size() bytes from `offset`. Does not check the descriptor: see check_descriptor().
   ReadResult read(std::uint64_t offset, std::span<std::byte> into) const {
     std::size_t done = 0;
     while (done < into.size()) {
@@ -76,12 +75,12 @@ class File {
       if (n < 0) return {done, static_cast<int>(-n)};
       if (n == 0) break;
       done += static_cast<std::size_t>(n);
-      if (direct_) break;  // where a direct read stops, its next offset need not be aligned
+      if (direct_) break;  // a direct read may end where the next offset is not aligned
     }
     return {done, 0};
   }
 
-  /// As read, for callers to whom less is an error: ErrorCode::file naming the file and `what`.
+  /// Like read, but reading less is an error: ErrorCode::file, naming the file and `what`.
   void read_all(std::uint64_t offset, std::span<std::byte> into, const std::string& what) const {
     const int wrong = check_descriptor();
     const ReadResult result = wrong != 0 ? ReadResult{0, wrong} : read(offset, into);
@@ -92,22 +91,22 @@ class File {
     }
   }
 
-  /// The same file read past the operating system's page cache. Offsets, sizes and memory must then be multiples of
-  /// direct_alignment. Errors: ErrorCode::not_supported where system or file system cannot.
+  /// The same file with direct I/O, past the page cache. Offsets, sizes and memory must be multiples of
+  /// direct_alignment. Errors: ErrorCode::not_supported if the system or the file system cannot.
   std::shared_ptr<const File> direct() const { return std::shared_ptr<const File>(new File(*this, Direct{})); }
   static constexpr std::size_t direct_alignment = 4096;
 
-  /// Tells the system that reads will jump around, so that it reads nothing ahead.
+  /// Tells the system that reads are random, so that it reads nothing ahead.
   void expect_random_reads() const { os::expect_random_reads(descriptor_); }
 
-  /// Asks the system to forget what it keeps of the file in its page cache: for measuring a cold start.
+  /// Asks the system to drop the file from its page cache, to measure a cold start.
   void drop_cache() const { os::drop_cache(descriptor_); }
 
  private:
   struct Direct {};
 
   explicit File(const std::filesystem::path& path) : name_(path.string()) {
-    os::FileStatus status;  // asked before it is opened: opening some devices does something
+    os::FileStatus status;  // asked before opening, which has side effects on some devices
     const int error = os::get_status(path, status);
     if (error == 0) require_regular(status);
     descriptor_ = error == 0 ? os::open_to_read(path) : -error;
@@ -121,7 +120,8 @@ class File {
     }
     descriptor_ = os::reopen_direct(other.descriptor_);
     if (descriptor_ < 0) {
-      fail(ErrorCode::not_supported, name_, ": cannot be read past the page cache: ", os::text_of(-descriptor_));
+      fail(ErrorCode::not_supported, name_,
+           ": cannot be opened for direct I/O (past the page cache): ", os::text_of(-descriptor_));
     }
     take_status();
   }
@@ -150,8 +150,7 @@ class File {
   bool direct_ = false;
 };
 
-/// What has this name, if anything has. Errors: ErrorCode::file where the system does not tell: a loop of links, a
-/// folder that may not be looked into.
+/// The status of `path`, if it exists. Errors: ErrorCode::file if that is unknown (looped links, no permission).
 inline std::optional<os::FileStatus> find_file(const std::filesystem::path& path) {
   os::FileStatus status;
   const int error = os::get_status(path, status);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// fork() copies a process, but of its threads only the one that called it. In the copy, what others had begun never
-// ends, locks that they held stay locked, and what the kernel does for the original it does for that one alone.
+// fork() copies a process, but only the calling thread. In the child, the other threads' work never ends, their locks
+// stay locked, and the kernel's work for the parent is done for the parent alone.
 #pragma once
 
 #include <atomic>
@@ -14,9 +14,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Tells whoever has threads or a queue in the kernel that this is such a copy, so that it makes them anew. Nothing is
-/// called when a process forks; asking costs a load from memory, or a system call where there are no pages that fork()
-/// wipes.
+/// Tells the owner of threads or of a kernel queue that it is in a child process and must make them anew. Nothing runs
+/// at fork(). Asking costs a load, or a system call where there are no pages that fork() wipes.
 class ForkGuard {
  public:
   ForkGuard() : page_(os::map_wiped_page()) {
@@ -30,11 +29,10 @@ class ForkGuard {
     if (page_ != nullptr) os::unmap(page_, os::page_size());
   }
 
-  /// Whether this is the process that the guard was made in, or renewed.
+  /// Whether this is the process that made the guard or renewed it last.
   bool same_process() const noexcept { return word_->load(std::memory_order_acquire) == ready(key()); }
 
-  /// In a copy: calls f, once, and then it is the same process. Other threads wait meanwhile. If f throws, it is still
-  /// a copy.
+  /// In a child: calls f once, then same_process() is true. Other threads wait. If f throws, it stays false.
   template <class F>
   void renew(F&& f) {
     const std::uint64_t mine = key();
@@ -57,8 +55,7 @@ class ForkGuard {
   }
 
  private:
-  // The process and whether it is ready, or 0: to a copy that begins while another thread renews, that is an older
-  // process' state like any other.
+  // The process and its ready bit, or 0. A child forked during a renewal sees an older process' state, like any child.
   static std::uint64_t ready(std::uint64_t key) { return key << 1 | 1; }
   static std::uint64_t renewing(std::uint64_t key) { return key << 1; }
   std::uint64_t key() const noexcept { return page_ != nullptr ? 1 : os::process_id(); }

@@ -8,18 +8,16 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A borrowed callable object (of a function, its address): two pointers, no allocation. What takes one instead of a
-/// template parameter is compiled once, not once for every lambda. It may refer to a temporary of the same full
-/// expression.
+/// A borrowed callable (of a function, its address): two pointers, no allocation. A function that takes one is compiled
+/// once, a template once per lambda. It may refer to a temporary of the same full expression.
 template <class Signature>
 class FunctionRef;
 
 template <class R, class... Args>
 class FunctionRef<R(Args...)> {
  public:
-  /// Refers to nothing, and must not be called.
-  FunctionRef() = default;
-  /// Converts as std::function does. It does not take its own type, which the linter cannot see.
+  FunctionRef() = default;  ///< refers to nothing; must not be called
+  /// Converts as std::function does. It does not accept its own type, which the linter cannot see.
   template <class F>
   requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef> && std::is_object_v<std::remove_reference_t<F>> &&
            std::is_invocable_r_v<R, F&, Args...>)

@@ -21,7 +21,7 @@ namespace ple::inline PLE_ABI {
 
 class IoUringReadQueue final : public ReadQueue {
  public:
-  /// Nothing where the kernel has no io_uring, is older than 5.6, or does not let this process use it.
+  /// Null if the kernel has no io_uring, is older than 5.6, or does not let this process use it.
   static std::unique_ptr<ReadQueue> make(std::shared_ptr<const File> file, unsigned depth = 256) {
     std::unique_ptr<IoUringReadQueue> queue(new IoUringReadQueue(std::move(file)));
     return queue->start(depth) ? std::move(queue) : nullptr;
@@ -29,12 +29,12 @@ class IoUringReadQueue final : public ReadQueue {
   IoUringReadQueue(const IoUringReadQueue&) = delete;
   IoUringReadQueue& operator=(const IoUringReadQueue&) = delete;
   ~IoUringReadQueue() override {
-    // In a process that fork() made these are references of its own: the original keeps its ring.
+    // After fork() these are the child's own references: the parent keeps its ring.
     if (entries_.address != nullptr) ::munmap(entries_.address, entries_.size);
     if (rings_.address != nullptr) ::munmap(rings_.address, rings_.size);
     os::FileStatus status;
     const bool ours = ring_ >= 0 && os::get_status(ring_, status) == 0 && status.identity == ring_identity_;
-    if (ours) os::close(ring_);  // or else the program closed it, and it is somebody else's
+    if (ours) os::close(ring_);  // else the program closed it, and it belongs to someone else
   }
 
   const char* name() const override { return "io_uring"; }
@@ -42,7 +42,7 @@ class IoUringReadQueue final : public ReadQueue {
 
   void submit(std::span<const ReadRequest> requests) override {
     require_same_process(guard_);
-    const int descriptor = file_->check_descriptor() == 0 ? file_->descriptor() : -1;  // of no file: the reads fail
+    const int descriptor = file_->check_descriptor() == 0 ? file_->descriptor() : -1;  // -1: the reads fail
     const std::lock_guard lock(submitting_);
     const unsigned tail = submission_tail_->load(std::memory_order_relaxed);
     for (unsigned i = 0; i < requests.size(); ++i) {
@@ -59,7 +59,7 @@ class IoUringReadQueue final : public ReadQueue {
       submission_array_[slot] = slot;
     }
     submission_tail_->store(tail + static_cast<unsigned>(requests.size()), std::memory_order_release);
-    enter(0);  // what the kernel does not take now (it is short of memory, say) it is offered again by whoever waits
+    enter(0);  // entries that the kernel does not take now (it lacks memory, say) are offered again by wait()
   }
 
   std::size_t wait(std::span<ReadDone> done) override {
@@ -70,14 +70,14 @@ class IoUringReadQueue final : public ReadQueue {
       if (error == 0 || error == EINTR || error == ETIME) continue;
       const bool may_pass = (error == EAGAIN || error == EBUSY) && ++refusals < most_refusals;
       if (!may_pass && unsubmitted() > 0) return give_back(done, error);
-      // Reads that the kernel has taken end even if the program closed the ring's descriptor: it is still mapped.
+      // Reads that the kernel took will end, even if the program closed the ring's descriptor: it stays mapped.
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
 
   std::unique_ptr<ReadQueue> again() const override {
     if (auto queue = make(file_, static_cast<unsigned>(depth_))) return queue;
-    fail(ErrorCode::not_supported, file_->name(), ": this process cannot have an io_uring of its own after fork()");
+    fail(ErrorCode::not_supported, file_->name(), ": the system allows no new io_uring after fork()");
   }
 
  private:
@@ -88,17 +88,17 @@ class IoUringReadQueue final : public ReadQueue {
 
   explicit IoUringReadQueue(std::shared_ptr<const File> file) : file_(std::move(file)) {}
 
-  static constexpr int most_refusals = 1000;  // a millisecond apart
+  static constexpr int most_refusals = 1000;  // 1 ms apart
 
   io_uring_sqe& entry_at(unsigned slot) const { return static_cast<io_uring_sqe*>(entries_.address)[slot]; }
 
-  /// How many reads the kernel has not taken yet.
+  /// Reads that the kernel has not taken yet.
   unsigned unsubmitted() const {
     return submission_tail_->load(std::memory_order_relaxed) - submission_head_->load(std::memory_order_acquire);
   }
 
-  /// Offers the kernel what it has not taken, and waits for so many reads, but not for ever. Returns the system's error
-  /// number, another_file, or 0.
+  /// Offers the kernel what it has not taken, and waits for `wait_for` reads (at most 100 ms, if the kernel supports
+  /// that). Returns 0, the system's error number or another_file.
   int enter(unsigned wait_for) {
     const unsigned head = submission_head_->load(std::memory_order_acquire);
     const unsigned count = submission_tail_->load(std::memory_order_relaxed) - head;
@@ -106,7 +106,7 @@ class IoUringReadQueue final : public ReadQueue {
     const void* argument = nullptr;
     std::size_t size = 0;
 #if defined(IORING_ENTER_EXT_ARG)
-    // The program may have closed the descriptor and got it again for a ring of somebody else, in which nothing ends.
+    // The descriptor may have been closed and reused for someone else's ring, in which our reads never complete.
     const std::int64_t limit[] = {0, 100'000'000};  // seconds, nanoseconds
     io_uring_getevents_arg limited = {};
     limited.ts = reinterpret_cast<std::uint64_t>(&limit[0]);
@@ -118,11 +118,11 @@ class IoUringReadQueue final : public ReadQueue {
 #endif
     const long taken = ::syscall(__NR_io_uring_enter, ring_, count, wait_for, flags, argument, size);
     if (taken < 0) return errno == EOPNOTSUPP || errno == ENXIO ? another_file : errno;
-    // A kernel that is content with our ring takes at least one, or says why not.
+    // On our own ring the kernel takes at least one entry or returns an error.
     return count > 0 && submission_head_->load(std::memory_order_acquire) == head ? another_file : 0;
   }
 
-  /// Reads that are done already.
+  /// Collects completed reads without waiting.
   std::size_t take_done(std::span<ReadDone> done) {
     const unsigned head = completion_head_->load(std::memory_order_relaxed);
     const unsigned ready = completion_tail_->load(std::memory_order_acquire) - head;
@@ -142,7 +142,7 @@ class IoUringReadQueue final : public ReadQueue {
     return wrong != 0 ? wrong : error;
   }
 
-  /// Reads that the kernel refuses to take have failed.
+  /// Reports reads that the kernel refuses as failed.
   std::size_t give_back(std::span<ReadDone> done, int error) {
     const std::lock_guard lock(submitting_);
     const unsigned tail = submission_tail_->load(std::memory_order_relaxed);
@@ -183,7 +183,7 @@ class IoUringReadQueue final : public ReadQueue {
     return true;
   }
 
-  /// IORING_OP_READ came with kernel 5.6, and with it the question what a kernel knows.
+  /// IORING_OP_READ came with kernel 5.6, and so did this probe.
   bool knows_read() const {
     constexpr unsigned count = IORING_OP_READ + 1;
     alignas(io_uring_probe) std::byte answer[sizeof(io_uring_probe) + count * sizeof(io_uring_probe_op)] = {};
@@ -218,14 +218,14 @@ class IoUringReadQueue final : public ReadQueue {
 
 namespace ple::inline PLE_ABI {
 
-/// Who reads the rows of a streamed table.
+/// What reads the rows of a streamed table.
 enum class ReadEngine : std::uint8_t {
-  best,      ///< io_uring where the system lets us, else threads
-  io_uring,  ///< an error where there is none
+  best,      ///< io_uring where the system allows it, else threads
+  io_uring,  ///< an error where it is not available
   threads,
 };
 
-/// Errors: ErrorCode::not_supported for io_uring where there is none.
+/// Errors: ErrorCode::not_supported if io_uring is asked for and not available.
 inline std::unique_ptr<ReadQueue> make_read_queue(const std::shared_ptr<const File>& file, ReadEngine engine) {
 #if defined(__linux__) && __has_include(<linux/io_uring.h>)
   if (engine != ReadEngine::threads) {
@@ -233,7 +233,7 @@ inline std::unique_ptr<ReadQueue> make_read_queue(const std::shared_ptr<const Fi
   }
 #endif
   if (engine == ReadEngine::io_uring) {
-    fail(ErrorCode::not_supported, file->name(), ": this system does not let us use io_uring");
+    fail(ErrorCode::not_supported, file->name(), ": this system has no io_uring or does not allow it");
   }
   return std::make_unique<ThreadReadQueue>(file);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON (RFC 8259) of strangers: strict, with bounded nesting, errors with a position. Our own because the compile time
-// of every program that opens a model would double with a general library; it reads only, and only what configurations
-// need.
+// JSON (RFC 8259) from untrusted files: strict, bounded nesting, errors with a position. Our own, because a general
+// library would double the compile time of every program that opens a model. It reads only what configurations need.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +25,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Is told what stands in a JSON text, in order. Strings may be moved from.
+/// Receives the contents of a JSON text in order. May move from the strings that it gets.
 class JsonHandler {
  public:
   virtual ~JsonHandler() = default;
@@ -39,8 +38,8 @@ class JsonHandler {
   virtual void scalar(Json value) = 0;  ///< a number, true, false or null
 };
 
-/// Reads one JSON text. Keeps no stack of calls. Errors: ErrorCode::malformed, with `source`, the position and what was
-/// found; ErrorCode::limit for a text longer than limits.bytes.
+/// Reads a JSON text without recursion. Errors: ErrorCode::malformed with `source`, position and what was found;
+/// ErrorCode::limit for more than limits.bytes.
 class JsonReader {
  public:
   JsonReader(std::string_view text, const std::string& source, JsonHandler& handler, const JsonLimits& limits = {})
@@ -64,12 +63,12 @@ class JsonReader {
     if (at_ != text_.size()) wrong("the end of the text");
   }
 
-  static constexpr std::size_t deepest = 64;  // levels, of which objects_ has a bit each
+  static constexpr std::size_t deepest = 64;  // levels: objects_ has a bit for each
 
  private:
   [[noreturn, gnu::noinline, gnu::cold]] void wrong(const char* expected) const {
     const std::string_view found = at_ < text_.size() ? text_.substr(at_, 1) : "the end";
-    fail(ErrorCode::malformed, source_, ": not valid JSON: at byte ", at_, " stands ", found, ", expected ", expected);
+    fail(ErrorCode::malformed, source_, ": not valid JSON: found ", found, " at byte ", at_, ", expected ", expected);
   }
 
   void space() {
@@ -93,7 +92,7 @@ class JsonReader {
   }
   bool in_object() const { return objects_ & 1; }
 
-  /// One value, or the start of one; whether another value must follow at once.
+  /// Reads a value, or the start of one. Returns whether another value must follow at once.
   bool value() {
     if (at_ == text_.size()) wrong("a value");
     switch (text_[at_]) {
@@ -121,7 +120,7 @@ class JsonReader {
     }
   }
 
-  /// After a value inside something open: a comma and the next, or the end of what is open.
+  /// After a value in an object or array: takes a comma and, in an object, the next name; or the closing bracket.
   bool after_value() {
     const bool object = in_object();
     if (take(',')) {
@@ -188,7 +187,7 @@ class JsonReader {
       return handler_.scalar(Json(natural));
     if (whole && negative && std::from_chars(first, last, integer).ec == std::errc())
       return handler_.scalar(Json(integer));
-    handler_.scalar(Json(parse_number<double>({first, last}).value_or(0)));  // by the grammar above, it is a number
+    handler_.scalar(Json(parse_number<double>({first, last}).value_or(0)));  // the grammar above ensures a number
   }
 
   void string() {
@@ -202,7 +201,7 @@ class JsonReader {
       buffer_.append(text_, begin, at_ - begin);
       if (at_ == text_.size()) wrong("the end of a string");
       if (text_[at_] == '"') break;
-      if (text_[at_] != '\\') wrong("no control character in a string");
+      if (text_[at_] != '\\') wrong("an escape instead of a control character in a string");
       ++at_;
       escape();
     }
@@ -234,7 +233,7 @@ class JsonReader {
       if (low < 0xdc00 || low > 0xdfff) wrong("the second half of a surrogate pair");
       code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
     } else if (code >= 0xdc00 && code < 0xe000) {
-      wrong("no lone surrogate");
+      wrong("a surrogate pair instead of a lone surrogate");
     }
     const auto put = [&](std::uint32_t byte) { buffer_ += static_cast<char>(byte); };
     if (code < 0x80) return put(code);
@@ -258,12 +257,11 @@ class JsonReader {
   std::uint64_t most_bytes_;
   std::size_t at_ = 0;
   std::size_t depth_ = 0;
-  std::uint64_t objects_ = 0;  // a bit for each level that is open, the innermost the lowest: object or array
+  std::uint64_t objects_ = 0;  // a bit per open level, the innermost lowest: 1 for an object, 0 for an array
   std::string buffer_;
 };
 
-/// Builds a Json from a reader's events. Errors: ErrorCode::malformed for a key that stands twice in an object;
-/// ErrorCode::limit for more values than limits.nodes.
+/// Builds a Json. Errors: ErrorCode::malformed for a key twice in an object; ErrorCode::limit above limits.nodes.
 class JsonBuilder final : public JsonHandler {
  public:
   explicit JsonBuilder(const std::string& source, const JsonLimits& limits = {})
@@ -277,7 +275,7 @@ class JsonBuilder final : public JsonHandler {
     for (const Json& member : innermost().members()) names.push_back(member.key());
     std::sort(names.begin(), names.end());
     const auto twice = std::adjacent_find(names.begin(), names.end());
-    if (twice != names.end()) fail(ErrorCode::malformed, source_, ": '", *twice, "' stands twice in one object");
+    if (twice != names.end()) fail(ErrorCode::malformed, source_, ": '", *twice, "' appears twice in one object");
     --depth_;
   }
   void start_array() override { open(Json::array()); }
@@ -288,8 +286,7 @@ class JsonBuilder final : public JsonHandler {
  private:
   Json& innermost() { return *open_[depth_ - 1]; }
 
-  // Pointers into the tree stay valid: only the innermost open container grows.
-  Json& place(Json value) {
+  Json& place(Json value) {  // pointers into the tree stay valid: only the innermost open container grows
     if (nodes_++ == most_nodes_)
       fail(ErrorCode::limit, source_, ": has more JSON values than JsonLimits::nodes, which is ", most_nodes_);
     if (depth_ == 0) return root_ = std::move(value);
@@ -309,8 +306,7 @@ class JsonBuilder final : public JsonHandler {
   std::string key_;
 };
 
-/// Errors: ErrorCode::malformed for what is not JSON, nests deeper than 64, or has a key twice in one object;
-/// ErrorCode::limit.
+/// Errors: ErrorCode::malformed for invalid JSON, nesting deeper than 64 or a key twice in an object; ErrorCode::limit.
 inline Json parse_json(std::string_view text, const std::string& source, const JsonLimits& limits = {}) {
   JsonBuilder builder(source, limits);
   JsonReader(text, source, builder, limits).read();

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// A JSON value as text.
 #pragma once
 
 #include <cstddef>
@@ -52,7 +51,7 @@ inline void append_json(const Json& value, const std::string& line, std::string&
 
 }  // namespace detail
 
-/// With a line for every value, indented by two spaces for each level. Numbers must be finite.
+/// One value per line, indented by two spaces per level. Numbers must be finite.
 inline std::string json_text(const Json& value) {
   std::string text;
   detail::append_json(value, "\n", text);

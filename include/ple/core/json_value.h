@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON values.
 #pragma once
 
 #include <algorithm>
@@ -23,16 +22,15 @@
 
 namespace ple::inline PLE_ABI {
 
-/// How much JSON a file may hold. Going over one is ErrorCode::limit, before more memory is taken for it.
+/// How much JSON a file may hold. More is ErrorCode::limit, before memory is taken for it.
 struct JsonLimits {
-  /// Of a text. The largest tokenizer.json published has 33 MB: Gemma's, 262,144 pieces and half a million merges.
+  /// Bytes of a text. The largest published tokenizer.json, Gemma's, has 33 MB: 262,144 pieces, half a million merges.
   std::uint64_t bytes = std::uint64_t{64} << 20;
-  /// Values that are kept of a text, those inside others included. A tensor in a safetensors header has about 8.
+  /// Values kept from a text, nested ones included. A tensor in a safetensors header takes about 8.
   std::uint64_t nodes = std::uint64_t{1} << 20;
 };
 
-/// A JSON value. Members of an object are values that have a key, in the file's order. A number takes 24 bytes; what
-/// has a text, a key or items in it some 100 more.
+/// A JSON value. Object members have keys and the file's order. A number takes 24 bytes; text, key or items 100 more.
 class Json {
  public:
   enum class Type : std::uint8_t { null, boolean, integer, natural, real, string, array, object };
@@ -64,7 +62,7 @@ class Json {
   bool is_array() const { return type_ == Type::array; }
   bool is_object() const { return type_ == Type::object; }
 
-  // The value, of a type that was asked for before.
+  // The value; its type must have been checked.
   bool boolean() const { return bits_ != 0; }
   std::uint64_t natural() const { return bits_; }
   double number() const {
@@ -72,13 +70,12 @@ class Json {
            : type_ == Type::natural ? static_cast<double>(bits_)
                                     : static_cast<double>(std::bit_cast<std::int64_t>(bits_));
   }
-  // Empty for a value of another type.
+  // Empty for other types.
   std::string_view text() const { return body_ ? std::string_view(body_->text) : std::string_view(); }
   std::span<const Json> items() const { return body_ ? std::span<const Json>(body_->items) : std::span<const Json>(); }
   std::span<const Json> members() const { return items(); }
 
-  /// A whole number from 0 on however it is written: 10.0 and 1e1 are 10. Nothing for other values, and where a double
-  /// no longer tells neighbours apart.
+  /// A whole number >= 0, however written (10.0, 1e1). Nothing for others, and for reals >= 2^53, which may be rounded.
   std::optional<std::uint64_t> whole() const {
     if (is_natural()) return natural();
     constexpr double exact = 9007199254740992;  // 2^53
@@ -87,7 +84,7 @@ class Json {
     return static_cast<double>(whole) == number() ? std::optional(whole) : std::nullopt;
   }
 
-  /// What this is called in the object that it is a member of; empty elsewhere.
+  /// The key in the object that this is a member of; empty elsewhere.
   std::string_view key() const { return body_ ? std::string_view(body_->key) : std::string_view(); }
 
   /// The member called `key`, or null.
@@ -99,14 +96,13 @@ class Json {
     return nullptr;
   }
 
-  /// Appends and returns where the value lies now.
   Json& push_back(Json value) { return body().items.emplace_back(std::move(value)); }
   Json& add(std::string key, Json value) {
     value.body().key = std::move(key);
     return push_back(std::move(value));
   }
 
-  /// For messages: a scalar as JSON, cut short; what it is for the others.
+  /// For messages: a scalar as JSON, strings cut to 60 bytes; "an array" or "an object" for the others.
   std::string brief() const {
     switch (type_) {
       case Type::null: return "null";
@@ -141,7 +137,7 @@ class Json {
 
   Type type_ = Type::null;
   std::uint64_t bits_ = 0;      // of a boolean or a number
-  std::unique_ptr<Body> body_;  // none for a scalar without a key, nor for what is empty
+  std::unique_ptr<Body> body_;  // null for a scalar without a key, and for what is empty
 };
 
 }  // namespace ple::inline PLE_ABI

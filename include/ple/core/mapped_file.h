@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that are used as memory.
 #pragma once
 
 #include <cerrno>
@@ -19,9 +18,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A whole file, mapped read-only: pages come in when they are touched and may leave again at any time. Some file
-/// systems (over a network, in user space) cannot map: there the file is read into memory when it is opened, which
-/// takes as much memory as the file has bytes; is_mapped() tells.
+/// A whole file, mapped read-only: pages are loaded when touched and may be dropped at any time. Where the file system
+/// cannot map (some network and user-space ones), the whole file is read into memory at opening; see is_mapped().
 class MappedFile {
  public:
   /// Errors: ErrorCode::file if the file cannot be opened, is not a regular file, or can neither be mapped nor read.
@@ -37,12 +35,11 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::shared_ptr<const File>& file() const { return file_; }
 
-  /// False where the file was read into memory, because its file system cannot map it, and for an empty file.
+  /// False for an empty file, and where the file system cannot map and the file was read into memory.
   bool is_mapped() const { return !bytes_.empty() && copy_.empty(); }
 
-  /// Touching a page of a file that has become shorter ends the process, so who uses one asks first.
-  /// Errors: ErrorCode::file, naming both sizes; where the program closed the file's descriptor, for then nobody can
-  /// tell.
+  /// Ask before use: touching a page past the end of a file that has shrunk kills the process. Errors: ErrorCode::file,
+  /// naming both sizes; also if the program closed the file's descriptor, since then nobody can tell.
   void check_size() const {
     if (!is_mapped()) return;
     const std::uint64_t now = file_->size_now();
@@ -52,11 +49,11 @@ class MappedFile {
     }
   }
 
-  /// Hints, for `size` bytes from `offset` on: they will be needed soon; the process need not keep them in memory.
+  /// Hints for `size` bytes from `offset`: they are needed soon, or need not stay in memory.
   void will_need(std::uint64_t offset, std::uint64_t size) const { advise(offset, size, os::Advice::will_need, false); }
   void drop(std::uint64_t offset, std::uint64_t size) const { advise(offset, size, os::Advice::drop, true); }
 
-  /// Brings the bytes into memory; an error number where they cannot be read (touching them would end the process).
+  /// Loads the bytes into memory. Returns an error number if they cannot be read: touching them would kill the process.
   int populate(std::uint64_t offset, std::uint64_t size) const {
     return advise(offset, size, os::Advice::populate, false);
   }
@@ -70,7 +67,7 @@ class MappedFile {
     const auto size = static_cast<std::size_t>(size64);
     if (size == 0) return;
     int error = 0;
-    // A private mapping needs no more of a file system than that it can fill a page.
+    // A private mapping asks less of a file system: it need only fill pages.
     for (const os::Sharing sharing : {os::Sharing::shared, os::Sharing::copied}) {
       if (const std::byte* address = os::map(file_->descriptor(), size, sharing, error)) {
         bytes_ = {address, size};
@@ -81,11 +78,11 @@ class MappedFile {
       if (!cannot_map) fail(ErrorCode::file, file_->name(), ": cannot map: ", os::text_of(error));
     }
     copy_.resize(size);
-    file_->read_all(0, copy_, "its file system cannot map it, so it is read");
+    file_->read_all(0, copy_, "reading it into memory, because its file system cannot map it");
     bytes_ = copy_;
   }
 
-  /// The pages that hold the range; only those that lie in it whole if `inside`.
+  /// Covers all pages that touch the range; if `inside`, only pages that lie wholly in it.
   int advise(std::uint64_t offset, std::uint64_t size, os::Advice advice, bool inside) const {
     if (!is_mapped()) return 0;
     const std::uint64_t page = os::page_size();
@@ -97,7 +94,7 @@ class MappedFile {
 
   std::shared_ptr<const File> file_;
   std::span<const std::byte> bytes_;
-  AlignedVector<std::byte> copy_;  // where the file cannot be mapped
+  AlignedVector<std::byte> copy_;  // used where the file cannot be mapped
 };
 
 }  // namespace ple::inline PLE_ABI

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// Aligned memory for weights, caches and workspaces.
 #pragma once
 
 #include <cstddef>
@@ -11,14 +10,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A cache line, and the widest vector we run.
-inline constexpr std::size_t alignment = 64;
+inline constexpr std::size_t alignment = 64;  ///< bytes of a cache line, and of the widest vector we use
 
-/// Bytes rounded up to whole cache lines.
 constexpr std::size_t aligned_size(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
-/// Allocates on cache line boundaries and leaves elements uninitialised: a large buffer takes memory only as it is
-/// touched.
+/// Aligns to cache lines and leaves elements uninitialised: a large buffer takes memory only as it is touched.
 template <class T>
 struct AlignedAllocator {
   using value_type = T;

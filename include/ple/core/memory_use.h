@@ -20,7 +20,7 @@ __declspec(dllimport) int __stdcall K32GetProcessMemoryInfo(void*, _PROCESS_MEMO
 
 namespace ple::inline PLE_ABI {
 
-/// What the process holds in memory, in bytes. All zero where the system does not tell.
+/// Bytes of memory that the process holds. All zero where the system does not say.
 struct MemoryUse {
   std::uint64_t resident = 0;   ///< everything in RAM, pages of mapped files included
   std::uint64_t anonymous = 0;  ///< the part of `resident` that no file backs: it cannot be dropped, only swapped
@@ -28,7 +28,7 @@ struct MemoryUse {
 
 #if defined(_WIN32)
 
-/// Windows: the working set; and of it as much as the process has memory of its own, in RAM or not.
+/// Windows: resident is the working set; anonymous the private bytes, in RAM or not, but at most the working set.
 inline MemoryUse memory_use() {
   struct {  // PROCESS_MEMORY_COUNTERS_EX
     std::uint32_t size, page_faults;

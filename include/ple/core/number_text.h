@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decimal numbers as text and back, with a point in every locale: strtod and printf follow setlocale(), files do not.
-// The standard's own functions without a locale are used where they are; libc++ reads no float with them before 20.
+// Uses the standard's locale-free functions where they exist; libc++ reads floats with them only from version 20 on.
 #pragma once
 
 #include <charconv>
@@ -22,20 +22,20 @@ namespace detail {
 
 inline constexpr std::string_view number_characters = "0123456789+-.eE";
 
-/// As printf writes it in the "C" locale, in `precision` digits.
+/// As printf writes it in the "C" locale, with `precision` significant digits.
 inline std::string printed_number(double value, int precision) {
   char text[64];
   const int size = std::snprintf(text, sizeof text, "%.*g", precision, value);
   std::string number(text, static_cast<std::size_t>(size));
   if (!(value - value == 0)) return number;  // "inf", "nan"
-  // What is no character of a number is the locale's point: one character, in UTF-8 perhaps several bytes.
+  // Any other character is the locale's decimal point, which may take several bytes in UTF-8.
   const std::size_t begin = number.find_first_not_of(number_characters);
   if (begin == std::string::npos) return number;
   const std::size_t end = number.find_first_of(number_characters, begin);
   return number.replace(begin, end - begin, ".");
 }
 
-/// As strtod and strtof read it in the "C" locale: infinite or 0 where a number is too large or too small for its type.
+/// As strtod and strtof read it in the "C" locale: infinity if too large for T, 0 if too small.
 template <class T>
 std::optional<T> scanned_number(std::string_view text) {
   char half[16];
@@ -55,8 +55,7 @@ std::optional<T> scanned_number(std::string_view text) {
 
 }  // namespace detail
 
-/// Reads "-12.5e3": the nearest number of the type; infinite or 0 where it is too large or too small for it. Nothing
-/// for a text that is not such a number from its first to its last character.
+/// Reads "-12.5e3" as the nearest T: infinity if too large, 0 if too small. Nothing unless all of the text is a number.
 template <std::floating_point T>
 std::optional<T> parse_number(std::string_view text) {
   if (text.empty() || text[0] == '+' || text.find_first_not_of(detail::number_characters) != std::string_view::npos)
@@ -65,7 +64,7 @@ std::optional<T> parse_number(std::string_view text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error == std::errc() && end == text.data() + text.size()) return value;
-  if (error != std::errc::result_out_of_range) return std::nullopt;  // out of range: too large, or too small?
+  if (error != std::errc::result_out_of_range) return std::nullopt;  // too large or too small: see below
 #endif
   return detail::scanned_number<T>(text);
 }
@@ -87,7 +86,7 @@ std::string number_text(T value) {
 #endif
 }
 
-/// As above, with a point or an exponent: readers with types tell it from a whole number.
+/// As number_text, but always with a point or an exponent, so that typed readers do not take it for a whole number.
 template <std::floating_point T>
 std::string real_text(T value) {
   const std::string number = number_text(value);

@@ -53,16 +53,14 @@ inline int get_status(const std::filesystem::path& path, FileStatus& status) {
 inline int open_to_read(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (descriptor < 0) return -errno;
-  // With the flag on, io_uring takes a read that has to wait for the disk for one that must not be made.
-  const int flags = ::fcntl(descriptor, F_GETFL);
+  const int flags = ::fcntl(descriptor, F_GETFL);  // O_NONBLOCK makes io_uring refuse reads that wait for the disk
   if (flags >= 0) ::fcntl(descriptor, F_SETFL, flags & ~O_NONBLOCK);
   return descriptor;
 }
 
 inline int reopen_direct([[maybe_unused]] int descriptor) {
 #if defined(__linux__)
-  // Through /proc it is the same file even if its name is gone.
-  const std::string self = "/proc/self/fd/" + std::to_string(descriptor);
+  const std::string self = "/proc/self/fd/" + std::to_string(descriptor);  // works even if the name is gone
   const int direct = ::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
   return direct < 0 ? -errno : direct;
 #else
@@ -105,7 +103,7 @@ inline int set_access(int descriptor, const FileStatus& like) {
   if (const int error = get_status(descriptor, now)) return error;
   unsigned permissions = like.permissions;
   if (now.group != like.group && ::fchown(descriptor, static_cast<::uid_t>(-1), static_cast<::gid_t>(like.group)) != 0)
-    permissions &= ~070u;  // what one group may do, another may not
+    permissions &= ~070u;  // the old group's rights must not pass to another group
   if (now.owner != like.owner) {
     [[maybe_unused]] const int allowed =
         ::fchown(descriptor, static_cast<::uid_t>(like.owner), static_cast<::gid_t>(-1));
@@ -129,8 +127,6 @@ inline int check_writable(const std::filesystem::path& folder) {
 }
 
 inline std::uint64_t process_id() { return static_cast<std::uint64_t>(::getpid()); }
-
-// --- memory
 
 inline std::size_t page_size() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
 
@@ -164,7 +160,7 @@ inline int advise(const std::byte* begin, std::size_t size, Advice advice) {
 #endif
   }
   const int error = ::madvise(const_cast<std::byte*>(begin), size, number) == 0 ? 0 : errno;
-  return advice == Advice::populate && error == EINVAL ? 0 : error;  // older kernels do not know it
+  return advice == Advice::populate && error == EINVAL ? 0 : error;  // unknown to older kernels
 }
 
 inline void expect_random_reads([[maybe_unused]] int descriptor) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// core/os.h for Windows. The system's functions are declared here, as <windows.h> does: that header takes some hundred
-// common names for macros, and would do so in every file that includes ple. Source: learn.microsoft.com/windows/win32.
+// core/os.h for Windows. It declares the system's functions itself, because <windows.h> defines about a hundred common
+// names as macros, in every file that includes ple. Source: learn.microsoft.com/windows/win32.
 #pragma once
 
 #if defined(_WIN32)
@@ -56,7 +56,7 @@ struct Place {
   void* event;
 };
 
-/// A descriptor is the number of a handle, of which 32 bits count on 64-bit Windows, too.
+/// A descriptor is the number of a handle: only 32 bits of it count, on 64-bit Windows too.
 inline void* handle_of(int descriptor) { return reinterpret_cast<void*>(static_cast<std::intptr_t>(descriptor)); }
 
 inline int last_error() {
@@ -68,7 +68,7 @@ inline int last_error() {
 constexpr unsigned long generic_read = 0x80000000, generic_write = 0x40000000, read_attributes = 0x80;
 constexpr unsigned long create_new = 1, open_existing = 3, also_folders = 0x02000000, of_disk = 1;
 
-/// Others may go on to read, write, rename and delete it, as elsewhere.
+/// Others may still read, write, rename and delete the file, as on POSIX.
 inline int open(const std::filesystem::path& path, unsigned long access, unsigned long how, unsigned long flags) {
   void* handle = ::CreateFileW(path.c_str(), access, 1 | 2 | 4, nullptr, how, flags, nullptr);
   const auto number = static_cast<int>(reinterpret_cast<std::intptr_t>(handle));
@@ -137,8 +137,7 @@ inline int sync(int descriptor) {
   return ::FlushFileBuffers(detail::handle_of(descriptor)) != 0 ? 0 : detail::last_error();
 }
 
-// A new file has the access list of its folder.
-inline int set_access(int, const FileStatus&) { return ENOTSUP; }
+inline int set_access(int, const FileStatus&) { return ENOTSUP; }  // a new file takes its folder's access list
 
 inline int replace(const std::filesystem::path& from, const std::filesystem::path& to) {
   constexpr unsigned long replace_existing = 1, write_through = 8;
@@ -147,8 +146,7 @@ inline int replace(const std::filesystem::path& from, const std::filesystem::pat
 
 inline void sync_folder(const std::filesystem::path&) {}
 
-// What its access list denies is found when a file is made.
-inline int check_writable(const std::filesystem::path& folder) {
+inline int check_writable(const std::filesystem::path& folder) {  // access lists are checked only at creation
   FileStatus status;
   return get_status(folder, status);
 }
@@ -163,7 +161,7 @@ inline const std::byte* map(int descriptor, std::size_t size, Sharing, int& erro
   void* mapping = ::CreateFileMappingW(detail::handle_of(descriptor), nullptr, read_only, 0, 0, nullptr);
   void* address = mapping != nullptr ? ::MapViewOfFile(mapping, map_to_read, 0, 0, size) : nullptr;
   if (address == nullptr) error = detail::last_error();
-  if (mapping != nullptr) ::CloseHandle(mapping);  // the view keeps it
+  if (mapping != nullptr) ::CloseHandle(mapping);  // the view keeps the mapping alive
   return static_cast<const std::byte*>(address);
 }
 inline void unmap(const std::byte* address, std::size_t) { ::UnmapViewOfFile(address); }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where files may be written, and files that are written.
 #pragma once
 
 #include <algorithm>
@@ -21,21 +20,20 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A place for a file, and the file that has it already.
+/// Where a file is to be written, and the file already there.
 struct OutputPlace {
-  std::filesystem::path path;  ///< without links
+  std::filesystem::path path;  ///< links resolved
   std::optional<os::FileStatus> old;
 
   std::filesystem::path folder() const { return path.parent_path(); }
 };
 
-/// Checks that a file can be written to `path`, and changes nothing. A link stays a link: what it leads to is the
-/// place. Errors: ErrorCode::file for a folder, a device, a pipe or a socket, a link that leads nowhere, and a folder
-/// that is not there or may not be written to; ErrorCode::argument for one of `inputs`, the files that the same work
-/// reads.
+/// Checks that a file can be written to `path`; changes nothing. A link stays a link: the place is its target. Errors:
+/// ErrorCode::file for a folder, a device, a pipe, a socket, a dangling link, and a folder that is missing or not
+/// writable; ErrorCode::argument for one of `inputs`, the files that the same work reads.
 inline OutputPlace check_output_path(const std::filesystem::path& path, std::span<const FileIdentity> inputs = {}) {
   const auto refuse = [&](const auto&... parts) { fail(ErrorCode::file, path.string(), ": cannot write: ", parts...); };
-  if (!path.has_filename()) refuse("the name of a file is expected");
+  if (!path.has_filename()) refuse("the path has no file name");
   OutputPlace place;
   os::FileStatus status;
   std::error_code error;
@@ -62,7 +60,7 @@ inline OutputPlace check_output_path(const std::filesystem::path& path, std::spa
   return place;
 }
 
-/// The identities of the files among these that exist: for `inputs` above.
+/// The identities of those files that exist: for `inputs` above.
 template <class Paths>
 std::vector<FileIdentity> identities_of(const Paths& paths) {
   std::vector<FileIdentity> identities;
@@ -73,11 +71,10 @@ std::vector<FileIdentity> identities_of(const Paths& paths) {
   return identities;
 }
 
-/// A new file that is written from front to back.
+/// A new file, written from front to back.
 class OutputFile {
  public:
-  /// `name` is for messages. Errors: ErrorCode::file, as of all that follows; also if something is at `path` already,
-  /// be it a link.
+  /// `name` is for messages. Errors here and below: ErrorCode::file; here also if `path` exists, even as a link.
   OutputFile(const std::filesystem::path& path, std::string name, unsigned permissions = 0666)
       : name_(std::move(name)) {
     descriptor_ = os::create_new(path, permissions);
@@ -92,7 +89,7 @@ class OutputFile {
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
   ~OutputFile() {
-    if (check_descriptor() == 0) os::close(descriptor_);  // or else it is somebody else's
+    if (check_descriptor() == 0) os::close(descriptor_);  // else it belongs to someone else
   }
 
   void write(std::span<const std::byte> bytes) {
@@ -107,7 +104,7 @@ class OutputFile {
     }
   }
 
-  /// Returns once everything is on the disk: some file systems find out only then that it is full.
+  /// Returns once the data is on the disk: some file systems notice only then that they are full.
   void sync() {
     require_descriptor();
     if (const int error = os::sync(descriptor_)) {
@@ -115,7 +112,6 @@ class OutputFile {
     }
   }
 
-  /// Reads back what was written.
   void read_all(std::uint64_t offset, std::span<std::byte> into) const {
     require_descriptor();
     while (!into.empty()) {
@@ -127,7 +123,7 @@ class OutputFile {
     }
   }
 
-  /// Takes a file's permissions and, as far as the process may, its owner: where the file system has such things.
+  /// Takes a file's permissions and, as far as the process may, its owner, where the file system has such things.
   void set_access(const os::FileStatus& like) { static_cast<void>(os::set_access(descriptor_, like)); }
 
   std::uint64_t size() const { return size_; }

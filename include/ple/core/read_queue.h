@@ -21,7 +21,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// One read: into.size() bytes from `offset` on. `tag` is the caller's, to know it again.
+/// A read of into.size() bytes from `offset`. The caller recognises it by `tag`.
 struct ReadRequest {
   std::uint64_t offset = 0;
   std::span<std::byte> into = {};
@@ -33,32 +33,30 @@ struct ReadDone {
   ReadResult result = {};
 };
 
-/// The memory of a read must stay until the read is done. Only one thread at a time may submit, and only one may wait;
-/// the two may be different ones at the same time. Neither allocates memory. In a process that fork() made a queue can
-/// only make another one, and be destroyed. Errors of submit and wait: ErrorCode::system, in such a process.
+/// A read's memory must stay valid until the read is done. One thread may submit while another waits; neither call
+/// allocates. After fork(), the child can only call again() and destroy: submit and wait fail with ErrorCode::system.
 class ReadQueue {
  public:
   virtual ~ReadQueue() = default;
   virtual const char* name() const = 0;
-  /// Most reads in flight; no more may be submitted.
-  virtual std::size_t depth() const = 0;
+  virtual std::size_t depth() const = 0;  ///< the most reads in flight at once
   virtual void submit(std::span<const ReadRequest> requests) = 0;
-  /// Waits for at least one read and returns how many of `done`, at least one long, were filled. There must be a read
-  /// in flight. A file or a queue whose descriptor the program closed is an error of each read.
+  /// Waits for at least one read and returns how many elements of `done` (at least one) it filled. A read must be in
+  /// flight. If the program closed the file's or the queue's descriptor, each read has an error.
   virtual std::size_t wait(std::span<ReadDone> done) = 0;
 
-  /// An empty queue of the same kind, for the same file. Errors: ErrorCode::system, not_supported.
+  /// An empty queue of the same kind for the same file. Errors: ErrorCode::system, not_supported.
   virtual std::unique_ptr<ReadQueue> again() const {
-    fail(ErrorCode::not_supported, "a queue of reads (", name(), ") cannot be made anew after fork()");
+    fail(ErrorCode::not_supported, "read queue (", name(), "): cannot be created again after fork()");
   }
 
  protected:
   static void require_same_process(const ForkGuard& guard) {
-    if (!guard.same_process()) fail(ErrorCode::system, "a queue of reads was made before fork() made this process");
+    if (!guard.same_process()) fail(ErrorCode::system, "read queue: it was created before fork() made this process");
   }
 };
 
-/// For systems without io_uring: a few threads that read and wait.
+/// For systems without io_uring: a few threads with blocking reads.
 class ThreadReadQueue final : public ReadQueue {
  public:
   explicit ThreadReadQueue(std::shared_ptr<const File> file, std::size_t depth = 256, std::size_t threads = 8)
@@ -66,7 +64,7 @@ class ThreadReadQueue final : public ReadQueue {
   ThreadReadQueue(const ThreadReadQueue&) = delete;
   ThreadReadQueue& operator=(const ThreadReadQueue&) = delete;
   ~ThreadReadQueue() override {
-    // Of another process: threads that cannot be joined, locks that may be held. Its memory is lost.
+    // In a child process the threads cannot be joined and locks may be held: leak them.
     if (!guard_.same_process()) static_cast<void>(readers_.release());
   }
 
@@ -88,7 +86,7 @@ class ThreadReadQueue final : public ReadQueue {
   }
 
  private:
-  /// The threads, and what they share with the caller.
+  /// The threads and what they share with the caller.
   class Readers {
    public:
     Readers(const File& file, std::size_t depth, std::size_t threads) : file_(file), count_(threads) {
@@ -99,8 +97,8 @@ class ThreadReadQueue final : public ReadQueue {
       } catch (const std::system_error& error) {
         const std::size_t started = threads_.size();
         stop();
-        fail(ErrorCode::system, file_.name(), ": ", started, " threads to read with run, of ", threads, ": ",
-             error.what());
+        fail(ErrorCode::system, file_.name(), ": only ", started, " of ", threads,
+             " reader threads started: ", error.what());
       } catch (...) {
         stop();
         throw;
@@ -119,8 +117,7 @@ class ThreadReadQueue final : public ReadQueue {
         finished_.notify_one();
         return;
       }
-      // Threads take the last one first.
-      waiting_.insert(waiting_.begin(), requests.rbegin(), requests.rend());
+      waiting_.insert(waiting_.begin(), requests.rbegin(), requests.rend());  // reversed, as threads take the last
       if (requests.size() == 1) {
         work_.notify_one();
       } else {
@@ -142,7 +139,7 @@ class ThreadReadQueue final : public ReadQueue {
       std::unique_lock lock(mutex_);
       while (true) {
         work_.wait(lock, [&] { return stopping_ || !waiting_.empty(); });
-        if (waiting_.empty()) return;  // what was asked for is still read: its memory is in use
+        if (waiting_.empty()) return;  // only after the last read, whose memory is in use
         const ReadRequest request = waiting_.back();
         waiting_.pop_back();
         lock.unlock();

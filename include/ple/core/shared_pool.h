@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// The threads that a program's sessions share.
 #pragma once
 
 #include <algorithm>
@@ -16,9 +15,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The pool of so many threads, which everyone who asks for it in this process shares: made for the first, gone with
-/// the last who holds it. In a process that fork() made it is another one. 0: one for every hardware thread.
-/// Errors: those of ThreadPool.
+/// The pool of `threads` threads (0: one per hardware thread) that all callers in this process share. It lives from its
+/// first caller to its last holder. A child process after fork() has its own. Errors: those of ThreadPool.
 inline std::shared_ptr<ThreadPool> shared_pool(std::size_t threads = 0) {
   struct Pools {
     std::mutex mutex;
@@ -28,8 +26,8 @@ inline std::shared_ptr<ThreadPool> shared_pool(std::size_t threads = 0) {
     ForkGuard guard;
     std::unique_ptr<Pools> pools = std::make_unique<Pools>();
   };
-  static Shelf& shelf = *new Shelf;  // never destroyed: whoever ends after main may still ask
-  // In a copy another thread may have held the lock. What it guards is lost, as the original's threads are.
+  static Shelf& shelf = *new Shelf;  // never destroyed: code that runs after main may still ask
+  // In a child process, another thread's lock may be held: leak what it guards, like the parent's threads.
   if (!shelf.guard.same_process()) {
     shelf.guard.renew([] {
       auto pools = std::make_unique<Pools>();
@@ -44,7 +42,7 @@ inline std::shared_ptr<ThreadPool> shared_pool(std::size_t threads = 0) {
     if (auto found = pool.lock(); found && found->concurrency() == threads) return found;
   }
   std::erase_if(pools.all, [](const auto& pool) { return pool.expired(); });
-  std::shared_ptr<ThreadPool> made(new ThreadPool(threads));  // not in one piece with its count, which weak_ptrs keep
+  std::shared_ptr<ThreadPool> made(new ThreadPool(threads));  // not make_shared: weak_ptrs would keep its memory
   pools.all.push_back(made);
   return made;
 }

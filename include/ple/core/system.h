@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files and memory: what the operating system gives the library, in one header. Only core/os.h and core/io_uring.h
-// depend on which system it is.
+// What the operating system provides, files and memory. Only core/os.h and core/io_uring.h depend on the system.
 #pragma once
 
 #include "ple/core/config.h"

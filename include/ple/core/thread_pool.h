@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// Threads that run the parts of a computation.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +27,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// The threads of a pool, in the process that started them.
+/// A pool's threads, in the process that started them.
 class Workers {
  public:
   Workers(std::size_t count, const ForkGuard& guard) : guard_(guard) {
@@ -37,7 +36,7 @@ class Workers {
     } catch (const std::system_error& error) {
       const std::size_t started = threads_.size();
       stop();
-      fail(ErrorCode::system, "ThreadPool: ", started + 1, " threads run, of ", count + 1, ": ", error.what());
+      fail(ErrorCode::system, "ThreadPool: only ", started + 1, " of ", count + 1, " threads run: ", error.what());
     } catch (...) {
       stop();
       throw;
@@ -52,7 +51,7 @@ class Workers {
     if (holder_.load(std::memory_order_relaxed) == me) return run_here(count, task);
     std::unique_lock turn(turn_, std::try_to_lock);
     if (!turn.owns_lock()) {
-      // A thread of ours runs a task of whoever has the turn, who waits for it.
+      // One of our threads already runs a task for the caller that has the turn and waits for it.
       const auto is_me = [me](const std::thread& thread) { return thread.get_id() == me; };
       if (std::any_of(threads_.begin(), threads_.end(), is_me)) return run_here(count, task);
       turn.lock();
@@ -68,7 +67,7 @@ class Workers {
   static constexpr std::uint64_t most_tasks = 0xffff;
   static constexpr int spins = 4000;  // about 50 microseconds: longer than the gap between two layers' products
 
-  /// Says who has the turn, while it lives.
+  /// Records who has the turn.
   struct Holder {
     std::atomic<std::thread::id>& id;
     Holder(std::atomic<std::thread::id>& holder, std::thread::id me) : id(holder) {
@@ -83,7 +82,7 @@ class Workers {
     for (std::size_t i = 0; i < count; ++i) task(i);
   }
 
-  /// The i-th time in a row. After some, whoever is waited for may need this core.
+  /// Waits for the i-th time in a row; after `spins`, yields: the awaited thread may need this core.
   static void wait_a_little([[maybe_unused]] int i) {
 #if defined(__x86_64__) || defined(__i386__)
     if (i < spins) return _mm_pause();
@@ -91,7 +90,7 @@ class Workers {
     std::this_thread::yield();
   }
 
-  /// A job's number (32 bits), its tasks (16), and the next of them that nobody has (16), all of which change at once.
+  /// A ticket changes as a whole: the job's number (32 bits), its task count (16) and the next unclaimed task (16).
   static std::uint64_t first_ticket(std::uint64_t last, std::uint64_t tasks) {
     return ((last >> 32) + 1) << 32 | tasks << 16;
   }
@@ -104,26 +103,25 @@ class Workers {
     task_.store(&task, std::memory_order_relaxed);
     ticket_.store(first_ticket(ticket_.load(std::memory_order_relaxed), count));
     if (sleeping_.load() > 0) {
-      { const std::lock_guard lock(mutex_); }  // whoever counted is asleep by now, or has seen the new ticket
+      { const std::lock_guard lock(mutex_); }  // each that counted itself now sleeps, or has seen the ticket
       wake_.notify_all();
     }
     const std::size_t mine = work_on_tasks();
     for (int i = 0; done_.load(std::memory_order_acquire) != count - mine; i = (std::min)(i + 1, spins)) {
       if (i == spins && !guard_.same_process())
-        fail(ErrorCode::system, "ThreadPool: a task called fork(), and the other threads are not in this process");
+        fail(ErrorCode::system, "ThreadPool: a task called fork(), and this process lacks the pool's other threads");
       wait_a_little(i);
     }
     if (failed_.load(std::memory_order_relaxed)) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
-  /// Claims tasks while there are any, and runs them, or leaves them out if one has thrown. Returns how many.
+  /// Claims tasks until none is left and runs them; skips them once one has thrown. Returns how many it claimed.
   std::size_t work_on_tasks() {
     std::size_t ran = 0;
     std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while (has_tasks(ticket)) {
       const TaskRef* task = task_.load(std::memory_order_relaxed);
-      // Succeeds only while the ticket is the same, and so the task: a job ends when all its tasks were claimed and
-      // ran.
+      // Succeeds only if the ticket, and so the task, is unchanged: a job ends once all its tasks were claimed and ran.
       if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
         continue;
       try {
@@ -162,12 +160,11 @@ class Workers {
     threads_.clear();
   }
 
-  // In cache lines of their own: what waits for one value is not held up by changes of another.
-  alignas(64) std::atomic<std::uint64_t> ticket_{0};
+  alignas(64) std::atomic<std::uint64_t> ticket_{0};  // alignas(64): writes to one do not slow waiting for another
   std::atomic<const TaskRef*> task_{nullptr};
   std::atomic<bool> failed_{false};               // a task has thrown
-  alignas(64) std::atomic<std::size_t> done_{0};  // tasks that workers ran, once they have found no more
-  std::exception_ptr error_;                      // the first, of whoever set failed_; read when all tasks are done
+  alignas(64) std::atomic<std::size_t> done_{0};  // tasks that workers ran, added when they find no more
+  std::exception_ptr error_;                      // of the first task that threw; read when all tasks are done
   alignas(64) const ForkGuard& guard_;
   std::vector<std::thread> threads_;
   std::mutex turn_;  // held by the caller whose tasks run
@@ -180,18 +177,18 @@ class Workers {
 
 }  // namespace detail
 
-/// A fixed set of threads; the caller is one of them. Tasks are claimed one at a time, and the caller waits for tasks,
-/// not for threads: one that loses its core delays the task it has begun, one that gets none delays nothing. Several
-/// callers may share a pool: they take turns. A task may call run() of its own pool: that runs on its thread alone.
-/// In a process that fork() made the pool starts threads anew when it is used; a task must not fork.
+/// A fixed set of threads, the caller's included. Tasks are claimed one at a time, and the caller waits for tasks, not
+/// for threads: a thread that loses its core delays only its current task, and one without a core delays nothing.
+/// Several callers may share a pool: they take turns. A task that calls run() of its own pool runs it on its own thread
+/// alone. After fork(), the child's pool starts new threads when it is used; a task must not fork.
 class ThreadPool final : public Executor {
  public:
-  /// `threads` counts the calling thread; 0 means one for every hardware thread.
-  /// Errors: ErrorCode::argument; ErrorCode::system if the system starts no more, as of run() after fork().
+  /// `threads` includes the caller; 0: one per hardware thread. Errors: ErrorCode::argument; ErrorCode::system if the
+  /// system starts no more threads, also in run() after fork().
   explicit ThreadPool(std::size_t threads = 0) : threads_(threads) {
     if (threads_ == 0) threads_ = (std::max)(1u, std::thread::hardware_concurrency());
     if (threads_ > max_threads)
-      fail(ErrorCode::argument, "ThreadPool: ", threads_, " threads asked for, at most ", max_threads);
+      fail(ErrorCode::argument, "ThreadPool: ", threads_, " threads asked for, expected at most ", max_threads);
     start();
   }
   ThreadPool(const ThreadPool&) = delete;
@@ -221,7 +218,7 @@ class ThreadPool final : public Executor {
     workers_ = std::move(workers);
   }
 
-  /// Of another process: threads that cannot be joined, locks that may be held. Its memory is lost.
+  /// In a child process the threads cannot be joined and locks may be held: leak them.
   void abandon() { static_cast<void>(workers_.release()); }
 
   std::size_t threads_;

@@ -7,10 +7,9 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A row of the vocabulary.
-using Token = std::int32_t;
+using Token = std::int32_t;  ///< a row number in the vocabulary
 
-/// Stands where a position is no text but, say, part of an image: its embedding comes from elsewhere.
+/// A position without text, such as part of an image: its embedding comes from elsewhere.
 inline constexpr Token soft_token = -1;
 
 }  // namespace ple::inline PLE_ABI

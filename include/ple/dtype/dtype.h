@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All number types weights are stored in, and the way from a Dtype known at run time to its type.
+// All number types of stored weights, and the way from a Dtype at run time to its type.
 #pragma once
 
 #include <array>
@@ -19,16 +19,15 @@ namespace ple::inline PLE_ABI {
 template <StoredType... Ts>
 struct TypeList {};
 
-/// Every type with a Dtype, in the order of the Dtypes.
+/// Every type with a Dtype, in Dtype's order.
 using StoredTypes =
     TypeList<f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs>;
 
-/// One stored type out of several: which one is known when a tensor is loaded.
+/// One of several stored types: which one is known when a tensor is loaded.
 template <StoredType... Ts>
 struct OneOf {};
 
-/// The types of plain numbers.
-using Floats = OneOf<f32, bf16, f16>;
+using Floats = OneOf<f32, bf16, f16>;  ///< the floating-point types
 
 namespace detail {
 
@@ -54,23 +53,21 @@ decltype(auto) with_dtype(Dtype type, F& f, TypeList<T, Rest...> /*types*/) {
 
 }  // namespace detail
 
-/// Every type this version reads.
-using Any = detail::OneOfList<StoredTypes>::type;
+using Any = detail::OneOfList<StoredTypes>::type;  ///< every type that this version reads
 
 inline constexpr auto all_dtypes = detail::ids_of(StoredTypes());
 
-/// Calls f.template operator()<T>() with the type that `type` stands for.
+/// Calls f.template operator()<T>() with the type T that `type` names.
 template <class F>
 decltype(auto) with_dtype(Dtype type, F&& f) {
   return detail::with_dtype(type, f, StoredTypes());
 }
 
-/// What is known of a type at run time. A table of these, because asking through with_dtype makes a function of every
-/// question and type, and programs slow to compile.
+/// What is known of a type at run time. A table: with_dtype would compile a function per question and type, slowly.
 struct DtypeInfo {
   std::string_view name;
   std::size_t values_per_block, bytes_per_block;
-  std::size_t alignment;  ///< where a block may begin in memory
+  std::size_t alignment;  ///< of a block in memory, in bytes
   bool is_encodable;      ///< whether values can be written in the type, not only read
 };
 
@@ -93,7 +90,7 @@ inline std::size_t values_per_block(Dtype type) { return info(type).values_per_b
 inline std::size_t alignment_of(Dtype type) { return info(type).alignment; }
 inline bool is_encodable(Dtype type) { return info(type).is_encodable; }
 
-/// What `count` values take, a whole number of blocks.
+/// Bytes of `count` values, a whole number of blocks.
 inline std::size_t bytes_of(Dtype type, std::size_t count) {
   return count / info(type).values_per_block * info(type).bytes_per_block;
 }
@@ -105,7 +102,7 @@ inline std::optional<Dtype> dtype_of_name(std::string_view name) {
   return std::nullopt;
 }
 
-/// "f32, bf16, ...": the names of all types, or of those only that values can be written in.
+/// "f32, bf16, ...": the names of all types, or only of those that can be written.
 inline std::string names_of_dtypes(bool encodable_only = false) {
   std::string names;
   for (const Dtype type : all_dtypes) {
@@ -114,7 +111,7 @@ inline std::string names_of_dtypes(bool encodable_only = false) {
   return names;
 }
 
-/// `value` after it was stored as `type` and read back. A single value has no block: it stays what it is there.
+/// `value` stored as `type` and read back. Unchanged for block types: a single value fills no block.
 inline float rounded_to(Dtype type, float value) {
   if (type == Dtype::bf16) return to_f32(to_bf16(value));
   if (type == Dtype::f16) return to_f32(to_f16(value));

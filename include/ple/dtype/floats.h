@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Numbers of their own: f32 and its two halves.
+// f32, and its two 16-bit relatives.
 #pragma once
 
 #include <bit>
@@ -37,24 +37,23 @@ inline float to_f32(f16 x) {
   return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(subnormal));
 }
 
-/// Rounds to nearest, ties to even; a NaN stays a NaN.
+/// Rounds to nearest, ties to even; NaN stays NaN.
 inline bf16 to_bf16(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>(bits >> 16 | 0x40u)};
   return {static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
 }
 
-/// Rounds to nearest, ties to even; too large becomes infinite; a NaN stays a NaN.
+/// Rounds to nearest, ties to even; too large becomes infinity; NaN stays NaN.
 inline f16 to_f16(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
   const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000u);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
   const auto with_sign = [&](std::uint32_t half) { return f16{static_cast<std::uint16_t>(sign | half)}; };
   if (magnitude > 0x7f800000u) return with_sign(0x7e00u | (magnitude >> 13 & 0x3ffu));
-  if (magnitude >= 0x477ff000u) return with_sign(0x7c00u);  // 65520 and above
-  if (magnitude < 0x38800000u) {                            // below 2^-14: a multiple of 2^-24
-    // Adding 0.5 aligns the last place of the sum with 2^-24, so the addition itself does the rounding.
-    const float sum = std::bit_cast<float>(magnitude) + 0.5f;
+  if (magnitude >= 0x477ff000u) return with_sign(0x7c00u);     // 65520 and above
+  if (magnitude < 0x38800000u) {                               // below 2^-14: a multiple of 2^-24
+    const float sum = std::bit_cast<float>(magnitude) + 0.5f;  // its last bit is then 2^-24: the addition rounds
     return with_sign(std::bit_cast<std::uint32_t>(sum) - 0x3f000000u);
   }
   return with_sign((magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Block types as what integer dot products want: 256 values of a row as bytes, with numbers for each sub-block. In
-// plain C++, eight bytes at a time.
+// Unpacks block types for integer dot products, in plain C++: 256 values of a row as bytes, and their scales.
 #pragma once
 
 #include <algorithm>
@@ -15,20 +14,19 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Rows are computed with in chunks of as many values.
-inline constexpr std::size_t values_per_chunk = 256;
+inline constexpr std::size_t values_per_chunk = 256;  ///< rows are processed in chunks of this many values
 
-/// A chunk as its type has it: value = scale * (integer - zero_point) - minimum, where `integer` is the code or, for a
-/// type with a table, what stands there, and scale and minimum are the sub-block's.
+/// A chunk: value = scale * (integer - zero_point) - minimum, with the sub-block's scale and minimum. `integer` is the
+/// quant, or the table's entry for it where the type has a table.
 struct QuantChunk {
   alignas(64) std::uint8_t quants[values_per_chunk];
-  /// Bits of f16; or integers below 128, signed if there are no minimums, that are multiplied with the two below.
+  /// Bits of f16, or integers below 128 (signed without minimums) to multiply with super_scale and super_minimum.
   std::uint16_t scales[16], minimums[16];
   std::uint16_t super_scale = 0, super_minimum = 0;  // bits of f16
 };
 
-/// How a block type is unpacked: `quants` writes a block's quants, and, for types of 256 values, `scales` scales and
-/// minimums. zero_point is 128 where integers use all 8 bits, else they are below 64.
+/// Unpacks a type: `quants` writes a block's quants; `scales`, for blocks of 256, its scales and minimums. zero_point
+/// is 128 where integers use all 8 bits; others are below 64.
 template <class T>
 struct IntegerTraits;
 
@@ -50,11 +48,11 @@ template <int zero, std::size_t sub, int all_bits, bool minimum>
 struct IntegerShape {
   static constexpr int zero_point = zero;
   static constexpr std::size_t sub_block = sub;
-  static constexpr int bits = all_bits;  // of a code
+  static constexpr int bits = all_bits;  // of a quant
   static constexpr bool has_minimum = minimum;
 };
 
-/// Eight bytes; the machine is little-endian.
+/// Eight bytes, little-endian.
 inline std::uint64_t load8(const void* p) {
   std::uint64_t word;
   std::memcpy(&word, p, sizeof word);
@@ -63,7 +61,7 @@ inline std::uint64_t load8(const void* p) {
 inline void store8(std::uint64_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
 constexpr std::uint64_t all8(std::uint64_t byte) { return byte * 0x0101010101010101u; }
 
-/// 32 quants of 4 bits: 16 lower halves, then 16 upper ones.
+/// 32 quants of 4 bits: the 16 lower halves, then the 16 upper ones.
 inline void nibbles(const std::uint8_t* pairs, std::uint8_t* out) {
   for (std::size_t i = 0; i < 16; i += 8) {
     const std::uint64_t word = load8(pairs + i);
@@ -72,10 +70,10 @@ inline void nibbles(const std::uint8_t* pairs, std::uint8_t* out) {
   }
 }
 
-/// Bit i of `bits` as byte i, 0 or 1.
+/// Spreads bit i of `bits` to byte i, as 0 or 1.
 inline std::uint64_t spread(std::uint8_t bits) {
   const std::uint64_t mine = all8(bits) & 0x8040201008040201u;
-  return (mine + 0x00406070787c7e7fu) >> 7 & all8(1);  // what is added carries a bit that is set to the byte's top
+  return (mine + 0x00406070787c7e7fu) >> 7 & all8(1);  // the sum carries a set bit to the top of its byte
 }
 
 template <class Block>
@@ -84,21 +82,21 @@ void five_bit_quants(const Block& block, std::uint8_t* out) {
   for (std::size_t i = 0; i < 4; ++i) store8(load8(out + 8 * i) | spread(block.high[i]) << 4, out + 8 * i);
 }
 
-/// 256 quants of 2 bits, as q2_k has them, times 1 << up; joined with what `out` holds.
+/// ORs 256 quants of 2 bits, stored as in q2_k and shifted left by `up`, into `out`.
 inline void add_two_bits(const std::uint8_t* quads, int up, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     const std::uint64_t two = load8(quads + i / 128 * 32 + i % 32) >> (i % 128 / 32 * 2) & all8(3);
     store8(load8(out + i) | two << up, out + i);
   }
 }
-/// 256 quants of 1 bit: bit i / 32 of byte i % 32.
+/// ORs 256 quants of 1 bit (bit i / 32 of byte i % 32), shifted left by `up`, into `out`.
 inline void add_one_bit(const std::uint8_t* high, int up, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     const std::uint64_t one = load8(high + i % 32) >> (i / 32) & all8(1);
     store8(load8(out + i) | one << up, out + i);
   }
 }
-/// 256 quants of 4 bits, as q4_k has them.
+/// 256 quants of 4 bits, stored as in q4_k.
 inline void pairs_of_sub_blocks(const std::uint8_t* pairs, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
     store8(load8(pairs + pair_of(i)) >> half_of(i) & all8(15), out + i);
@@ -220,15 +218,15 @@ struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, 4, false> {
   }
 };
 
-/// A block type at run time. A table, as DtypeInfo is.
+/// A block type at run time: a table, as DtypeInfo.
 struct IntegerFormat {
   int zero_point = 0;
   std::size_t sub_block = 0;
   int bits = 0;
   bool has_minimum = false;
-  bool has_super_scale = false;  ///< numbers are integers, multiplied with the chunk's
-  bool has_table = false;        ///< quants stand for iq4_values, plus 128
-  /// The `count` blocks that a chunk has; what is missing to 256 values counts nothing.
+  bool has_super_scale = false;  ///< scales and minimums are integers, to multiply with the super-block's
+  bool has_table = false;        ///< quants index iq4_values, whose entries get 128 added
+  /// Unpacks a chunk's `count` blocks; what is missing to 256 values becomes 0.
   void (*unpack)(const std::byte* blocks, std::size_t count, QuantChunk& chunk) = nullptr;
 };
 
@@ -245,7 +243,7 @@ void unpack_chunk(const std::byte* bytes, std::size_t count, QuantChunk& chunk) 
     count = (std::min)(count, values_per_chunk / DtypeTraits<T>::values_per_block);
     for (std::size_t b = 0; b < count; ++b) {
       chunk.scales[b] = blocks[b].scale.bits;
-      // These types add theirs: its sign turns.
+      // These types add their minimum, so its sign is flipped.
       if constexpr (IntegerTraits<T>::has_minimum) chunk.minimums[b] = blocks[b].minimum.bits ^ 0x8000;
       IntegerTraits<T>::quants(blocks[b], chunk.quants + 32 * b);
     }
@@ -287,12 +285,12 @@ constexpr const IntegerFormat& integer_format(Dtype dtype) {
 
 constexpr bool is_integer_type(Dtype dtype) { return integer_format(dtype).unpack != nullptr; }
 
-/// Bytes of a sub-block's scale or minimum where it is stored as one number: f16, or f32 for types that multiply two.
+/// Bytes of a scale or minimum stored as one number: f16, or f32 for types that multiply two.
 constexpr std::size_t whole_scale_size(const IntegerFormat& format) {
   return format.has_super_scale ? sizeof(float) : sizeof(f16);
 }
 
-/// Stores it so. `scale`, `super_scale`: as QuantChunk has them.
+/// Stores a scale or minimum as one number. `scale`, `super_scale`: QuantChunk's.
 inline void store_scale(const IntegerFormat& format, std::uint16_t scale, std::uint16_t super_scale, std::byte* to) {
   if (!format.has_super_scale) {
     std::memcpy(to, &scale, sizeof scale);
@@ -302,7 +300,7 @@ inline void store_scale(const IntegerFormat& format, std::uint16_t scale, std::u
   std::memcpy(to, &product, sizeof product);
 }
 
-/// Number `at` of those that lie so from `scales` on.
+/// Reads the number at index `at` of those that store_scale wrote from `scales` on.
 inline float load_scale(const IntegerFormat& format, const std::byte* scales, std::size_t at) {
   f16 half;
   float whole;

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// GGUF's super-blocks of 256 values: sub-blocks of 16 or 32 with a small scale each, and one f16 that scales the
-// scales.
-//
-// Decoding gives the bits that ggml's Python package gives. A scale (11 significant bits) times a sub-block's scale (7
-// at most) times an integer (at most 5, a table's value 7 with a scale of 5) has 23 bits at most, so it is exact in
-// f32: what is rounded is at most the one difference, in whatever order and fused or not.
+// GGUF's super-blocks of 256 values: sub-blocks of 16 or 32, each with a small scale, and an f16 super-block scale.
+// Decoding gives the same bits as ggml's Python package. The product of an f16 scale (11 significant bits), a
+// sub-block's scale (at most 7) and an integer (at most 5; a table's entry has 7, with a scale of 5) has at most 23
+// bits, so f32 holds it exactly. Only the one subtraction rounds, in any order, fused or not.
 #pragma once
 
 #include <algorithm>
@@ -20,11 +18,10 @@
 
 namespace ple::inline PLE_ABI {
 
-/// 16 sub-blocks of 16. A byte of `scales` has a sub-block's scale in its lower half, its minimum in its upper half.
-/// value = scale * sub_scale * integer - min_scale * sub_minimum
+/// 16 sub-blocks of 16: value = scale * sub_scale * integer - min_scale * sub_minimum
 struct q2_k {
-  std::uint8_t scales[16] = {};
-  std::uint8_t quads[64] = {};  ///< bits 2 j of byte i of half h: value 32 j + i of the h-th 128
+  std::uint8_t scales[16] = {};  ///< of each sub-block: scale in the lower half, minimum in the upper
+  std::uint8_t quads[64] = {};   ///< bits 2 j, 2 j + 1 of byte i of half h: value 32 j + i of the h-th 128
   f16 scale, min_scale;
 };
 
@@ -32,14 +29,14 @@ struct q2_k {
 struct q3_k {
   std::uint8_t high[32] = {};    ///< bit g of byte i: the third bit of value 32 g + i
   std::uint8_t quads[64] = {};   ///< the lower two, as in q2_k
-  std::uint8_t scales[12] = {};  ///< of 6 bits: the lower 4 in the halves of bytes 0 to 7, the others in bytes 8 to 11
+  std::uint8_t scales[12] = {};  ///< of 6 bits: the lower 4 in the halves of bytes 0 to 7, the upper 2 in bytes 8 to 11
   f16 scale;
 };
 
 /// 8 sub-blocks of 32: value = scale * sub_scale * integer - min_scale * sub_minimum
 struct q4_k {
   f16 scale, min_scale;
-  std::uint8_t scales[12] = {};  ///< scales and minimums of 6 bits: detail::SubScales
+  std::uint8_t scales[12] = {};  ///< scales and minimums of 6 bits: detail::unpacked
   std::uint8_t pairs[128] = {};  ///< halves of byte 32 j + i: value i of sub-blocks 2 j and 2 j + 1
 };
 
@@ -54,7 +51,7 @@ struct q5_k {
 /// 16 sub-blocks of 16: value = scale * sub_scale * (integer - 32)
 struct q6_k {
   std::uint8_t pairs[128] = {};  ///< the lower 4 bits; halves of byte i of half h: values i and 64 + i of the h-th 128
-  std::uint8_t high[64] = {};    ///< the higher 2 bits, as q2_k's integers
+  std::uint8_t high[64] = {};    ///< the upper 2 bits, as q2_k's integers
   std::int8_t scales[16] = {};
   f16 scale;
 };
@@ -62,24 +59,24 @@ struct q6_k {
 /// 8 sub-blocks of 32, each with pairs as iq4_nl: value = scale * (sub_scale - 32) * iq4_values[integer]
 struct iq4_xs {
   f16 scale;
-  std::uint8_t scales_high[2] = {};  ///< the higher 2 bits of sub-block s: bits 2 s of the 16
+  std::uint8_t scales_high[2] = {};  ///< the upper 2 bits of sub-block s: bits 2 s, 2 s + 1 of the 16
   std::uint8_t scales_low[4] = {};   ///< the lower 4 bits of sub-blocks 2 j and 2 j + 1: the halves of byte j
   std::uint8_t pairs[128] = {};
 };
 
 static_assert(sizeof(q2_k) == 84 && sizeof(q3_k) == 110 && sizeof(q4_k) == 144 && sizeof(q5_k) == 176 &&
                   sizeof(q6_k) == 210 && sizeof(iq4_xs) == 136,
-              "blocks lie in files without gaps");
+              "blocks have no padding in files");
 
 namespace detail {
 
-/// The integer of 2 bits of value i of 256.
+/// The 2-bit integer of value i of 256.
 inline int two_bits(const std::uint8_t* quads, std::size_t i) {
   return quads[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
 }
 
-/// How q4_k and q5_k pack 8 scales and 8 minimums of 6 bits into 12 bytes: the first four of both whole in bytes 0 to
-/// 7; of the other four the lower 4 bits in the halves of bytes 8 to 11, the upper 2 bits on top of bytes 0 to 7.
+/// Unpacks 8 scales and 8 minimums of 6 bits, as q4_k and q5_k have them, from 12 bytes. The first four of both: the
+/// lower 6 bits of bytes 0 to 7. The others: lower 4 bits in the halves of bytes 8 to 11, upper 2 atop bytes 0 to 7.
 inline SubScales unpacked(const std::uint8_t* bytes) {
   SubScales sub;
   for (std::size_t s = 0; s < 4; ++s) {
@@ -99,11 +96,11 @@ inline void pack(const SubScales& sub, std::uint8_t* bytes) {
   }
 }
 
-/// The place of value i of 256 in `pairs` where sub-blocks 2 j and 2 j + 1 share 32 bytes, and the bits to shift by.
+/// Where value i of 256 lies in `pairs` (sub-blocks 2 j and 2 j + 1 share 32 bytes), and by how many bits to shift.
 inline std::size_t pair_of(std::size_t i) { return i / 64 * 32 + i % 32; }
 inline int half_of(std::size_t i) { return static_cast<int>(i / 32 % 2 * 4); }
 
-/// Of q4_k and q5_k, with the integer of value i.
+/// Decodes q4_k and q5_k; integer(i) is that of value i.
 template <class Block, class F>
 void decode_with_minimums(const Block& block, float* values, F&& integer) {
   const SubScales sub = unpacked(block.scales);

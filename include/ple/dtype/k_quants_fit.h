@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds the scales, minimums and integers of a super-block of 256 values that give the least squared error.
-//
-// Each sub-block is fitted on its own first: from a few trial scales the values are rounded to integers, and the line
-// through (integer, value) is the regression's. The sub-blocks' scales are then rounded to small integers, with their
-// neighbours tried too, and at last the regression is solved once more for the scale of the scales.
+// Seeks the scales, minimums and integers of a 256-value super-block with the least squared error. First, trial scales
+// round each sub-block's values to integers, and regression finds the line through (integer, value). Then the line's
+// scale becomes a small integer, neighbours tried too. Last, regression finds the scales of the super-block.
 #pragma once
 
 #include <algorithm>
@@ -18,50 +16,49 @@
 namespace ple::inline PLE_ABI {
 namespace detail {
 
-/// The scales and minimums of q4_k's and q5_k's sub-blocks, of 6 bits each.
+/// Scales and minimums, 6 bits each, of the sub-blocks of q4_k and q5_k.
 struct SubScales {
   int scales[8] = {}, minimums[8] = {};
 };
 
-/// What 8 sub-blocks of 32 become: value = scale * scales[s] * integer - min_scale * minimums[s].
+/// A fit of 8 sub-blocks of 32: value = scale * scales[s] * integer - min_scale * minimums[s].
 struct MinimumsFit {
   f16 scale, min_scale;
   SubScales sub;
   std::uint8_t integers[256] = {};
 };
 
-/// What 16 sub-blocks of 16 become: value = scale * scales[s] * (integer - 32).
+/// A fit of 16 sub-blocks of 16: value = scale * scales[s] * (integer - 32).
 struct SymmetricFit {
   f16 scale;
   std::int8_t scales[16] = {};
   std::uint8_t integers[256] = {};
 };
 
-/// How N values would be stored: value = scale * integer - minimum.
+/// A fit of N values: value = scale * integer - minimum.
 struct Line {
   float scale = 0, minimum = 0;
 };
 
-/// Sums over N values x and their integers q: what the squared error of a line depends on, beside sum x and sum x^2.
+/// Sums over N values x and their integers q. With sum x and sum x^2, they give a line's squared error.
 struct LineSums {
   double q = 0, qq = 0, qx = 0;
 };
 
-/// x as an integer of [least, most]; what is no number becomes `least`.
+/// x rounded to an integer in [least, most]; NaN becomes `least`.
 inline int clamped(float x, int least, int most) {
-  // The cast truncates, so it is done where all is positive.
-  const float shifted = (std::max)(0.0f, x - static_cast<float>(least) + 0.5f);
+  const float shifted = (std::max)(0.0f, x - static_cast<float>(least) + 0.5f);  // positive, since the cast truncates
   return least + static_cast<int>((std::min)(shifted, static_cast<float>(most - least)));
 }
 
 inline float inverse_of(float x) { return x != 0 ? 1 / x : 0; }
 
-/// The sums of N values' integers on a line.
+/// Rounds N values to integers on a line. Returns their sums.
 template <std::size_t N>
 LineSums sums_on(const Line& line, const float* x, int least, int most) {
   const float inverse = inverse_of(line.scale);
   int q = 0, qq = 0;
-  float qx[8] = {};  // partial sums, for the compiler to keep in vectors
+  float qx[8] = {};  // partial sums, for the compiler to vectorise
   for (std::size_t i = 0; i < N; i += 8) {
     for (std::size_t lane = 0; lane < 8; ++lane) {
       const int integer = clamped((x[i + lane] + line.minimum) * inverse, least, most);
@@ -80,16 +77,16 @@ inline double squared_error(double scale, double minimum, const LineSums& sums, 
   return scale * (scale * sums.qq - 2 * (minimum * sums.q + sums.qx)) + minimum * (n * minimum + 2 * x);
 }
 
-/// A scale that takes `largest` times `units`, rounded up where f16's steps are so coarse that it matters.
+/// A scale by which `units` reaches `largest`; rounded up where f16's steps are so coarse that it matters.
 inline f16 scale_for(float largest, int units) {
   f16 scale = to_f16(largest / static_cast<float>(units));
   if (to_f32(scale) * (static_cast<float>(units) + 0.5f) < largest) ++scale.bits;
   return scale;
 }
 
-/// The best line found for 32 values and integers of [0, most], with minimum >= 0 as the formats want it.
+/// The best line found for 32 values and integers in [0, most]. The formats require minimum >= 0.
 inline Line fit_line(const float* x, double sum_x, int most) {
-  float least = 0, largest = x[0];  // an integer of 0 is the minimum, which is 0 at most
+  float least = 0, largest = x[0];  // integer 0 means -minimum, which is at most 0
   for (std::size_t i = 0; i < 32; ++i) {
     least = (std::min)(least, x[i]);
     largest = (std::max)(largest, x[i]);
@@ -108,8 +105,8 @@ inline Line fit_line(const float* x, double sum_x, int most) {
     best_error = error;
     best = {.scale = static_cast<float>(scale), .minimum = static_cast<float>(minimum)};
   };
-  // The range spread over most + 0.4 down to most - 2 steps: of the sets of trials that were measured on normal values,
-  // no other of this size ends with a smaller error. A line that was found rounds some values otherwise: once more.
+  // Spreads the range over most + 0.4 down to most - 2 steps: of the trial sets of this size measured on normal values,
+  // none ends with a smaller error. A fitted line rounds some values differently, so it is fitted again.
   const Line whole = best;
   for (int step = -1; step < 6; ++step) {
     attempt({.scale = range / (static_cast<float>(most) - 0.4f * static_cast<float>(step)), .minimum = whole.minimum});
@@ -118,7 +115,7 @@ inline Line fit_line(const float* x, double sum_x, int most) {
   return best;
 }
 
-/// Of q4_k (most = 15) and q5_k (most = 31).
+/// For q4_k (most = 15) and q5_k (most = 31).
 inline MinimumsFit fit_with_minimums(const float* values, int most) {
   MinimumsFit fit;
   Line lines[8];
@@ -133,7 +130,7 @@ inline MinimumsFit fit_with_minimums(const float* values, int most) {
   fit.scale = scale_for(largest_scale, 63);
   fit.min_scale = scale_for(largest_minimum, 63);
 
-  // With a = scale * q and b = minimum of every value, in units of the super-block's scales: sums over all values.
+  // Sums over all values, with a = scale * q and b = minimum in units of the super-block scales.
   double aa = 0, ab = 0, bb = 0, ax = 0, bx = 0;
   const float unit = to_f32(fit.scale), min_unit = to_f32(fit.min_scale);
   for (std::size_t s = 0; s < 8; ++s) {
@@ -165,7 +162,7 @@ inline MinimumsFit fit_with_minimums(const float* values, int most) {
     bx += b * sum_x[s];
   }
 
-  // The two scales by regression, min sum (scale a - min_scale b - x)^2, if they are better once rounded.
+  // Both super-block scales by regression, min sum (scale a - min_scale b - x)^2; used if better once rounded.
   const auto error = [&](f16 scale, f16 min_scale) {
     const double u = static_cast<double>(to_f32(scale)), v = static_cast<double>(to_f32(min_scale));
     return u * u * aa + v * v * bb - 2 * (u * v * ab + u * ax - v * bx);
@@ -187,7 +184,7 @@ inline MinimumsFit fit_with_minimums(const float* values, int most) {
   return fit;
 }
 
-/// The best scale found for 16 values and integers of [-32, 31].
+/// The best scale found for 16 values and integers in [-32, 31].
 inline float fit_scale(const float* x) {
   float extreme = 0;
   for (std::size_t i = 0; i < 16; ++i) {
@@ -198,7 +195,7 @@ inline float fit_scale(const float* x) {
   for (int step = -3; step < 4; ++step) {
     const Line trial{.scale = extreme / (-32 + 0.3f * static_cast<float>(step))};
     const LineSums sums = sums_on<16>(trial, x, -32, 31);
-    const double explained = sums.qx * sums.qx;  // the regression's sum x^2 - error, times sum q^2
+    const double explained = sums.qx * sums.qx;  // by regression: (sum x^2 - error) * sum q^2
     if (!(explained > most_explained * sums.qq)) continue;
     most_explained = explained / sums.qq;
     best = static_cast<float>(sums.qx / sums.qq);
@@ -206,7 +203,7 @@ inline float fit_scale(const float* x) {
   return best;
 }
 
-/// Of q6_k.
+/// For q6_k.
 inline SymmetricFit fit_symmetric(const float* values) {
   SymmetricFit fit;
   float scales[16], largest = 0;
@@ -216,7 +213,7 @@ inline SymmetricFit fit_symmetric(const float* values) {
   }
   fit.scale = scale_for(largest, 127);
   const float unit = to_f32(fit.scale);
-  double aa = 0, ax = 0;  // with a = scale * q, in units of the super-block's scale
+  double aa = 0, ax = 0;  // with a = scale * q, in units of the super-block scale
   for (std::size_t s = 0; s < 16; ++s) {
     const int middle = clamped(scales[s] * inverse_of(unit), -127, 127);
     LineSums best;

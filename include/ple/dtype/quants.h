@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// GGUF's blocks of 32 values: integers of 4 to 8 bits with a common scale, some with a common minimum.
-//
-// Decoding gives the bits that ggml's Python package gives. Every product of a scale (11 significant bits) and an
-// integer is exact in f32, so what is rounded is at most the one sum, in whatever order and fused or not.
-// Encoding gives that package's bits too; there a product is rounded before it is added to.
+// GGUF's blocks of 32 values: integers of 4 to 8 bits with a common scale, some with a common minimum. Decoding and
+// encoding give the same bits as ggml's Python package. In decoding, a scale (11 significant bits) times an integer is
+// exact in f32, so only a sum rounds, in any order, fused or not. In encoding, a product is rounded before it is added.
 #pragma once
 
 #include <algorithm>
@@ -24,8 +22,7 @@ struct q8_0 {
   std::int8_t values[32] = {};
 };
 
-/// 4-bit integers, byte i holds value i in its lower half and value i + 16 in its upper half:
-/// value = scale * (integer - 8)
+/// 4-bit integers, value i in the lower half of byte i, value i + 16 in the upper: value = scale * (integer - 8)
 struct q4_0 {
   f16 scale;
   std::uint8_t pairs[16] = {};
@@ -37,8 +34,7 @@ struct q4_1 {
   std::uint8_t pairs[16] = {};
 };
 
-/// 5-bit integers: the lower 4 bits as in q4_0, the highest one of value i is bit i of `high`:
-/// value = scale * (integer - 16)
+/// 5-bit integers: the lower 4 as in q4_0, the top bit of value i is bit i of `high`: value = scale * (integer - 16)
 struct q5_0 {
   f16 scale;
   std::uint8_t high[4] = {};
@@ -52,7 +48,7 @@ struct q5_1 {
   std::uint8_t pairs[16] = {};
 };
 
-/// As q4_0, but the integer is a place in a table of unequal steps: value = scale * iq4_values[integer]
+/// As q4_0, but the integer indexes a table of unequal steps: value = scale * iq4_values[integer]
 struct iq4_nl {
   f16 scale;
   std::uint8_t pairs[16] = {};
@@ -64,11 +60,11 @@ inline constexpr std::int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -
 
 static_assert(sizeof(q8_0) == 34 && sizeof(q4_0) == 18 && sizeof(q4_1) == 20 && sizeof(q5_0) == 22 &&
                   sizeof(q5_1) == 24 && sizeof(iq4_nl) == 18,
-              "blocks lie in files without gaps");
+              "blocks have no padding in files");
 
 namespace detail {
 
-/// x as an integer, halves away from zero; whatever is no number becomes 0.
+/// x rounded to an integer in [least, most], halves away from zero; NaN becomes 0.
 inline int rounded(float x, int least, int most) {
   if (!(x == x)) return 0;
   if (x <= static_cast<float>(least)) return least;
@@ -76,9 +72,9 @@ inline int rounded(float x, int least, int most) {
   return static_cast<int>(std::round(x));
 }
 
-/// x + half without its fraction, where half is some whole number and 0.5; whatever is no number becomes 0.
+/// x + half, truncated to [0, most], where half is a whole number plus 0.5; NaN becomes 0.
 inline unsigned truncated_sum(float x, float half, unsigned most) {
-  const volatile float separate = x;  // or the compiler may fuse the product that x is with the sum
+  const volatile float separate = x;  // keeps the compiler from fusing the product that x is with the sum
   const float sum = separate + half;
   return sum >= 0 ? static_cast<unsigned>((std::min)(sum, static_cast<float>(most))) : 0u;
 }
@@ -135,7 +131,7 @@ struct DtypeTraits<q4_0> : BlockTraits<Dtype::q4_0, 32> {
       values[i + 16] = scale * static_cast<float>((block.pairs[i] >> 4) - 8);
     }
   }
-  /// The value of largest magnitude becomes -8, whatever its sign: the scale takes it.
+  /// The value of largest magnitude becomes -8; the scale takes its sign.
   static void encode(const float* values, q4_0& block) {
     const float scale = detail::value_of_largest_magnitude(values, 32) / -8, inverse = scale != 0 ? 1 / scale : 0;
     block.scale = to_f16(scale);
@@ -176,7 +172,7 @@ struct DtypeTraits<q5_0> : BlockTraits<Dtype::q5_0, 32> {
     const float scale = to_f32(block.scale);
     for (std::size_t i = 0; i < 32; ++i) values[i] = scale * static_cast<float>(detail::five_bits(block, i) - 16);
   }
-  /// The value of largest magnitude becomes -16, whatever its sign: the scale takes it.
+  /// The value of largest magnitude becomes -16; the scale takes its sign.
   static void encode(const float* values, q5_0& block) {
     const float scale = detail::value_of_largest_magnitude(values, 32) / -16, inverse = scale != 0 ? 1 / scale : 0;
     block = {.scale = to_f16(scale)};

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a number type is that weights are stored in: the block it is stored as, and DtypeTraits, which says what is in
-// the block.
+// Number types of stored weights: the block that each is stored as, and DtypeTraits, which describes the block.
 #pragma once
 
 #include <concepts>
@@ -31,7 +30,7 @@ enum class Dtype : std::uint8_t {
   iq4_xs,
 };
 
-/// Of a stored type: its id and name, how many values one block holds, and how a block is decoded and encoded.
+/// A stored type's id and name, the number of values per block, and how to decode and encode a block.
 template <class T>
 struct DtypeTraits;
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A matrix of a block type laid out column by column, for products with vectors that are mostly 0: those columns whose
-// value is not 0 are read, and no others. Blocks run along rows, so a block's numbers stand before the columns that it
-// has values of, for all rows. In plain C++; simd/columns-inl.h multiplies.
+// A block-type matrix stored by columns, for products with mostly zero vectors: a column that meets a 0 is not read.
+// Blocks run along rows: a sub-block's scales, for all rows, precede its columns. simd/packed_columns-inl.h multiplies.
 #pragma once
 
 #include <algorithm>
@@ -14,20 +13,17 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Where things lie. For each sub-block of the rows, from its beginning on:
-///
-///   0              [1 or 2, row]: its scale and minimum; f16, or f32 where a type multiplies two numbers for them
+/// The layout of each sub-block of the rows, in bytes from its start:
+///   0              [1 or 2, row]: scale and minimum; f16, or f32 where a type multiplies two numbers for them
 ///   scale_bytes   [sub_block, row]: columns of quants
-///
-/// There are `height` rows, whole groups of 32, the last of which count nothing where the matrix has none. Quants of up
-/// to 4 bits lie in 16 bytes for each group: rows 0 to 15 in the lower halves, 16 to 31 in the upper. Others are bytes,
-/// and of types with a table what stands there, plus 128.
+/// `height` rows are whole groups of 32, padded with rows of scale 0. Quants of up to 4 bits take 16 bytes per group:
+/// rows 0 to 15 in the lower halves, 16 to 31 in the upper. Others take a byte, as do a table's entries, plus 128.
 struct PackedColumnLayout {
   static constexpr std::size_t group = 32;
 
   const IntegerFormat* format = nullptr;
   std::size_t height = 0, sub_blocks = 0;
-  bool halves = false;  ///< quants are half bytes
+  bool halves = false;  ///< two quants per byte
   std::size_t scale_bytes = 0, column_bytes = 0, sub_block_bytes = 0;
 
   PackedColumnLayout() = default;
@@ -44,7 +40,7 @@ struct PackedColumnLayout {
   std::size_t bytes() const { return sub_blocks * sub_block_bytes; }
 };
 
-/// Lays the values of chunk c of `count` rows, which are `row_bytes` apart, into `columns`.
+/// Packs chunk c of `count` rows, `row_bytes` apart, into `columns`.
 inline void pack_columns(const PackedColumnLayout& layout, std::size_t c, const std::byte* rows, std::size_t row_bytes,
                          std::size_t count, std::size_t chunk_bytes, std::byte* columns) {
   constexpr std::size_t group = PackedColumnLayout::group;
@@ -87,7 +83,6 @@ inline void pack_columns(const PackedColumnLayout& layout, std::size_t c, const 
   }
 }
 
-/// A matrix in columns.
 struct PackedColumns {
   PackedColumnLayout layout;
   const std::byte* data = nullptr;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of a block type each by itself, for products that want only some of them. As sixteen rows of a matrix lie side
-// by side in a tile (packing/tiles.h), so here do sixteen sub-blocks of one row. In plain C++; simd/integers-inl.h
-// multiplies.
+// Rows of a block type, packed one by one, for products that need only some of them. As a tile of packing/tiles.h
+// holds sixteen rows side by side, one here holds sixteen sub-blocks of a row. simd/packed_rows-inl.h multiplies.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +14,9 @@ namespace ple::inline PLE_ABI {
 
 inline constexpr std::size_t sub_blocks_per_tile = rows_per_tile;
 
-/// Where things lie in a row's tile of sub-blocks, the last of which may be filled up with some that count nothing:
-///
+/// The layout of a row's tile of sub-blocks, the last tile padded with sub-blocks of scale 0; bytes from its start:
 ///   0              [1 or 2, sub-block]: scale and minimum; f16, or f32 where a type multiplies two numbers for them
-///   scale_bytes   quants, in the planes of TileLayout, where sub-blocks stand for rows
+///   scale_bytes   quants, in TileLayout's planes, with sub-blocks in place of rows
 struct PackedRowLayout {
   const IntegerFormat* format = nullptr;
   std::size_t sub_blocks = 0, tiles = 0;
@@ -47,7 +45,7 @@ struct PackedRowLayout {
   }
 };
 
-/// A row of blocks as a packed one.
+/// Packs a row of blocks.
 inline void pack_row(const PackedRowLayout& layout, const std::byte* blocks, std::size_t chunk_bytes, std::byte* row) {
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, per_chunk = values_per_chunk / sub;
@@ -74,7 +72,6 @@ inline void pack_row(const PackedRowLayout& layout, const std::byte* blocks, std
   }
 }
 
-/// Sub-block s of a packed row.
 inline SubBlock sub_block_of(const PackedRowLayout& layout, const std::byte* row, std::size_t s) {
   const std::byte* tile = row + s / sub_blocks_per_tile * layout.tile_bytes;
   SubBlock block = {};
@@ -87,7 +84,6 @@ inline SubBlock sub_block_of(const PackedRowLayout& layout, const std::byte* row
   return block;
 }
 
-/// A matrix in packed rows.
 struct PackedRows {
   PackedRowLayout layout;
   const std::byte* data = nullptr;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of a block type laid out side by side, sixteen to a tile, so that a vector holds the same four values of
-// neighbouring rows: a product needs no shuffling, and walks straight through memory. A tile takes the bytes its rows
-// took, but for q4_k, q5_k and q2_k, whose scales of 6 or 4 bits become 8. In plain C++; simd/integers-inl.h
-// multiplies.
+// Rows of a block type, sixteen side by side in a tile: a vector holds the same four values of neighbouring rows,
+// so a product needs no shuffles and reads memory in order. A tile takes as many bytes as its rows did, except for
+// q4_k, q5_k and q2_k, whose scales of 6 or 4 bits become 8. Plain C++; simd/tiles-inl.h multiplies.
 #pragma once
 
 #include <algorithm>
@@ -18,17 +17,15 @@ namespace ple::inline PLE_ABI {
 
 inline constexpr std::size_t rows_per_tile = 16;
 
-/// Where things lie in a tile of rows with `cols` values each. Bytes from the tile's beginning:
-///
+/// The layout of a tile of rows with `cols` values each, in bytes from its start:
 ///   0              [chunk, 1 or 2, row] f16: a chunk's scale and minimum, for types that have them
 ///   sub_blocks_at  for each sub-block:
-///     0              [1 or 2, row]: its scale and minimum; f16, or bytes where a chunk has some, too
+///     0              [1 or 2, row]: its scale and minimum; f16, or bytes where the chunk has some, too
 ///     scale_bytes   the quants of 16 times sub_block values, in planes of 8, 4, 2 or 1 of their bits
-///
-/// Quants go by quads, c = 4 q to 4 q + 3 of a sub-block. A plane is made of lines of 64 bytes, [row, 4], and those of
-/// less than 8 bits keep several quads in a line, each in its bits: of Q quads and L lines, four q is in line q % L
-/// from bit (q / L) * bits on. Planes: 8 -> {8}, 6 -> {4, 2}, 5 -> {4, 1}, 4 -> {4}, 3 -> {2, 1}, 2 -> {2}; the lower
-/// bits come first. A plane of 1 bit for sub-blocks of 16 fills half a line: rows 8 to 15 use the upper 4 bits.
+/// Quad q is values 4 q to 4 q + 3 of a sub-block. A plane is made of lines of 64 bytes, [row, 4]. Below 8 bits, a line
+/// holds several quads: of Q quads in L lines, quad q is in line q % L, from bit (q / L) * bits on. Planes, lower bits
+/// first: 8 -> {8}, 6 -> {4, 2}, 5 -> {4, 1}, 4 -> {4}, 3 -> {2, 1}, 2 -> {2}. A plane of 1 bit for sub-blocks of 16
+/// fills half a line: rows 8 to 15 use the upper 4 bits.
 struct TileLayout {
   const IntegerFormat* format = nullptr;
   std::size_t cols = 0, sub_blocks = 0, chunks = 0;
@@ -65,10 +62,10 @@ inline std::uint32_t load4(const std::uint8_t* p) {
 }
 inline void store4(std::uint32_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
 
-/// `bits` bits of a byte, in each of four.
+/// A mask of `bits` bits in each of four bytes.
 constexpr std::uint32_t quad_masks(int bits) { return 0x01010101u * ((1u << bits) - 1); }
 
-/// Puts one plane of a row's sub-block, bits [from, from + bits) of its quants, into the plane's lines.
+/// Puts a row's plane of a sub-block, bits [from, from + bits) of its quants, into the plane's lines.
 template <std::size_t quads, int bits>
 void put_plane(const std::uint8_t* quants, int from, std::size_t row, std::uint8_t* plane) {
   constexpr std::size_t lines = quads * static_cast<std::size_t>(bits) / 8;
@@ -93,14 +90,14 @@ void put_plane(const std::uint8_t* quants, int from, std::size_t row, std::uint8
   }
 }
 
-/// put_plane for planes of `bits` bits and sub-blocks of `quads` quads.
+/// put_plane for planes of `bits` bits and `quads` quads.
 using PutPlane = void (*)(const std::uint8_t* quants, int from, std::size_t row, std::uint8_t* plane);
 inline PutPlane put_plane_of(std::size_t quads, int bits) {
   if (quads == 8) return bits == 8 ? put_plane<8, 8> : bits == 4 ? put_plane<8, 4> : put_plane<8, 1>;
   return bits == 4 ? put_plane<4, 4> : bits == 2 ? put_plane<4, 2> : put_plane<4, 1>;
 }
 
-/// What put_plane wrote: adds the plane's bits to the quants.
+/// Undoes put_plane: adds the plane's bits to the quants.
 inline void get_plane(const std::uint8_t* plane, std::size_t quads, int from, int bits, std::size_t row,
                       std::uint8_t* quants) {
   const std::size_t lines = quads * static_cast<std::size_t>(bits) / 8;
@@ -111,7 +108,7 @@ inline void get_plane(const std::uint8_t* plane, std::size_t quads, int from, in
   }
 }
 
-/// The integers of row r from a sub-block's planes; `integers` holds zeros.
+/// Reads row r's integers from a sub-block's planes; `integers` must be zero.
 inline void get_quants(const IntegerFormat& format, int low_bits, const std::uint8_t* planes, std::size_t r,
                        std::uint8_t* integers) {
   const std::size_t sub = format.sub_block;
@@ -127,7 +124,7 @@ inline void get_quants(const IntegerFormat& format, int low_bits, const std::uin
 
 }  // namespace detail
 
-/// Lays up to 16 rows of blocks, `row_bytes` apart, into a tile. Rows that are missing count nothing.
+/// Packs up to 16 rows of blocks, `row_bytes` apart, into a tile. Missing rows get scale 0.
 inline void pack_tile(const TileLayout& layout, const std::byte* rows, std::size_t row_bytes, std::size_t count,
                       std::size_t chunk_bytes, std::byte* tile) {
   const IntegerFormat& format = *layout.format;
@@ -172,7 +169,6 @@ struct SubBlock {
   float scale = 0, minimum = 0;
 };
 
-/// Sub-block s of row r.
 inline SubBlock sub_block_of(const TileLayout& layout, const std::byte* tile, std::size_t r, std::size_t s) {
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, kinds = format.has_minimum ? 2 : 1;
@@ -196,19 +192,19 @@ inline SubBlock sub_block_of(const TileLayout& layout, const std::byte* tile, st
   return block;
 }
 
-/// Row r of a tile, decoded: [cols], the values that its type's blocks decode to.
+/// Decodes row r of a tile: [cols], the same values as from its type's blocks.
 inline void decode_row(const TileLayout& layout, const std::byte* tile, std::size_t r, float* out) {
   const std::size_t sub = layout.format->sub_block;
   for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
     const SubBlock block = sub_block_of(layout, tile, r, s);
     for (std::size_t i = 0; i < sub; ++i) {
       const float product = block.scale * static_cast<float>(block.integers[i] - layout.format->zero_point);
-      out[s * sub + i] = product - block.minimum;  // a step of its own: the product is rounded, as in decoding
+      out[s * sub + i] = product - block.minimum;  // a separate step: the product is rounded, as in decoding
     }
   }
 }
 
-/// Packed rows of weights: whole tiles, the last of which may have rows that are not there.
+/// Packed rows of weights: whole tiles, the last of which may be padded.
 struct PackedTiles {
   Dtype dtype = Dtype::q8_0;
   TileLayout layout;

@@ -11,7 +11,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The columns of a sub-block that a token's values, which are integers here, do not multiply with 0.
+/// The columns of a sub-block that a token multiplies with a value other than 0.
 struct ActiveColumns {
   const std::byte* scales = nullptr;
   float scale = 0, sum = 0;  ///< the token's: see QuantizedRows
@@ -20,9 +20,9 @@ struct ActiveColumns {
   const std::uint8_t* quants[32];
   float values[32];  ///< integers
 
-  /// Those of the first sub-block from s on that has any. Returns the one after it, or 0 where there is none.
+  /// Finds the first sub-block from s on with such columns. Returns the one after it, or 0 if there is none.
   std::size_t find(const PackedColumns& w, const QuantizedRows& x, std::size_t t, std::size_t s) {
-    while (s < w.layout.sub_blocks && x.scale(t, s) == 0) ++s;  // what is no number is not 0, and spreads
+    while (s < w.layout.sub_blocks && x.scale(t, s) == 0) ++s;  // NaN is not 0: it spreads
     if (s == w.layout.sub_blocks) return 0;
     scales = w.data + s * w.layout.sub_block_bytes;
     scale = x.scale(t, s);

@@ -11,11 +11,10 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The vectors of the target this file is compiled for. Without -march that is the oldest machine the compiler knows:
-/// simd/default_backend.h.
+/// The vectors of this file's target; without -march, the compiler's oldest (see simd/default_backend.h).
 using Simd = HWY_NAMESPACE::Simd;
 
-/// What layers ask of a backend; ple/simd/scalar.h defines each function.
+/// What layers need from a backend; ple/simd/scalar.h defines each function.
 template <class B>
 concept Backend = requires(const float* x, float* y, const bf16* w, bf16* rounded, const q8_0* q, std::size_t n,
                            float a, const PackedTiles& integers, const PackedColumns& columns,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The best vectors of the CPU that a program runs on: kernels for several targets in one program, and the choice.
+// Kernels for several targets in one program, which picks the best vectors of the CPU that it runs on.
 #pragma once
 
 #include <cstddef>
@@ -11,15 +11,14 @@
 namespace ple::inline PLE_ABI {
 namespace detail {
 
-// Highway's own CPU check lives in libhwy, which ple does not link; the compiler's run-time answers the same question.
-// A target needs every feature that Highway compiles it with; AVX-512 also its products of bytes, since without them
-// AVX2 is the better choice.
+// Highway's own CPU check is in libhwy, which ple does not link: the compiler's run-time check replaces it. A target
+// needs every feature that Highway compiles it with; AVX-512 also VNNI, since AVX2 is better than AVX-512 without it.
 #if HWY_ARCH_X86
 inline bool cpu_has_sse4() {
   return __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1") && __builtin_cpu_supports("sse4.2") &&
          __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("aes");
 }
-inline bool cpu_has_f16c() {  // which clang before 19 cannot be asked for
+inline bool cpu_has_f16c() {  // clang before 19 cannot be asked for it
   static const bool has = [] {
     unsigned a = 1, b = 0, c = 0, d = 0;
     asm("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
@@ -38,8 +37,7 @@ inline bool cpu_has_avx3() {
 }
 #endif
 
-// What every machine of the compiler's baseline runs. Where Highway has no vectors for it, plain C++ is as good and
-// simpler.
+// Runs on every machine of the compiler's baseline. Where Highway has no vectors, plain C++ is as good and simpler.
 #if HWY_STATIC_TARGET == HWY_SCALAR || HWY_STATIC_TARGET == HWY_EMU128
 using Baseline = Scalar;
 #else
@@ -48,7 +46,7 @@ using Baseline = Simd;
 
 }  // namespace detail
 
-/// Calls f.template operator()<B>() with the best backend B that was compiled in and that this CPU runs.
+/// Calls f.template operator()<B>() with the best compiled backend B that this CPU runs.
 template <class F>
 decltype(auto) with_best_backend(F&& f) {
 #ifdef PLE_SIMD_AVX3_INL_H_
@@ -63,7 +61,7 @@ decltype(auto) with_best_backend(F&& f) {
   return f.template operator()<detail::Baseline>();
 }
 
-/// Calls f.template operator()<B>() with each of them in turn, best first: for tests and benchmarks.
+/// Calls f.template operator()<B>() with each of them, best first: for tests and benchmarks.
 template <class F>
 void for_each_backend(F&& f) {
 #ifdef PLE_SIMD_AVX3_INL_H_
@@ -78,8 +76,7 @@ void for_each_backend(F&& f) {
   f.template operator()<Simd>();
 }
 
-/// A backend that is the best one of the CPU: every call asks which that is (a few bit tests) and goes there. A model
-/// over it is compiled once, not once per target; ple/simd/scalar.h says what the kernels mean.
+/// The CPU's best backend, found in each call by a few bit tests: a model is compiled once, not once per target.
 struct BestSimd {
   static const char* name() {
     const char* best = "";

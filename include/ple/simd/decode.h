@@ -12,7 +12,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// Types that files rarely have are decoded in plain C++.
+/// Types that are rare in files are decoded in plain C++.
 template <Backend B, class T>
 void decode_blocks(const std::byte* x, std::size_t n, float* y) {
   const T* blocks = reinterpret_cast<const T*>(x);
@@ -38,7 +38,7 @@ struct Decode<B, OneOf<Ts...>> {
 
 }  // namespace detail
 
-/// y = x, widened: n values, a whole number of blocks, of a type that is T or, known at run time, one of OneOf's.
+/// y = x, widened: n values, a whole number of blocks, of type T or, for OneOf, of the type that `dtype` names.
 template <Backend B, class T = Any>
 void decode(Dtype dtype, const std::byte* x, std::size_t n, float* y) {
   detail::Decode<B, T>::values(dtype, x, n, y);

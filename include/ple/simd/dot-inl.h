@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums of four products of bytes, the step of every integer product, and of two products of bf16. Highway has them
-// since 1.0.6 only, and a target of Highway is older than the CPUs that do it in one instruction: hence this bridge.
-// Included once per target.
+// Sums of four products of bytes, the step of every integer product, and of two products of bf16. Highway has them only
+// since 1.0.6, and its targets predate CPUs with one instruction for them: hence this bridge. Included once per target.
 #if defined(PLE_SIMD_DOT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_DOT_INL_H_
 #undef PLE_SIMD_DOT_INL_H_
@@ -22,14 +21,13 @@ namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// BestDot has quads(sum, w, x): sum[i] + w[4 i] x[4 i] + ... + w[4 i + 3] x[4 i + 3], exact, for x from -127 to 127.
-// is_signed says what the bytes w are: -128 to 127, or 0 to 255. runs_here() asks the CPU. Where there is a shorter way
-// for w from 0 to 63, small_quads goes it; where the same four bytes in all of x can come straight from memory,
-// quads_of takes them from there.
+// BestDot::quads(sum, w, x) is sum[i] + w[4 i] x[4 i] + ... + w[4 i + 3] x[4 i + 3], exact, for x from -127 to 127. The
+// bytes w are -128 to 127 if is_signed, else 0 to 255. runs_here() asks the CPU. Where they exist, small_quads is
+// faster for w from 0 to 63, and quads_of reads four bytes, the same for all lanes of x, straight from memory.
 
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 && (defined(__AVX512VNNI__) || HWY_TARGET != HWY_STATIC_TARGET)
 
-/// AVX-512 VNNI. As assembly, since code compiled for AVX-512 without VNNI must hold it.
+/// AVX-512 VNNI. As assembly, because code compiled for AVX-512 without VNNI must contain it.
 struct BestDot {
   static bool runs_here() { return __builtin_cpu_supports("avx512vnni"); }
   static constexpr bool is_signed = false;
@@ -50,7 +48,7 @@ struct BestDot {
 
 #elif HWY_ARCH_X86 && (HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_SSE4)
 
-/// The instruction that multiplies bytes wants one of them unsigned and adds pairs in 16 bits: 2 * 128 * 127 fits.
+/// Multiplies bytes, one of them unsigned, and adds pairs in 16 bits: 2 * 128 * 127 fits.
 struct BestDot {
   static constexpr bool runs_here() { return true; }
   static constexpr bool is_signed = true;
@@ -74,9 +72,9 @@ struct BestDot {
   }
 };
 
-#elif HWY_ARCH_ARM_A64 && HWY_TARGET < HWY_EMU128  // NEON, of which Highway has several from 1.1 on
+#elif HWY_ARCH_ARM_A64 && HWY_TARGET < HWY_EMU128  // NEON: several targets since Highway 1.1
 
-/// The dot product of Armv8.2 where the compiler may use it, else products of 16 bits, added in pairs.
+/// Armv8.2's dot product where the compiler may use it, else 16-bit products added in pairs.
 struct BestDot {
   static constexpr bool runs_here() { return true; }
   static constexpr bool is_signed = true;
@@ -95,7 +93,7 @@ struct BestDot {
 
 #elif HWY_TARGET != HWY_SCALAR
 
-/// In Highway's ops alone.
+/// With Highway's operations only.
 struct BestDot {
   static constexpr bool runs_here() { return true; }
   static constexpr bool is_signed = false;
@@ -104,8 +102,7 @@ struct BestDot {
     const hn::DFromV<VI> di;
     const hn::Repartition<std::int16_t, decltype(di)> d16;
     const hn::Repartition<std::uint16_t, decltype(di)> du16;
-    // Even and odd bytes apart: a product of 255 and 127 is a 16-bit integer.
-    const auto w16 = hn::BitCast(du16, w);
+    const auto w16 = hn::BitCast(du16, w);  // even and odd bytes separately: 255 * 127 fits 16 bits
     const auto x16 = hn::BitCast(d16, x);
     const auto even =
         hn::Mul(hn::BitCast(d16, hn::And(w16, hn::Set(du16, 255))), hn::ShiftRight<8>(hn::ShiftLeft<8>(x16)));
@@ -120,8 +117,8 @@ struct BestDot {
 
 #endif
 
-/// The step of a product of bf16: sum[i] + w[2 i] x[2 i] + w[2 i + 1] x[2 i + 1], where a V holds the bits of w or x.
-/// runs_here() says whether the CPU does that in one instruction; else nobody should ask for it.
+/// The step of a bf16 product: sum[i] + w[2 i] x[2 i] + w[2 i + 1] x[2 i + 1]; a V holds the bits of w or x. Only for
+/// CPUs with one instruction for it, where runs_here() is true.
 struct PairsOfBf16 {
   using D = hn::ScalableTag<float>;
   using V = hn::Vec<D>;
@@ -131,7 +128,7 @@ struct PairsOfBf16 {
   static PLE_INLINE V load(const bf16* p) {
     return hn::BitCast(D(), hn::LoadU(hn::Repartition<std::uint16_t, D>(), &p->bits));
   }
-  /// As assembly, since code compiled for AVX-512 without BF16 must hold it.
+  /// As assembly, because code compiled for AVX-512 without BF16 must contain it.
   static PLE_INLINE V multiply_add(V w, V x, V sum) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
     return sum;

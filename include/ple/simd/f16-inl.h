@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// f16 to f32, and numbers that are either. Included once per target.
+// Converts f16 to f32, and loads numbers that are either. Included once per target.
 #if defined(PLE_SIMD_F16_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_F16_INL_H_
 #undef PLE_SIMD_F16_INL_H_
@@ -18,15 +18,15 @@ namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// As many halves, given by their bits, as d has lanes.
+/// Widens one f16, given by its bits, per lane of d.
 template <class D, class VU16>
 PLE_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
 #if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2) || (HWY_ARCH_ARM_A64 && HWY_TARGET < HWY_EMU128)
   const hn::Rebind<hwy::float16_t, D> dh;
   return hn::PromoteTo(d, hn::BitCast(dh, halves));
 #else
-  // Integer arithmetic and one exact multiplication: Highway's own promotion takes inf and NaN for numbers on targets
-  // without the instruction. With f's bits shifted in place, 2^112 f as f32 is the value, subnormals included.
+  // Integer arithmetic and one exact multiplication: without the instruction, Highway's promotion takes inf and NaN for
+  // numbers. The f16 bits, shifted in place and read as f32, times 2^112 are the value, subnormals included.
   const hn::RebindToUnsigned<D> du;
   const hn::RebindToSigned<D> di;
   const auto bits = hn::PromoteTo(du, halves);
@@ -39,7 +39,7 @@ PLE_INLINE hn::Vec<D> promote_f16(D d, VU16 halves) {
 #endif
 }
 
-/// As many numbers as d has lanes, from the at-th of `all` on: f32, or f16.
+/// Loads one number per lane of d, from number `at` of `all` on: f32 or f16.
 template <class D>
 PLE_INLINE hn::Vec<D> load_scales(D d, bool are_f32, const std::byte* all, std::size_t at) {
   if (are_f32) return hn::LoadU(d, reinterpret_cast<const float*>(all) + at);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of matrices of plain numbers: included once per target.
+// Products of float matrices: included once per target.
 #if defined(PLE_SIMD_FLOAT_PRODUCTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_FLOAT_PRODUCTS_INL_H_
 #undef PLE_SIMD_FLOAT_PRODUCTS_INL_H_
@@ -20,7 +20,7 @@ namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// A tile of a few rows and tokens at a time, whose sums stay in registers.
+/// Processes tiles of a few rows and tokens, whose sums stay in registers.
 struct FloatProducts : FloatVectors {
   /// A step of a product in f32.
   struct Floats {
@@ -32,13 +32,13 @@ struct FloatProducts : FloatVectors {
     static PLE_INLINE V multiply_add(V w, V x, V sum) { return hn::MulAdd(w, x, sum); }
   };
 
-  /// y[t, r] = sum_c w[r, c] * x[t, c], in Step's arithmetic; `one_by_one`: not several rows at once.
+  /// y[t, r] = sum_c w[r, c] * x[t, c], in Step's arithmetic; `one_by_one`: one row at a time.
   template <class Step, class W, class X>
   static PLE_INLINE void multiply(bool one_by_one, const W* w, std::size_t w_stride, std::size_t rows, std::size_t cols,
                                   const X* x, std::size_t x_stride, std::size_t tokens, float* y,
                                   std::size_t y_stride) {
     const std::size_t whole = one_by_one ? 0 : rows - rows % tile_rows;
-    // A block of rows stays in the second cache level while tokens go by, a tile of which stays in the first.
+    // A block of rows stays in the L2 cache while all tokens pass, a tile of which stays in L1.
     const std::size_t block =
         std::max<std::size_t>(1, block_bytes / (tile_rows * sizeof(W) * std::max<std::size_t>(1, cols))) * tile_rows;
     for (std::size_t begin = 0; begin < whole; begin += block) {
@@ -85,12 +85,12 @@ struct FloatProducts : FloatVectors {
   }
 
  private:
-  // A tile's sums stay in registers: 4 x 6 of AVX-512's and NEON's 32, 4 x 2 of the others' 16.
+  // A tile's sums fit in registers: 4 x 6 of the 32 of AVX-512 and NEON, 4 x 2 of the others' 16.
   static constexpr std::size_t tile_rows = 4;
   static constexpr std::size_t tile_tokens = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64 ? 6 : 2;
   static constexpr std::size_t block_bytes = std::size_t{128} << 10;
 
-  /// Calls f(t, count) for tiles of `count` tokens, a constant, from token t on.
+  /// Calls f(t, count) for tiles of `count` tokens, a compile-time constant, from token t on.
   template <class F>
   static PLE_INLINE void for_each_tile(std::size_t tokens, const F& f) {
     std::size_t t = 0;
@@ -101,8 +101,7 @@ struct FloatProducts : FloatVectors {
     for (; t < tokens; ++t) f(t, std::integral_constant<std::size_t, 1>());
   }
 
-  // Several vectors as nested members rather than an array: compilers keep members in registers, arrays not always.
-  // Constructors are written out, because those that the compiler adds are not compiled for the target.
+  // Members stay in registers, arrays not always. Implicit constructors would not be compiled for the target.
   template <std::size_t N, class = void>
   struct Vectors {
     PLE_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
@@ -114,8 +113,7 @@ struct FloatProducts : FloatVectors {
     PLE_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
     V first;
   };
-  // The sums of R rows with T tokens.
-  template <std::size_t R, std::size_t T>
+  template <std::size_t R, std::size_t T>  // the sums of R rows and T tokens
   struct Sums {
     PLE_INLINE Sums() {}  // NOLINT(modernize-use-equals-default)
     Vectors<T> first;
@@ -186,18 +184,17 @@ struct FloatProducts : FloatVectors {
     if (rest > 0) add_rest(w, w_stride, R, rest, x, x_stride, T, y, y_stride);
   }
 
-  /// Asks for what several tokens will be multiplied with after the rows that they are multiplied with now: those keep
-  /// a core busy, so that it does not look that far by itself. Only to the second cache level: the first has room for
-  /// the rows and tokens of now. Nothing is read where no memory is.
+  /// Prefetches the rows that several tokens need next: products keep a core too busy to look that far ahead. Only into
+  /// L2, because L1 is full of current rows and tokens. Prefetching past the end reads nothing.
   template <std::size_t R, class W>
   static PLE_INLINE void prefetch(const W* w, std::size_t stride) {
-    if constexpr (HWY_MAX_BYTES >= 32) {  // smaller vectors would ask for each cache line several times
+    if constexpr (HWY_MAX_BYTES >= 32) {  // smaller vectors would prefetch each cache line several times
       __builtin_prefetch(w, 0, 2);
       if constexpr (R > 1) prefetch<R - 1>(w + stride, stride);
     }
   }
 
-  /// What is left of the rows when they are no whole number of vectors; not inlined, because models have none left.
+  /// Adds the columns after the last whole vector. Not inlined, because models have none.
   template <class W, class X>
   static HWY_NOINLINE void add_rest(const W* w, std::size_t w_stride, std::size_t rows, std::size_t count, const X* x,
                                     std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
@@ -212,8 +209,7 @@ struct FloatProducts : FloatVectors {
     }
   }
 
-  // Sums of weighted_sum: tile_rows vectors of a row, T tokens.
-  template <std::size_t T, class W>
+  template <std::size_t T, class W>  // the sums of weighted_sum: tile_rows vectors of a row, T tokens
   static PLE_INLINE void add_tile(const W* rows, std::size_t stride, std::size_t n, const float* weights,
                                   std::size_t weights_stride, float* y, std::size_t y_stride) {
     const std::size_t lanes = hn::Lanes(D());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors of numbers as they are stored, widened to f32: included once per target.
+// Loads stored numbers as vectors of f32: included once per target.
 #if defined(PLE_SIMD_FLOAT_VECTORS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_FLOAT_VECTORS_INL_H_
 #undef PLE_SIMD_FLOAT_VECTORS_INL_H_
@@ -31,11 +31,11 @@ struct FloatVectors {
     const auto eight = hn::Add(hn::LowerHalf(d8, v), hn::UpperHalf(d8, v));
     return hn::GetLane(sum_of_block(hn::Add(hn::LowerHalf(d4, eight), hn::UpperHalf(d4, eight))));
   }
-  /// y[0], ..., y[3] = sum_of(a), ..., sum_of(d): the same additions for all four at once, in half of the time.
+  /// y[0], ..., y[3] = sum_of(a), ..., sum_of(d), by the same additions for all four at once: half the time.
   static PLE_INLINE void store_sums(V a, V b, V c, V d, float* y) {
     const V ac = hn::Add(hn::ConcatLowerLower(D(), c, a), hn::ConcatUpperUpper(D(), c, a));
     const V bd = hn::Add(hn::ConcatLowerLower(D(), d, b), hn::ConcatUpperUpper(D(), d, b));
-    // What is left is a block of 128 bits of each.
+    // One block of 128 bits of each is left.
     const V abcd = hn::Add(hn::OddEvenBlocks(bd, ac), hn::SwapAdjacentBlocks(hn::OddEvenBlocks(ac, bd)));
     alignas(64) static constexpr std::int32_t first_of_blocks[16] = {0, 4, 8, 12};
     const V sums = hn::TableLookupLanes(sum_of_block(abcd), hn::SetTableIndices(D(), first_of_blocks));
@@ -43,7 +43,7 @@ struct FloatVectors {
     const hn::Half<decltype(d8)> d4;
     hn::StoreU(hn::LowerHalf(d4, hn::LowerHalf(d8, sums)), d4, y);
   }
-  /// Of each block, in all of its lanes.
+  /// Each block's sum, in all of its lanes.
   template <class Blocks>
   static PLE_INLINE Blocks sum_of_block(Blocks v) {
     const Blocks pairs = hn::Add(v, hn::Shuffle1032(v));
@@ -69,7 +69,7 @@ struct FloatVectors {
     return promote_f16(D(), hn::LoadU(hn::Rebind<std::uint16_t, D>(), &p->bits));
   }
 
-  /// The first `count` lanes from memory, 0 in the others.
+  /// The first `count` lanes from memory, 0 in the rest.
   template <class T>
   static PLE_INLINE V load_some(const T* p, std::size_t count) {
     if (count == hn::Lanes(D())) return load(p);
@@ -85,8 +85,7 @@ struct FloatVectors {
   }
 
  private:
-  // Not inlined: ends of rows are rare, and their code is long.
-  template <class T>
+  template <class T>  // not inlined: row ends are rare, and their code is long
   static HWY_NOINLINE void copy_and_pad(const T* p, std::size_t count, T* values) {
     for (std::size_t i = 0; i < hn::MaxLanes(D()); ++i) values[i] = i < count ? p[i] : T{};
   }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Highway, for the targets that the kernels suit, and what kernels are written with. Highway itself is included once
-// per target: hence no #pragma once. Its macros are afterwards what they would be without us; ours end with
-// simd/kernels-inl.h.
+// Highway for the targets that suit the kernels, and the kernels' macros. No #pragma once, because Highway is included
+// once per target. Highway's macros end as they would without us; ours end with simd/kernels-inl.h.
 
 #include "ple/simd/targets.h"
 
-// Highway's own checks call a function of its library, which ple does without: unoptimised programs would not link.
-// Then the macros are made what Highway makes them of the same flags.
+// Highway's debug checks call its library, which ple does not link: unoptimised programs would not link. So kernels are
+// compiled without them. The macros are first given Highway's values for the same flags, to be restored below.
 #if !defined(HWY_IS_DEBUG_BUILD)
 #define HWY_IS_DEBUG_BUILD 0
 #include "hwy/base.h"
@@ -27,9 +26,8 @@
 #undef HWY_DASSERT
 #define HWY_DASSERT(condition) static_cast<void>(0)
 
-// GCC compiles kernels with optimisation even in a program that is otherwise compiled without: who debugs one waits for
-// its own code, not for kernels that take fifty times as long. For that Highway's functions are inlined, as in
-// optimised programs, and kernels are written with PLE_INLINE, between PLE_BEFORE_KERNELS and PLE_AFTER_KERNELS.
+// GCC optimises kernels even in unoptimised programs, where they would take fifty times as long. For that, Highway's
+// functions are inlined, and kernels use PLE_INLINE, between PLE_BEFORE_KERNELS and PLE_AFTER_KERNELS.
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__OPTIMIZE__)
 #undef HWY_INLINE
 #define HWY_INLINE inline __attribute__((always_inline))
@@ -52,7 +50,7 @@
 #pragma pop_macro("HWY_DASSERT")
 #pragma pop_macro("HWY_INLINE")
 
-// Of a lambda in a kernel, as HWY_ATTR: compiled for the target, and inlined whatever the flags.
+// For a kernel's lambda, like HWY_ATTR: compiled for the target, and inlined whatever the flags.
 #if defined(__GNUC__)
 #define PLE_LAMBDA_ATTR HWY_ATTR __attribute__((always_inline))
 #else
@@ -60,5 +58,5 @@
 #endif
 
 #if HWY_TARGET & (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
-#error "include <ple/ple.h> before Highway: on ARM its kernels are for NEON, and Highway chose SVE"
+#error "include <ple/ple.h> before Highway: its ARM kernels are for NEON, but Highway chose SVE"
 #endif

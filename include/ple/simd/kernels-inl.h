@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels in Highway's portable vectors: compiled once for the target of the translation unit, or once per target
-// when simd/more_targets.h, or a user through foreach_target.h, includes this file again. Hence no #pragma once.
+// The kernels in Highway's portable vectors: compiled for the file's target, or once per target if more_targets.h or a
+// user's foreach_target.h includes this file again. Hence no #pragma once.
 #if defined(PLE_SIMD_KERNELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_KERNELS_INL_H_
 #undef PLE_SIMD_KERNELS_INL_H_
@@ -26,8 +26,7 @@
 #include "ple/simd/scalar.h"
 #include "ple/simd/tiles-inl.h"
 
-// Of those to choose from at run time, which there are.
-#if HWY_TARGET == HWY_AVX3
+#if HWY_TARGET == HWY_AVX3  // marks the targets among which a program can choose at run time
 #define PLE_SIMD_AVX3_INL_H_
 #elif HWY_TARGET == HWY_AVX2
 #define PLE_SIMD_AVX2_INL_H_
@@ -40,21 +39,20 @@ namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// The backend of one target; ple/simd/scalar.h says what each kernel means. The functions are ordinary ones, never
-/// inlined, so that code compiled for a lower baseline may call them. A row's sum runs in the same order whatever the
-/// number of rows and tokens in the call: results do not depend on threads or on how a prompt is cut.
+/// A target's backend; ple/simd/scalar.h defines each kernel. Functions are not inlined, so that code for a lower
+/// baseline may call them. A row's sum has one order: results depend neither on threads nor on how a prompt is cut.
 struct Simd : private FloatProducts {
   static const char* name() { return hwy::TargetName(HWY_TARGET); }
 
   template <StoredType T>
   static HWY_NOINLINE void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const float* x,
                                   std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
-    // One token: short rows are read fastest one after another, long ones four at a time, each in pages of its own.
+    // One token: short rows are read fastest one by one, long ones four at a time, each from its own pages.
     const bool one_by_one = tokens == 1 && HWY_MAX_BYTES == 64 && cols * sizeof(T) < 8192;
     FloatProducts::multiply<Floats>(one_by_one, w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
   }
 
-  /// Whether products of bf16 with bf16 are worth rounding activations for.
+  /// Whether bf16 products are fast enough to round activations for.
   static bool multiplies_bf16() { return PairsOfBf16::runs_here(); }
   static HWY_NOINLINE void round(const float* x, std::size_t n, bf16* y) {
     const hn::RebindToUnsigned<D> du;
@@ -67,7 +65,7 @@ struct Simd : private FloatProducts {
       const auto bits = hn::BitCast(du, v);
       const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
       const auto nearest = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fff))));
-      const auto none = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40));  // a NaN stays one
+      const auto none = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40));  // NaN stays NaN
       const auto all = hn::IfThenElse(hn::RebindMask(du, hn::Eq(v, v)), nearest, none);
       hn::StoreU(hn::DemoteTo(dh, hn::BitCast(di, all)), dh, &y[i].bits);
     }
@@ -77,7 +75,7 @@ struct Simd : private FloatProducts {
                                   const bf16* x, std::size_t x_stride, std::size_t tokens, float* y,
                                   std::size_t y_stride) {
     if (!PairsOfBf16::runs_here()) return Scalar::matmul(w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
-    // One token: read fastest one row after another, unless each takes so long that x leaves the first cache level.
+    // One token: rows are read fastest one by one, unless they are so long that x leaves the L1 cache.
     const bool one_by_one = tokens == 1 && cols * sizeof(bf16) < 16384;
     FloatProducts::multiply<PairsOfBf16>(one_by_one, w, w_stride, rows, cols, x, x_stride, tokens, y, y_stride);
   }
@@ -222,7 +220,7 @@ struct Simd : private FloatProducts {
     for (std::size_t i = 0; i < n; i += lanes) {
       const std::size_t count = (std::min)(lanes, n - i);
       const V any = load_some(y + i, count), lowest = hn::Set(d, Scalar::gelu_lowest);
-      const V v = hn::IfThenElse(hn::Lt(any, lowest), lowest, any);  // not Max: a NaN stays one
+      const V v = hn::IfThenElse(hn::Lt(any, lowest), lowest, any);  // not Max: NaN stays NaN
       const V cubic = hn::Mul(hn::Set(d, 0.044715f), hn::Mul(v, hn::Mul(v, v)));
       const V minus_2u = hn::Mul(hn::Set(d, -1.5957691216f), hn::Add(v, cubic));
       const V e = hn::Exp(d, hn::Min(minus_2u, hn::Set(d, 88.0f)));
@@ -247,7 +245,7 @@ struct Simd : private FloatProducts {
     const float cutoff = mean + z * std::sqrt(square / static_cast<float>(n));
     for (std::size_t i = 0; i < whole; i += lanes) {
       const V v = load(y + i), c = hn::Set(d, cutoff);
-      hn::StoreU(hn::IfThenElse(hn::Le(v, c), hn::Zero(d), hn::Sub(v, c)), d, y + i);  // not Max: a NaN stays one
+      hn::StoreU(hn::IfThenElse(hn::Le(v, c), hn::Zero(d), hn::Sub(v, c)), d, y + i);  // not Max: NaN stays NaN
     }
     for (std::size_t i = whole; i < n; ++i) y[i] = y[i] <= cutoff ? 0 : y[i] - cutoff;
   }

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiles the kernels for each target that is better than the compiler's own and that a CPU may have. On x86:
-// elsewhere there is one target.
-//
-// hwy/foreach_target.h does this with a user's file, but has to come before all else of Highway. Here a user's file may
-// have included Highway, or kernels, already, and may go on with Highway as if nothing had been: every header of
-// Highway is compiled once for each state of HWY_TARGET_TOGGLE, and after an even number of targets that is what it
-// was.
+// Compiles the kernels for each target that is better than the compiler's own and that a CPU may have. Only on x86:
+// elsewhere there is one target. hwy/foreach_target.h does the same, but must come before the rest of Highway. Here, a
+// user's file may have included Highway or kernels before, and may go on using Highway: each of Highway's headers is
+// compiled once per state of HWY_TARGET_TOGGLE, which an even number of targets restores.
 #pragma once
 
 #include "ple/simd/kernels-inl.h"
@@ -32,7 +29,7 @@
 #include "ple/simd/next_target-inl.h"
 #endif
 
-// To make the number even: a target that nobody chooses, of the two that have no vectors.
+// Makes the number even, with one of the two targets without vectors, which nobody chooses.
 #if defined(PLE_SIMD_TOGGLE) != defined(HWY_TARGET_TOGGLE)
 #undef HWY_TARGET
 #if HWY_STATIC_TARGET == HWY_SCALAR
@@ -44,8 +41,7 @@
 #endif
 #undef PLE_SIMD_TOGGLE
 
-// Highway's macros of a target are again those of the file's own.
-#pragma pop_macro("HWY_TARGET")
+#pragma pop_macro("HWY_TARGET")  // restores Highway's macros for the file's own target
 #ifdef HWY_SET_MACROS_PER_TARGET
 #undef HWY_SET_MACROS_PER_TARGET
 #else

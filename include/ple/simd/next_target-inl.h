@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels once more, for the target that HWY_TARGET says. Part of simd/more_targets.h, hence no #pragma once.
+// Compiles the kernels again, for HWY_TARGET. A part of simd/more_targets.h, hence no #pragma once.
 #include "ple/simd/kernels-inl.h"
 
-#if HWY_TARGET != HWY_STATIC_TARGET  // the same where this file is included alone
+#if HWY_TARGET != HWY_STATIC_TARGET  // equal where this file is included alone
 #ifdef HWY_TARGET_TOGGLE
 #undef HWY_TARGET_TOGGLE
 #else

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of integer weights in columns with 8-bit activations of which most are 0. Included once per target.
+// Products of integer weights in columns with 8-bit activations that are mostly 0. Included once per target.
 #if defined(PLE_SIMD_PACKED_COLUMNS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_PACKED_COLUMNS_INL_H_
 #undef PLE_SIMD_PACKED_COLUMNS_INL_H_
@@ -22,16 +22,15 @@ namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// Sums of integers are computed in f32, exactly, since they are below 2^24: the results are those of Integers::matmul.
+/// Sums integers in f32, exactly, since they are below 2^24: the results are those of Integers::matmul.
 class ColumnProduct {
  public:
   /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows; `first` is a multiple of PackedColumnLayout::group.
   static PLE_INLINE void multiply_columns(const PackedColumns& w, std::size_t first, std::size_t rows,
                                           const QuantizedRows& x, std::size_t t, float* y) {
     std::fill_n(y, rows, 0.0f);
-    HWY_ALIGN float end[group] = {};  // the last rows, where they are no whole group
-    // Memory is asked for two sub-blocks ahead: which columns come next nobody but us knows.
-    ActiveColumns ring[3];
+    HWY_ALIGN float end[group] = {};  // for the rows after the last whole group
+    ActiveColumns ring[3];            // prefetches two sub-blocks ahead: only we know which columns come next
     std::size_t next = ring[0].find(w, x, t, 0), found = next > 0 ? 1 : 0;
     if (next > 0) next = ring[1].find(w, x, t, next), found += next > 0;
     for (std::size_t i = 0; i < found; ++i) {
@@ -55,7 +54,7 @@ class ColumnProduct {
   static constexpr std::size_t N = hn::MaxLanes(DF()), group = PackedColumnLayout::group;
 
   static PLE_INLINE void prefetch(const PackedColumnLayout& layout, const ActiveColumns& active, std::size_t row) {
-    const std::size_t quant_bytes = layout.halves ? 2 * alignment : alignment;  // rows in a cache line
+    const std::size_t quant_bytes = layout.halves ? 2 * alignment : alignment;  // rows per cache line
     const std::size_t size = whole_scale_size(*layout.format);
     for (std::size_t i = 0; i < group * size; i += alignment) {
       hwy::Prefetch(active.scales + row * size + i);
@@ -64,7 +63,7 @@ class ColumnProduct {
     for (std::size_t k = 0; k < active.count; ++k) hwy::Prefetch(active.quants[k] + row * alignment / quant_bytes);
   }
 
-  /// y += what a sub-block adds to the rows of a group
+  /// y += a sub-block's products for a group's rows
   static PLE_INLINE void add(const PackedColumnLayout& layout, const ActiveColumns& active, std::size_t row, float* y) {
     for (std::size_t v = 0; v < group / 2; v += N) {
       VF low = hn::Set(DF(), active.offset), high = low;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of some rows of integer weights, wherever they lie, with one token: included once per target.
+// Products of selected rows of integer weights with one token: included once per target.
 #if defined(PLE_SIMD_PACKED_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_PACKED_ROWS_INL_H_
 #undef PLE_SIMD_PACKED_ROWS_INL_H_
@@ -18,13 +18,13 @@
 #include "ple/simd/quants-inl.h"
 #include "ple/simd/row_activations.h"
 
-#if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
+#if HWY_TARGET != HWY_SCALAR  // which lacks vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// A sub-block stands in each lane.
+/// One sub-block per lane.
 template <class Dot>
 class PackedRowsProduct {
  public:
@@ -43,13 +43,13 @@ class PackedRowsProduct {
   using V8 = typename C::V8;
   static constexpr std::size_t N = C::N;
 
-  /// Sixteen sub-blocks side by side, each times its own activations.
+  /// Multiplies sixteen sub-blocks side by side, each with its own activations.
   template <typename C::Planes p>
   static HWY_NOINLINE void multiply(const PackedRows& w, const std::size_t* rows, std::size_t count,
                                     const RowActivations& x, float* y) {
     const DF df;
     const DI di;
-    constexpr std::size_t ahead = 4;  // rows that are asked for before their turn: they lie here and there
+    constexpr std::size_t ahead = 4;  // rows prefetched before their turn: they are scattered
     const PackedRowLayout& layout = w.layout;
     const auto ask_for = [&](std::size_t i) PLE_LAMBDA_ATTR {
       for (std::size_t at = 0; at < layout.row_bytes; at += alignment) hwy::Prefetch(w.row(rows[i]) + at);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Activations become 8-bit integers: included once per target.
+// Quantises activations to 8-bit integers: included once per target.
 #if defined(PLE_SIMD_QUANTIZE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_QUANTIZE_INL_H_
 #undef PLE_SIMD_QUANTIZE_INL_H_
@@ -16,17 +16,16 @@
 #include "ple/simd/quants-inl.h"
 #include "ple/simd/scalar_integers.h"
 
-#if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
+#if HWY_TARGET != HWY_SCALAR  // which lacks vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// For products by Dot.
 template <class Dot>
 class ActivationQuantizer {
  public:
-  /// Token t of x, [cols] f32, as integers.
+  /// Quantises token t; x: its [cols] f32 values.
   static HWY_NOINLINE void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     if (out.sub_block() == 32) {
       quantize_blocks<32>(x, weights, t, out);
@@ -49,7 +48,7 @@ class ActivationQuantizer {
     const hn::Rebind<std::int8_t, DI> d8;
     const IntegerFormat& format = integer_format(weights);
     const int zero_point = C::flips(format) ? 0 : format.zero_point;
-    const std::size_t step = out.tile();  // from a token's sub-block to its next one
+    const std::size_t step = out.tile();  // from a token's sub-block to its next
     std::int8_t* values = out.values(t, 0);
     float *scales = &out.scale(t, 0), *sums = &out.sum(t, 0);
     std::int32_t* offsets = &out.offset(t, 0);
@@ -69,7 +68,7 @@ class ActivationQuantizer {
         VI total = hn::Zero(DI());
         for (std::size_t i = 0; i < size; i += N) {
           const VI nearest = hn::NearestInt(hn::Mul(hn::LoadU(d, block + at + i), inverse));
-          const VI v = hn::Min(hn::Max(nearest, hn::Set(DI(), -127)), hn::Set(DI(), 127));  // what is no number, too
+          const VI v = hn::Min(hn::Max(nearest, hn::Set(DI(), -127)), hn::Set(DI(), 127));  // NaN, too
           hn::StoreU(hn::DemoteTo(d8, v), d8, values + i);
           total = hn::Add(total, v);
         }
@@ -83,7 +82,7 @@ class ActivationQuantizer {
         offsets += step;
       }
     }
-    // What is no number makes every sum none, since all of them have the first sub-block in it.
+    // An infinity or NaN makes every sum NaN, because every sum includes the first sub-block.
     const float not_a_number = hn::GetLane(hn::SumOfLanes(d, bad));
     out.scale(t, 0) += not_a_number;
     out.sum(t, 0) += not_a_number;

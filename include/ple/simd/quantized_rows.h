@@ -12,19 +12,16 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Tokens that are computed together, at most: what registers have room for.
-inline constexpr std::size_t tokens_per_tile = 8;
+inline constexpr std::size_t tokens_per_tile = 8;  ///< the most tokens computed together: what registers hold
 
-/// Rows x[t] of `cols` values: for each sub-block a scale, and bytes from -127 to 127 with value = scale * byte. Beside
-/// them what the weights' zero point and minimums are multiplied with: offset = -zero_point * sum of the bytes,
-/// sum = scale * sum of the bytes. Tokens lie in tiles of one, four or eight, of which the last is filled up: in the
-/// order [tile, sub-block, token, ...], in which a product reads them.
+/// Rows x[t] of `cols` values: a scale per sub-block, and bytes from -127 to 127 with value = scale * byte. Also, for
+/// the weights' zero points and minimums: offset = -zero_point * sum of the bytes, sum = scale * sum of the bytes.
+/// Tokens lie in tiles of 1, 4 or 8, the last one padded, in the order products read: [tile, sub-block, token, ...].
 class QuantizedRows {
  public:
   QuantizedRows() = default;
 
-  /// Uses `memory`, of at least bytes() bytes, aligned to a cache line. `sub_block`: 32 or 16 values; cols is a
-  /// multiple.
+  /// `memory`: at least bytes() bytes, aligned to a cache line. `sub_block`: 32 or 16 values; `cols` is a multiple.
   QuantizedRows(std::size_t tokens, std::size_t cols, std::size_t sub_block, std::span<std::byte> memory)
       : tokens_(tokens), tile_(tile_of(tokens)), cols_(cols), sub_block_(sub_block) {
     const std::size_t rows = padded(tokens), count = rows * sub_blocks();
@@ -34,18 +31,18 @@ class QuantizedRows {
     offsets_ = reinterpret_cast<std::int32_t*>(sums_ + count);
   }
 
-  /// What rows for any type take.
+  /// Bytes of rows for any type.
   static std::size_t bytes(std::size_t tokens, std::size_t cols) {
     return padded(tokens) * (cols + cols / 16 * (2 * sizeof(float) + sizeof(std::int32_t))) + alignment;
   }
 
-  /// All that a product reads.
+  /// Everything that a product reads.
   std::span<const std::byte> memory() const {
     const auto* begin = reinterpret_cast<const std::byte*>(values_);
     return {begin, reinterpret_cast<const std::byte*>(offsets_ + padded(tokens_) * sub_blocks())};
   }
   std::size_t tokens() const { return tokens_; }
-  std::size_t tile() const { return tile_; }  ///< tokens in one
+  std::size_t tile() const { return tile_; }  ///< tokens per tile
   std::size_t padded_tokens() const { return padded(tokens_); }
   std::size_t cols() const { return cols_; }
   std::size_t sub_block() const { return sub_block_; }
@@ -56,7 +53,7 @@ class QuantizedRows {
   float& sum(std::size_t t, std::size_t s) const { return sums_[number(t, s)]; }
   std::int32_t& offset(std::size_t t, std::size_t s) const { return offsets_[number(t, s)]; }
 
-  /// Makes token t count nothing: for what fills a tile up.
+  /// Zeroes token t, to pad a tile.
   void clear(std::size_t t) const {
     for (std::size_t s = 0; s < sub_blocks(); ++s) {
       std::fill_n(values(t, s), sub_block_, std::int8_t{0});

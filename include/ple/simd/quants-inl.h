@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the quants of integer weights become vectors, and how these are multiplied: included once per target.
+// Loads quants of integer weights into vectors and multiplies these: included once per target.
 #if defined(PLE_SIMD_QUANTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_QUANTS_INL_H_
 #undef PLE_SIMD_QUANTS_INL_H_
@@ -16,13 +16,13 @@
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/highway-inl.h"
 
-#if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
+#if HWY_TARGET != HWY_SCALAR  // which lacks vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// Of a tile, as TileLayout and PackedRowLayout have it: rows_per_tile sub-blocks side by side, one in each lane.
+/// For the tiles of TileLayout and PackedRowLayout: rows_per_tile sub-blocks side by side, one per lane.
 template <class Dot>
 struct Quants {
   using DF = hn::CappedTag<float, rows_per_tile>;
@@ -31,17 +31,16 @@ struct Quants {
   using VF = hn::Vec<DF>;
   using VI = hn::Vec<DI>;
   using V8 = hn::Vec<D8>;
-  static constexpr std::size_t N = hn::MaxLanes(DI());  // sub-blocks in a vector
+  static constexpr std::size_t N = hn::MaxLanes(DI());  // sub-blocks per vector
 
-  /// How quants lie in a tile: TileLayout says what this means. Quants have low + high bits, or `table` says what
-  /// integers they stand for.
+  /// How a tile stores quants: see TileLayout. They have low + high bits; with `table`, they index iq4_values.
   struct Planes {
     int low, high;
     std::size_t sub_block;
     bool table = false;
   };
 
-  /// Calls f with the planes of a format, a constant.
+  /// Calls f with a format's planes as a constant.
   template <class F>
   static PLE_INLINE void with_planes(const IntegerFormat& format, const F& f) {
     switch (format.bits) {
@@ -63,14 +62,14 @@ struct Quants {
     static constexpr Planes value = p;
   };
 
-  /// Whether integers are from 0 to 63.
+  /// Whether integers lie in [0, 63].
   template <Planes p>
   static constexpr bool is_small = p.low != 8 && !p.table;
 
-  /// Where bytes are to be signed and integers use all 8 bits, their zero point goes.
+  /// Whether integers of 8 bits become signed bytes, which removes their zero point.
   static bool flips(const IntegerFormat& format) { return Dot::is_signed && format.zero_point == 128; }
 
-  /// Four q of rows v N to v N + N - 1, as integers [row, 4].
+  /// Quad q of rows v N to v N + N - 1, as integers [row, 4].
   template <Planes p, std::size_t q>
   static PLE_INLINE V8 integers(const std::uint8_t* quants, std::size_t v) {
     const V8 low = plane<p.low, p.sub_block, q, 0>(quants, v);
@@ -89,14 +88,14 @@ struct Quants {
     }
   }
 
-  /// f(integers, q) for every four of a sub-block.
+  /// f(integers, q) for every quad of a sub-block.
   template <Planes p, std::size_t q = 0, class F>
   static PLE_INLINE void each_quad(const std::uint8_t* quants, std::size_t v, F&& f) {
     f(integers<p, q>(quants, v), q);
     if constexpr (4 * q + 4 < p.sub_block) each_quad<p, q + 1>(quants, v, f);
   }
 
-  /// dots plus four weights times four values in each lane; `is_small`: the weights are from 0 to 63.
+  /// Adds four products of weights and values to each lane of dots; `is_small`: the weights lie in [0, 63].
   template <bool is_small>
   static PLE_INLINE VI multiply_add(VI dots, V8 weights, hn::Vec<hn::Repartition<std::int8_t, DI>> values) {
     if constexpr (is_small && requires { Dot::small_quads(dots, weights, values); }) {
@@ -112,7 +111,7 @@ struct Quants {
   /// Bits [from, from + bits) of every byte, moved to bit `to`.
   template <int from, int bits, int to>
   static PLE_INLINE V8 moved(V8 v) {
-    const hn::Repartition<std::uint16_t, D8> d16;  // what crosses from one byte to its neighbour is masked away
+    const hn::Repartition<std::uint16_t, D8> d16;  // bits that cross into a neighbouring byte are masked out
     constexpr int mask = ((1 << bits) - 1) << to;
     if constexpr (from == to) return masked(v, mask);
     if constexpr (from > to) return masked(hn::BitCast(D8(), hn::ShiftRight<from - to>(hn::BitCast(d16, v))), mask);
@@ -127,7 +126,7 @@ struct Quants {
     } else if constexpr (count > 0) {
       constexpr int at = static_cast<int>(q / count) * bits;
       return moved<at, bits, to>(hn::LoadU(D8(), lines + 64 * (q % count) + 4 * N * v));
-    } else if constexpr (N == rows_per_tile) {  // half a line: rows 8 to 15 have the upper bits
+    } else if constexpr (N == rows_per_tile) {  // half a line: rows 8 to 15 use the upper bits
       const hn::Half<D8> half;
       const auto both = hn::LoadU(half, lines);
       const hn::Repartition<std::uint16_t, decltype(half)> d16;

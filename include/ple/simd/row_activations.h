@@ -14,11 +14,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// One token's activations as 8-bit integers in the order of packed rows: values [tile, four, sub-block, 4]; a scale, a
-/// sum and an offset for each sub-block: see QuantizedRows. What fills the last tile up is 0.
+/// One token's 8-bit activations in the order of packed rows: values [tile, quad, sub-block, 4], and a scale, a sum and
+/// an offset per sub-block (see QuantizedRows). The last tile is padded with 0.
 class RowActivations {
  public:
-  /// Uses `memory`, of at least bytes() bytes, aligned to a cache line. `sub_block`: 32 or 16 values.
+  /// `memory`: at least bytes() bytes, aligned to a cache line. `sub_block`: 32 or 16 values.
   RowActivations(std::size_t cols, std::size_t sub_block, std::span<std::byte> memory)
       : sub_block_(sub_block), tiles_(tiles_of(cols, sub_block)) {
     const std::size_t count = tiles_ * sub_blocks_per_tile;
@@ -28,12 +28,12 @@ class RowActivations {
     values = reinterpret_cast<std::int8_t*>(offsets + count);
   }
 
-  /// What activations for any type take.
+  /// Bytes of activations for any type.
   static std::size_t bytes(std::size_t cols) {
     return (std::max)(bytes(cols, 16), bytes(cols, 32)) / alignment * alignment + alignment;
   }
 
-  /// Token t of `x`.
+  /// Copies token t of `x`.
   void take(const QuantizedRows& x, std::size_t t) const {
     for (std::size_t s = 0; s < tiles_ * sub_blocks_per_tile; ++s) {
       const bool there = s < x.sub_blocks();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backend in plain C++: what every kernel means, and what the tests compare every other backend with.
+// The backend in plain C++: it defines every kernel, and tests compare every other backend with it.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// What is left of scores that became exp(score - largest): a softmax before it is divided by the sum of its weights.
+/// What is left of scores that became exp(score - largest): softmax before the division by `sum`.
 struct ExpSum {
   float largest, sum;
 };
@@ -24,7 +24,7 @@ struct Scalar : ScalarIntegers {
   using ScalarIntegers::matmul;
 
   /// y[t, r] = sum_c w[r, c] * x[t, c]      w: [rows, cols], x: [tokens, cols], y: [tokens, rows]
-  /// x is f32; or bf16, where weights are and multiplies_bf16 says that this is worth rounding for.
+  /// x is f32, or bf16 if weights are bf16 and multiplies_bf16() says that rounding pays.
   template <StoredType T, StoredType X>
   static void matmul(const T* w, std::size_t w_stride, std::size_t rows, std::size_t cols, const X* x,
                      std::size_t x_stride, std::size_t tokens, float* y, std::size_t y_stride) {
@@ -39,7 +39,6 @@ struct Scalar : ScalarIntegers {
 
   static constexpr bool multiplies_bf16() { return false; }
 
-  /// y = x, to the nearest bf16
   static void round(const float* x, std::size_t n, bf16* y) {
     for (std::size_t i = 0; i < n; ++i) y[i] = to_bf16(x[i]);
   }
@@ -63,22 +62,19 @@ struct Scalar : ScalarIntegers {
     for (std::size_t i = 0; i < n / block; ++i) DtypeTraits<T>::decode(x[i], y + i * block);
   }
 
-  /// y += x
   static void add(const float* x, std::size_t n, float* y) {
     for (std::size_t i = 0; i < n; ++i) y[i] += x[i];
   }
 
-  /// y *= x
   static void multiply(const float* x, std::size_t n, float* y) {
     for (std::size_t i = 0; i < n; ++i) y[i] *= x[i];
   }
 
-  /// y *= factor
   static void scale(float factor, std::size_t n, float* y) {
     for (std::size_t i = 0; i < n; ++i) y[i] *= factor;
   }
 
-  /// y = x / sqrt(mean(x^2) + epsilon) * weight; no weight where it is null. y may be x.
+  /// y = x / sqrt(mean(x^2) + epsilon) * weight; without a weight where it is null. y may be x.
   static void rms_norm(const float* x, const float* weight, std::size_t n, float epsilon, float* y) {
     float sum = 0;
     for (std::size_t i = 0; i < n; ++i) sum += x[i] * x[i];
@@ -86,7 +82,7 @@ struct Scalar : ScalarIntegers {
     for (std::size_t i = 0; i < n; ++i) y[i] = x[i] * factor * (weight ? weight[i] : 1.0f);
   }
 
-  /// Turns the pairs (x[i], x[i + half]) by the angle whose cosine and sine are given.
+  /// Rotates the pairs (x[i], x[i + half]) by the angles with these cosines and sines.
   static void rope(const float* cosine, const float* sine, std::size_t half, float* x) {
     for (std::size_t i = 0; i < half; ++i) {
       const float a = x[i], b = x[i + half];
@@ -103,7 +99,7 @@ struct Scalar : ScalarIntegers {
       y[i] = x / (1.0f + std::exp((std::min)(minus_2u, 88.0f)));
     }
   }
-  static constexpr float gelu_lowest = -15;  // from here down gelu is 0 to f32's precision
+  static constexpr float gelu_lowest = -15;  // below this, gelu is 0 in f32's precision
 
   /// y = max(y - (mean + z * deviation), 0), with the mean and the standard deviation of the n values
   static void gaussian_topk(float z, std::size_t n, float* y) {
@@ -115,7 +111,7 @@ struct Scalar : ScalarIntegers {
     for (std::size_t i = 0; i < n; ++i) y[i] = y[i] <= cutoff ? 0 : y[i] - cutoff;
   }
 
-  /// y = exp(y - largest y), which divided by the sum that is returned is softmax(y)
+  /// y = exp(y - largest y); divided by the returned sum, it is softmax(y)
   static ExpSum exp_sum(std::size_t n, float* y) {
     float largest = -std::numeric_limits<float>::infinity(), sum = 0;
     for (std::size_t i = 0; i < n; ++i) largest = (std::max)(largest, y[i]);
@@ -123,7 +119,6 @@ struct Scalar : ScalarIntegers {
     return {largest, sum};
   }
 
-  /// y = cap * tanh(y / cap)
   static void softcap(float cap, std::size_t n, float* y) {
     for (std::size_t i = 0; i < n; ++i) y[i] = cap * std::tanh(y[i] / cap);
   }

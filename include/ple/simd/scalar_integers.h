@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of integer weights and 8-bit activations in plain C++: what the vector kernels compute, in their order.
+// Products of integer weights and 8-bit activations in plain C++: what vector kernels compute, in the same order.
 #pragma once
 
 #include <algorithm>
@@ -15,12 +15,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A part of ple::Scalar.
 struct ScalarIntegers {
-  /// Memory that a product of many tokens needs for a tile of weights: none here.
+  /// Bytes that a product of many tokens needs for a tile of weights: none here.
   static std::size_t tile_bytes(std::size_t) { return 0; }
 
-  /// Token t of x, [cols], as the nearest integers from -127 to 127 times a scale for each 32 values.
+  /// Token t of x, [cols], as the nearest integers from -127 to 127, with a scale per 32 values.
   static void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
     const int zero_point = integer_format(weights).zero_point;
     const std::size_t size = out.sub_block();
@@ -29,7 +28,7 @@ struct ScalarIntegers {
       float largest = 0, not_a_number = 0;
       for (std::size_t k = begin; k < begin + 32; ++k) {
         largest = (std::max)(largest, std::fabs(x[k]));
-        not_a_number += x[k] * 0;  // what is no number makes the scale none
+        not_a_number += x[k] * 0;  // an infinity or NaN makes the scale NaN
       }
       const bool any = largest > least_magnitude;
       const float inverse = any ? 127.0f / largest : 0.0f, scale = (any ? largest / 127.0f : 0.0f) + not_a_number;
@@ -45,7 +44,7 @@ struct ScalarIntegers {
       out.offset(t, s) = -zero_point * sum;
     }
   }
-  static constexpr float least_magnitude = 1e-30f;  // of a block's largest value: what is less counts as 0
+  static constexpr float least_magnitude = 1e-30f;  // a block whose largest magnitude is not above this counts as 0
 
   /// y[t, r] = sum_c w[r, c] * x[t, c], sub-block after sub-block      w: integers, x: quantised for them
   static void matmul(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride, std::byte*) {
@@ -87,7 +86,7 @@ struct ScalarIntegers {
     }
   }
 
-  /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows, from the columns whose x is not 0; the sums of `matmul`.
+  /// y[r] = sum_c w[first + r, c] x[t, c] for `rows` rows, over columns whose x is not 0; the same sums as `matmul`.
   /// `first` is a multiple of PackedColumnLayout::group.
   static void multiply_columns(const PackedColumns& w, std::size_t first, std::size_t rows, const QuantizedRows& x,
                                std::size_t t, float* y) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of tiles of integer weights and 8-bit activations: included by kernels-inl.h, once per target.
+// Products of tiles of integer weights with 8-bit activations: included by kernels-inl.h, once per target.
 #if defined(PLE_SIMD_TILES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_TILES_INL_H_
 #undef PLE_SIMD_TILES_INL_H_
@@ -20,18 +20,17 @@
 #include "ple/simd/quantized_rows.h"
 #include "ple/simd/quants-inl.h"
 
-#if HWY_TARGET != HWY_SCALAR  // which has no vectors of bytes
+#if HWY_TARGET != HWY_SCALAR  // which lacks vectors of bytes
 PLE_BEFORE_KERNELS();
 namespace ple::inline PLE_ABI {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// A row stands in each lane. A sum runs from sub-block to sub-block, for one token as for many, on every target: so a
-/// text gives the same bits read whole and token by token.
+/// One row per lane. Sums go from sub-block to sub-block on every target: a text gives the same bits whole or in parts.
 template <class Dot>
 class Integers {
  public:
-  /// Memory that a product of many tokens needs for a tile of weights.
+  /// Bytes that a product of many tokens needs for a tile of weights.
   static std::size_t tile_bytes(std::size_t cols) {
     return rows_per_tile * (cols + cols / 16 * 2 * sizeof(float)) + alignment;
   }
@@ -50,9 +49,7 @@ class Integers {
   using VF = typename C::VF;
   using VI = typename C::VI;
   using V8 = typename C::V8;
-  static constexpr std::size_t N = C::N;  // rows in a vector
-
-  // --- numbers
+  static constexpr std::size_t N = C::N;  // rows per vector
 
   /// Scales (kind 0) or minimums (kind 1) of sub-block s, which lies at `p`, for rows r to r + N - 1.
   static PLE_INLINE VF scales(const TileLayout& layout, const std::byte* tile, const std::byte* p, std::size_t s,
@@ -69,8 +66,7 @@ class Integers {
                    hn::ConvertTo(d, hn::PromoteTo(DI(), integers)));
   }
 
-  // Several vectors as nested members: compilers keep members in registers, arrays not always. Constructors are
-  // written out, because those that the compiler adds are not compiled for the target.
+  // Members stay in registers, arrays not always. Implicit constructors would not be compiled for the target.
   template <class V, std::size_t n>
   struct Vectors {
     PLE_INLINE Vectors() {}  // NOLINT(modernize-use-equals-default)
@@ -94,8 +90,6 @@ class Integers {
     if constexpr (n > 1) each<t + 1>(all.rest, others.rest, f);
   }
 
-  // --- products
-
   template <Planes p>
   static HWY_NOINLINE void multiply(const PackedTiles& w, const QuantizedRows& x, float* y, std::size_t y_stride,
                                     std::byte* memory) {
@@ -112,7 +106,7 @@ class Integers {
           gemv<p, 8>(w.layout, tile, x, t, rows, y + t * y_stride + r, y_stride);
         }
       } else {
-        constexpr bool is_small = Dot::is_signed && C::template is_small<p>;  // where it makes a difference
+        constexpr bool is_small = Dot::is_signed && C::template is_small<p>;  // matters to signed products only
         const Unpacked unpacked = unpack<p>(w.layout, tile, memory);
         for (std::size_t t = 0; t < x.tokens(); t += tokens_per_tile) {
           for (std::size_t v = 0; v * N < rows; ++v) {
@@ -123,16 +117,15 @@ class Integers {
     }
   }
 
-  /// One token, from the cache of the core that made it: all lines at once, not each when its turn comes.
+  /// Fetches one token from the cache of the core that made it: all lines at once, not one by one.
   static PLE_INLINE void prefetch(const QuantizedRows& x) {
     for (std::size_t i = 0; i < x.memory().size(); i += alignment) hwy::Prefetch(x.memory().data() + i);
   }
 
-  /// Not to the first level, as hwy::Prefetch does: there are few lines there that a core can wait for, and each would
-  /// be taken for as long as memory is away.
+  /// Into L2, not L1 as hwy::Prefetch does: a core can wait for few L1 lines, and each is taken for a memory latency.
   static PLE_INLINE void prefetch_to_l2(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
 
-  /// Whether registers hold eight tokens' sums, a sub-block's weights and what unpacking these takes.
+  /// Whether registers hold eight tokens' sums, a sub-block's weights and what unpacking needs.
   template <Planes p>
   static constexpr bool eight_fit = (N == rows_per_tile || HWY_ARCH_ARM_A64) &&
                                     (p.sub_block == 16 || (p.high == 0 && !p.table));
@@ -144,7 +137,7 @@ class Integers {
     std::copy_n(part, rows, y);
   }
 
-  /// dots plus four weights of each row times the same four values; `small`: the weights are from 0 to 63.
+  /// Adds four weights of each row times the same four values to dots; `is_small`: the weights lie in [0, 63].
   template <bool is_small>
   static PLE_INLINE VI multiply_quad(VI dots, V8 weights, const std::int8_t* values) {
     if constexpr (requires { Dot::quads_of(dots, weights, values); }) {
@@ -157,7 +150,7 @@ class Integers {
     }
   }
 
-  /// Tokens [first, first + T), straight from the quants: this is to run as fast as memory is read.
+  /// Tokens [first, first + T), straight from the quants: it must keep up with memory.
   template <Planes p, std::size_t T>
   static PLE_INLINE void gemv(const TileLayout& layout, const std::byte* tile, const QuantizedRows& x,
                               std::size_t first, std::size_t rows, float* y, std::size_t y_stride) {
@@ -165,7 +158,7 @@ class Integers {
     const DI di;
     const bool has_minimum = layout.format->has_minimum;
     for (std::size_t v = 0; v * N < rows; ++v) {
-      constexpr std::size_t half = (T + 1) / 2;  // eight vectors in one struct are not kept in registers
+      constexpr std::size_t half = (T + 1) / 2;  // compilers do not keep eight vectors of one struct in registers
       Vectors<VF, half> sums, more;
       const auto each_sum = [&](auto&& f) PLE_LAMBDA_ATTR {
         each(sums, f);
@@ -177,15 +170,15 @@ class Integers {
       const std::int32_t* offsets = &x.offset(first, 0);
       const std::byte* from = tile + layout.sub_blocks_at;
       for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
-        if constexpr (T > 1 || p.low == 8) {  // busy for long, or a cache line for every four products: a core does not
-          constexpr std::size_t ahead = T > 1 ? 4096 : 2048;  // look as far ahead by itself as memory is away
+        if constexpr (T > 1 || p.low == 8) {                  // a core itself prefetches too late when busy
+          constexpr std::size_t ahead = T > 1 ? 4096 : 2048;  // or when it needs a line every four products; bytes
           for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) prefetch_to_l2(from + ahead + i);
         }
         Vectors<V8, p.sub_block / 4> weights;
         unpack_quads<p>(reinterpret_cast<const std::uint8_t*>(from + layout.scale_bytes), v, weights);
         const VF scale = scales(layout, tile, from, s, 0, v * N);
         each_sum([&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR {
-          VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, for they wait for themselves
+          VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, so that they wait less for each other
           each(weights, [&](V8& quad, std::size_t q) PLE_LAMBDA_ATTR {
             VI& dot = q % 2 ? others : dots;
             dot = multiply_quad<C::template is_small<p>>(dot, quad, values + t * p.sub_block + 4 * q);
@@ -215,7 +208,7 @@ class Integers {
     if constexpr (n > 1) unpack_quads<p, q + 1>(quants, v, all.rest);
   }
 
-  /// A tile's weights, unpacked once for many tokens: [sub-block, four, row, 4] integers; [sub-block, row] numbers.
+  /// A tile's weights, unpacked once for many tokens: [sub-block, quad, row, 4] integers; [sub-block, row] scales.
   struct Unpacked {
     std::uint8_t* integers;
     float *scales, *minimums;  // minimums: null where the type has none

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A matrix of weights in its stored type, which for OneOf several is known only when a file is opened.
+// A matrix of weights in its stored type. With OneOf, the type is known only when a file is opened.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The values of a matrix as kernels want them: row-major, of a type known when compiling.
+/// A matrix's values for kernels: row-major, of a type known at compile time.
 template <StoredType T>
 class MatrixView {
  public:
@@ -44,7 +44,7 @@ class MatrixView {
 
 namespace detail {
 
-/// What all matrices have in common: a shape, values that somebody owns, and their type at run time.
+/// What all matrices share: a shape, owned values and their type at run time.
 class MatrixBase {
  public:
   std::size_t rows() const { return rows_; }
@@ -54,8 +54,8 @@ class MatrixBase {
   bool loaded() const { return data_ != nullptr; }
   const std::byte* data() const { return static_cast<const std::byte*>(data_); }
 
-  /// Lays the rows of an integer type side by side in memory of our own, which products are fastest with; what else
-  /// reads this matrix row by row no longer can. Copies of it made before keep their rows.
+  /// Packs the rows of an integer type into tiles in our own memory, the fastest layout for products. Code that reads
+  /// this matrix row by row no longer can. Earlier copies keep their rows.
   void repack(Executor& executor, Arena& arena) {
     if (packed() || !is_integer_type(dtype_)) return;
     const TileLayout layout(dtype_, cols_);
@@ -72,20 +72,20 @@ class MatrixBase {
   }
   bool packed() const { return packed_bytes_ > 0; }
 
-  /// Row r of an packed matrix, decoded: [cols].
+  /// Decodes row r of a packed matrix: [cols].
   void decode_packed_row(std::size_t r, float* out) const {
     const TileLayout layout(dtype_, cols_);
     decode_row(layout, data() + r / rows_per_tile * layout.tile_bytes, r % rows_per_tile, out);
   }
 
-  /// Up to 16 rows of an integer type as a tile, for a matrix that is not packed.
+  /// Packs up to 16 rows of an integer type into a tile; the matrix must not be packed.
   void repack_rows(std::size_t first, std::size_t count, std::byte* tile) const {
     const std::size_t row_bytes = bytes_of(dtype_, cols_);
     ple::pack_tile(TileLayout(dtype_, cols_), data() + first * row_bytes, row_bytes, count,
                    bytes_of(dtype_, values_per_chunk), tile);
   }
 
-  /// Moves the values into memory of our own, so that no file backs them.
+  /// Copies the values into our own memory, so that no file backs them.
   void make_resident() {
     if (packed()) return;
     const std::shared_ptr<const void> keep = owner_;
@@ -105,7 +105,7 @@ class MatrixBase {
       std::string names;
       for (const Dtype type : types) names += (names.empty() ? "" : " or ") + std::string(name_of(type));
       fail(ErrorCode::dtype, tensor.file, ": ", tensor.name, ": dtype is ", name_of(tensor.dtype), ", expected ", names,
-           ": with ple::Any instead every type will do");
+           "; ple::Any accepts every type");
     }
     if (cols_ % values_per_block(tensor.dtype) != 0) {
       fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": rows of ", cols_, " values in ", name_of(tensor.dtype),
@@ -134,20 +134,19 @@ class MatrixBase {
   }
 
  private:
-  static constexpr std::uint64_t most_value_bytes = sizeof(float);  // of any type
+  static constexpr std::uint64_t most_value_bytes = sizeof(float);  // the most of any type
 
   std::size_t rows_, cols_;
   Dtype dtype_;
   const void* data_ = nullptr;
   std::shared_ptr<const void> owner_;
-  std::size_t packed_bytes_ = 0;  // 0: they are not
+  std::size_t packed_bytes_ = 0;  // 0: not packed
 };
 
 }  // namespace detail
 
-/// A row-major [rows, cols] matrix of weights. A fresh one has its shape, given by a configuration, but no values yet:
-/// `load` takes them from a file's tensor without a copy, `allocate` makes room for a caller's own. Copies share
-/// values.
+/// A row-major [rows, cols] matrix of weights. A new one has a shape, from a configuration, but no values: `load` takes
+/// a tensor's without a copy, `allocate` makes room for the caller's. Copies share values.
 template <class T>
 class Matrix : public detail::MatrixBase {
  public:
@@ -155,7 +154,7 @@ class Matrix : public detail::MatrixBase {
                 "Matrix<T>: T must be a stored type (ple::f32, bf16, f16, or one with DtypeTraits) or OneOf");
   static_assert(detail::can_be_multiplied<T>);
 
-  /// Where this is false, what only integer types need is not compiled.
+  /// If false, code that only integer types need is not compiled.
   static constexpr bool may_be_integers = IntegerType<T>;
 
   Matrix() : Matrix(0, 0) {}
@@ -169,7 +168,7 @@ class Matrix : public detail::MatrixBase {
     MatrixBase::load(tensor, types);
   }
 
-  /// Room for rows * cols values, uninitialised, owned by this matrix and its copies. Errors: std::bad_alloc.
+  /// Uninitialised room for rows * cols values, shared with copies. Errors: std::bad_alloc.
   T* allocate() { return reinterpret_cast<T*>(allocate_bytes()); }
 
   MatrixView<T> view() const { return view_as<T>(); }
@@ -189,10 +188,10 @@ class Matrix<OneOf<Ts...>> : public detail::MatrixBase {
     return false;
   }
 
-  /// Takes the tensor's type if it is one of Ts. Errors: ErrorCode::shape, ErrorCode::dtype.
+  /// Takes the tensor's type, if it is one of Ts. Errors: ErrorCode::shape, ErrorCode::dtype.
   void load(const Tensor& tensor) { MatrixBase::load(tensor, types); }
 
-  /// Calls f with the MatrixView of the type this one has: a choice made once for all its rows.
+  /// Calls f with the MatrixView of the matrix's type, chosen once for all rows.
   template <class F>
   void visit(F&& f) const {
     static_cast<void>(((dtype() == DtypeTraits<Ts>::id && (f(view_as<Ts>()), true)) || ...));
@@ -202,7 +201,7 @@ class Matrix<OneOf<Ts...>> : public detail::MatrixBase {
   static constexpr Dtype types[] = {DtypeTraits<Ts>::id...};
 };
 
-/// Calls f with the matrix's view in its stored type, whether that is known when compiling or only now.
+/// Calls f with the matrix's view in its stored type, known at compile time or at run time.
 template <class T, class F>
 void visit(const Matrix<T>& matrix, F&& f) {
   if constexpr (StoredType<T>) {
@@ -212,7 +211,7 @@ void visit(const Matrix<T>& matrix, F&& f) {
   }
 }
 
-/// As above, for a matrix of plain numbers; does nothing for one of blocks.
+/// The same for floating-point types; does nothing for block types.
 template <class T, class F>
 void visit_floats(const Matrix<T>& matrix, F&& f) {
   visit(matrix, [&]<class Stored>(const MatrixView<Stored>& view) {

@@ -13,7 +13,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Rows of f32 that somebody else owns: activations. Row r starts at data + r * stride.
+/// Borrowed rows of f32: activations. Row r starts at data + r * stride.
 struct Rows {
   float* data = nullptr;
   std::size_t rows = 0, cols = 0, stride = 0;
@@ -25,14 +25,13 @@ struct Rows {
   Rows columns(std::size_t first, std::size_t count) const { return {data + first, rows, count, stride}; }
 };
 
-/// Rows that want memory: [count, cols].
+/// Rows to allocate: [count, cols].
 struct RowsRequest {
   Rows* rows;
   std::size_t count, cols;
 };
 
-/// One piece of memory for all requests, which point into it afterwards. Every row starts on a cache line.
-/// Errors: std::bad_alloc.
+/// Allocates all requests at once and points them into the memory. Rows start on cache lines. Errors: std::bad_alloc.
 inline AlignedVector<float> allocate_rows(std::span<const RowsRequest> requests) {
   constexpr std::size_t line = alignment / sizeof(float);
   constexpr std::size_t most = (std::numeric_limits<std::ptrdiff_t>::max)() / sizeof(float);

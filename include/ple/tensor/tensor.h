@@ -13,9 +13,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A tensor as a file holds it: type and shape known at run time. `data` is aligned for its type (but for that of a PLE
-/// table, which is decoded from anywhere), and readable while
-/// `owner` lives. A reader of files guarantees that shape, dtype and bytes agree.
+/// A tensor of a file; type and shape are known at run time. `data` is readable while `owner` lives, and aligned for
+/// its type, except a PLE table's, which is decoded from any address. File readers make shape, dtype and bytes agree.
 struct Tensor {
   std::string file;  ///< for messages
   std::string name;  ///< as the file calls it
@@ -24,8 +23,8 @@ struct Tensor {
   const std::byte* data = nullptr;
   std::size_t bytes = 0;
   std::shared_ptr<const void> owner;
-  std::shared_ptr<const MappedFile> map = nullptr;  ///< the file it lies in, if it lies in one
-  std::uint64_t offset = 0;                         ///< and where
+  std::shared_ptr<const MappedFile> map = nullptr;  ///< the file that holds it, if one does
+  std::uint64_t offset = 0;                         ///< the place in that file, in bytes
 };
 
 /// "[262144, 1536]"
