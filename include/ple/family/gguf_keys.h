@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys and shapes of a GGUF file that mean the same in every family.
+// GGUF keys and shapes that mean the same in every family.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Rows of a matrix that there must be.
+/// Rows of a required matrix.
 inline std::size_t gguf_rows(const GgufShards& file, Parameter parameter) {
   const std::string name = gguf_name(parameter, 0);
   const std::vector<std::uint64_t>& shape = file.shape(name);
@@ -24,7 +24,7 @@ inline std::size_t gguf_rows(const GgufShards& file, Parameter parameter) {
   return static_cast<std::size_t>(shape[0]);
 }
 
-/// Refuses models of other families, and what a later version may add. Errors: ErrorCode::not_supported.
+/// Refuses models of other families, and features that are not supported yet. Errors: ErrorCode::not_supported.
 template <class Config>
 void expect_gguf_model(const GgufShards& file) {
   const GgufMetadata& keys = file.metadata();
@@ -44,7 +44,7 @@ void expect_gguf_model(const GgufShards& file) {
   }
 }
 
-/// Refuses a file all of whose layers share another's K and V. Errors: ErrorCode::config.
+/// Refuses a file in which all layers share another's K and V. Errors: ErrorCode::config.
 inline void check_gguf_layers(const GgufMetadata& keys, const std::string& prefix, std::size_t layers,
                               std::size_t shared) {
   if (shared < layers) return;

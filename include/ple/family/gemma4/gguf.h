@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The keys and shapes of a GGUF file of architecture gemma4 -> Gemma4Config.
-// Source: what llama.cpp's converter writes and its loader reads.
+// GGUF keys and shapes of architecture gemma4 -> Gemma4Config. Source: llama.cpp's converter and its loader.
 #pragma once
 
 #include <cmath>
@@ -22,20 +21,19 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Not a parameter: what the frequencies of the full layers' pairs are divided by, [head_dim / 2].
+/// Not a parameter: divisors of the full layers' RoPE frequencies, one for each pair, [head_dim / 2].
 inline constexpr std::string_view gguf_rope_factors = "rope_freqs.weight";
 
 namespace detail {
 
-/// turning / pairs. The model takes the whole part of the product with `pairs`, which rounding may put below it.
+/// turning / pairs, or a little more: the model truncates its product with `pairs`, which may round to below `turning`.
 inline double gguf_share(std::size_t turning, std::size_t pairs) {
   const double share = static_cast<double>(turning) / static_cast<double>(pairs);
   const double product = share * static_cast<double>(2 * pairs) / 2;
   return static_cast<std::size_t>(product) < turning ? std::nextafter(share, 2.0) : share;
 }
 
-/// Which share of the pairs of the full layers turns. The file says it pair by pair: 1 for those that turn, and a
-/// number so large that the frequency vanishes for the others.
+/// The share of the full layers' pairs that rotate: their divisor is 1. The others' is so large that they stand still.
 inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size_t head_dim) {
   const Tensor tensor = file.tensor(gguf_rope_factors);
   const std::size_t pairs = head_dim / 2;
@@ -56,7 +54,7 @@ inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size
   return {theta, gguf_share(turning, pairs), 1};
 }
 
-/// Full layers that own their K and V, but have no value projection, use the keys' as V.
+/// Whether V is Wk x in full layers: those that own their K and V have no value projection.
 inline bool gguf_k_eq_v(const GgufShards& file, const Gemma4Config& config) {
   bool any = false;
   for (std::size_t l = 0; l < config.first_shared_layer(); ++l) {
