@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What ple/models.h says is compiled elsewhere is compiled in the file that includes this: one file of a program.
+// Compiles what ple/models.h declares. Include it in one file of a program.
 #pragma once
 
 #include "ple/models.h"

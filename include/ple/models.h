@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// For programs of many files: the usual models, and what opens, loads and talks to them, are compiled in another file,
-// the one that includes <ple/instantiate.h>. Without that the linker misses them.
+// For programs of many files: the usual models, and what opens, loads and talks to them, are compiled in the one file
+// that includes <ple/instantiate.h>. Without that file the linker misses them.
 #pragma once
 
 #include "ple/ple.h"

@@ -278,7 +278,7 @@ TEST_CASE("an answer is cancelled, its logits are changed; the functions that do
   CHECK(!say(chat, question).empty());
   CHECK(chat.stop_reason() == StopReason::cancelled);
   CHECK(chat.generation()->count() == 5);
-  CHECK(refused.find("it is used by a function that it calls itself") != std::string::npos);
+  CHECK(refused.find("it is used by a function that it calls") != std::string::npos);
   asked = 0;
   CHECK(!say(chat, "And then?").empty());
   CHECK(std::ranges::count(chat.session().tokens().last(3), banned) == 0);

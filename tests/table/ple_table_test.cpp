@@ -285,11 +285,9 @@ TEST_CASE("keys that cannot be are refused, and a selection that was made for ot
   PleTable<Any, Simd> table(vocabulary, layers, p);
   table.load(source_in(folder, RowLayout(layers, p, Dtype::f32), 0), Resident{});
   CHECK_THROWS_WITH_AS(table.set_keys({.per_token = 0}),
-                       "PleTable::set_keys: 0 rows a token, expected 1, for there is no function that says which",
-                       Error);
+                       "PleTable::set_keys: 0 rows a token, expected 1 without RowKeys::ids", Error);
   CHECK_THROWS_WITH_AS(table.set_keys({.per_token = 2}),
-                       "PleTable::set_keys: 2 rows a token, expected 1, for there is no function that says which",
-                       Error);
+                       "PleTable::set_keys: 2 rows a token, expected 1 without RowKeys::ids", Error);
   CHECK_THROWS_WITH_AS(hashed_ngrams(1, 100),
                        "hashed_ngrams: n-grams of 2 to 1 tokens in 100 rows, expected 2 or more tokens and a row for "
                        "each length",

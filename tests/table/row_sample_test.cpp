@@ -61,7 +61,7 @@ TEST_CASE("a sample is taken from an original table, of tokens it has") {
   CHECK_THROWS_WITH(Sample(counting_table(50), negative, executor), "RowSample: token -1, expected 0 to 49");
   const auto vocabulary = std::make_shared<VocabularyMap>(std::vector<Token>{3, 4}, 2 + 48, std::nullopt);
   CHECK_THROWS_WITH(Sample(counting_table(50, vocabulary), good, executor),
-                    "RowSample: the table was packed already: start from the original");
+                    "RowSample: the table is already packed: use the original");
   CHECK_THROWS_WITH(
       Sample(counting_table(50), good, executor).table({Dtype::f32}),
       "memory: rows of a sample: rows of 1 layers of 32 values, expected 3 of 32: was it made for another "

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The families of models. Whatever asks "which family?" is made from this list: a new one is a folder beside these, and
-// an entry here.
+// The list of model families. All code that depends on the family uses it: a new one is a folder and an entry here.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +17,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The list: the configuration of a model of any family.
-using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig>;
+using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig>;  ///< the list: a model's configuration, of any family
 
 namespace detail {
 
@@ -42,8 +40,7 @@ inline std::string family_of(const ModelConfig& config) {
 
 namespace detail {
 
-/// What files may call the families: "'gemma4', 'gemma4_text', ... and 'gemma3n_text'", or without those of text
-/// models.
+/// The families' names in files: "'gemma4', 'gemma4_text', ... and 'gemma3n_text'"; if `text` is "", no text models.
 inline std::string supported_model_types(const char* text, const char* last) {
   std::vector<std::string> all;
   for_each_family([&]<class Config>() {
@@ -57,8 +54,8 @@ inline std::string supported_model_types(const char* text, const char* last) {
 
 }  // namespace detail
 
-/// Calls f.template operator()<Config>() for the family that Hugging Face's config.json says; `source` names the file
-/// for messages. Errors: ErrorCode::not_supported for a model of no family here; config.
+/// Calls f.template operator()<Config>() for the family that config.json names; `source` names the file in messages.
+/// Errors: ErrorCode::not_supported for a family that is not here; config.
 template <class F>
 void with_family(const Json& config_json, const std::string& source, F&& f) {
   bool found = false;
@@ -93,10 +90,10 @@ inline ModelConfig read_config(const GgufShards& file) {
   if (found) return *std::move(found);
   fail(ErrorCode::not_supported, file.metadata().file(), ": ", key, " is '", architecture, "', expected ",
        detail::supported_model_types("", " or "),
-       architecture == "clip" ? ": this file holds what sees and hears, not the text model" : "");
+       architecture == "clip" ? ": this file holds the vision or audio encoders, not the text model" : "");
 }
 
-/// The configuration of a published model that is built in, such as "gemma4-e2b"; nothing for another name.
+/// The built-in configuration of a published model, such as "gemma4-e2b"; nothing for another name.
 inline std::optional<ModelConfig> published_config(std::string_view name) {
   std::optional<ModelConfig> found;
   for_each_family([&]<class Config>() {

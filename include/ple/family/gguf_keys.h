@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys and shapes of a GGUF file that mean the same in every family.
+// GGUF keys and shapes that mean the same in every family.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Rows of a matrix that there must be.
+/// Rows of a required matrix.
 inline std::size_t gguf_rows(const GgufShards& file, Parameter parameter) {
   const std::string name = gguf_name(parameter, 0);
   const std::vector<std::uint64_t>& shape = file.shape(name);
@@ -27,7 +27,7 @@ inline std::size_t gguf_rows(const GgufShards& file, Parameter parameter) {
   return static_cast<std::size_t>(shape[0]);
 }
 
-/// Refuses models of other families, and what a later version may add. Errors: ErrorCode::not_supported.
+/// Refuses models of other families, and features that are not supported yet. Errors: ErrorCode::not_supported.
 template <class Config>
 void expect_gguf_model(const GgufShards& file) {
   const GgufMetadata& keys = file.metadata();
@@ -47,7 +47,7 @@ void expect_gguf_model(const GgufShards& file) {
   }
 }
 
-/// Refuses a file all of whose layers share another's K and V. Errors: ErrorCode::config.
+/// Refuses a file in which all layers share another's K and V. Errors: ErrorCode::config.
 inline void check_gguf_layers(const GgufMetadata& keys, const std::string& prefix, std::size_t layers,
                               std::size_t shared) {
   if (shared < layers) return;
@@ -55,18 +55,17 @@ inline void check_gguf_layers(const GgufMetadata& keys, const std::string& prefi
        prefix, "block_count, which is ", layers);
 }
 
-/// Not a parameter: what the frequencies of the full layers' pairs are divided by, [head_dim / 2].
+/// Not a parameter: divisors of the full layers' RoPE frequencies, one for each pair, [head_dim / 2].
 inline constexpr std::string_view gguf_rope_factors = "rope_freqs.weight";
 
-/// turning / pairs. The model takes the whole part of the product with `pairs`, which rounding may put below it.
+/// turning / pairs, or a little more: the model truncates its product with `pairs`, which may round to below `turning`.
 inline double gguf_share(std::size_t turning, std::size_t pairs) {
   const double share = static_cast<double>(turning) / static_cast<double>(pairs);
   const double product = share * static_cast<double>(2 * pairs) / 2;
   return static_cast<std::size_t>(product) < turning ? std::nextafter(share, 2.0) : share;
 }
 
-/// Which share of the pairs of the full layers turns. The file says it pair by pair: 1 for those that turn, and a
-/// number so large that the frequency vanishes for the others.
+/// The share of the full layers' pairs that rotate: their divisor is 1. The others' is so large that they stand still.
 inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size_t head_dim) {
   const Tensor tensor = file.tensor(gguf_rope_factors);
   const std::size_t pairs = head_dim / 2;

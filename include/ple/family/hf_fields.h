@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fields of Hugging Face's config.json that mean the same in every family.
+// Fields of config.json that mean the same in every family.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,7 @@ inline RopeConfig rope_config(const JsonField& text, const std::string& type, Ro
           proportional ? fields->number("factor", 1.0) : 1.0};
 }
 
-/// Every layer's attention type; where the file does not say, every `period`-th is full.
+/// Each layer's attention type. Without layer_types, every `period`-th layer is full.
 inline std::vector<AttentionType> layer_types(const JsonField& text, std::size_t layers, std::size_t period) {
   std::vector<AttentionType> types;
   if (const Json* list = text.find("layer_types")) {
@@ -51,7 +51,7 @@ inline std::vector<AttentionType> layer_types(const JsonField& text, std::size_t
   return types;
 }
 
-/// num_hidden_layers, which must leave a layer before the shared ones.
+/// num_hidden_layers, which must leave at least one layer before the shared ones.
 inline std::size_t layer_count(const JsonField& text, std::size_t otherwise, std::size_t shared) {
   const std::size_t layers = text.count("num_hidden_layers", otherwise, 4096);
   if (layers == 0) {
@@ -64,7 +64,7 @@ inline std::size_t layer_count(const JsonField& text, std::size_t otherwise, std
   return layers;
 }
 
-/// What no family here has.
+/// Refuses features that no family here has.
 inline void refuse_other_blocks(const JsonField& text) {
   if (text.boolean("attention_bias", false)) {
     fail(ErrorCode::not_supported, text.source(), ": ", text.full_name("attention_bias"),
@@ -79,13 +79,13 @@ inline void refuse_other_blocks(const JsonField& text) {
 
 }  // namespace detail
 
-/// What config.json calls the text model: "gemma4_text", "gemma3n_text", ...; empty if it does not say.
+/// The text model's name in config.json: "gemma4_text", "gemma3n_text", ...; empty if there is none.
 inline std::string hf_model_type(const Json& config_json, const std::string& source) {
   const JsonField top(config_json, source);
   return top.object("text_config").value_or(top).text("model_type", top.text("model_type", ""));
 }
 
-/// Whether the model, and its text model, are of the family of Config.
+/// Whether the model and its text model belong to Config's family.
 template <class Config>
 bool is_hf_model_of(const Json& config_json, const std::string& source) {
   const std::string family = Config::model_type, whole = JsonField(config_json, source).text("model_type", "");
@@ -101,8 +101,7 @@ void expect_hf_model(const Json& config_json, const std::string& source) {
        Config::model_type, "'");
 }
 
-/// Whether the head is the token embedding. Where there is a text_config, its word does not count: the head belongs to
-/// the whole model.
+/// Whether the head is the token embedding. A text_config has no say: the head belongs to the whole model.
 inline bool hf_tie_word_embeddings(const Json& config_json, const std::string& source) {
   return JsonField(config_json, source).boolean("tie_word_embeddings", true);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the blocks of all families have in common: the workspace of a pass, and attention made from a configuration.
+// What the blocks of all families share: the workspace of a pass, and attention made from a configuration.
 #pragma once
 
 #include <algorithm>
@@ -19,19 +19,19 @@
 
 namespace ple::inline PLE_ABI {
 
-/// For a block to compute one chunk in, and the angles of the chunk's positions.
+/// What a block computes one chunk in, and the angles of the chunk's positions.
 class BlockWorkspace {
  public:
   template <class Config>
   BlockWorkspace(const Config& config, const SessionOptions& options);
 
-  /// The chunk is the `count` tokens at positions first, first + 1, ...
+  /// The chunk is `count` tokens at positions first, first + 1, ...
   void start(std::size_t first, std::size_t count) {
     for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) {
       rope(type).angles(first, angles(type).slice(0, count));
     }
   }
-  /// The chunk is a token each of several texts, at these positions.
+  /// The chunk is one token of each of several texts, at these positions.
   void start(std::span<const std::size_t> positions) {
     for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) {
       for (std::size_t t = 0; t < positions.size(); ++t) rope(type).angles(positions[t], angles(type).slice(t, 1));
@@ -73,8 +73,7 @@ Attention<T, B> make_attention(const Config& config, std::size_t l, bool value_i
   return attention;
 }
 
-/// Calls f(Parameter, values) for those of a block's attention and feed-forward, and of the norms after and before
-/// them.
+/// Calls f(Parameter, values) for a block's attention and feed-forward and their norms, except input_norm.
 template <class Block, class F>
 void attention_and_mlp_parameters(Block& block, F&& f) {
   auto& attention = block.attention;

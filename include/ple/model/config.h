@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the configurations of all model families have in common.
+// What all families' configurations have in common.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,8 @@ enum class AttentionType : std::uint8_t { sliding, full };
 
 struct RopeConfig {
   double theta = 10000;  ///< base of the wavelengths
-  double fraction = 1;   ///< share of the pairs that turn ('partial_rotary_factor'); the others keep their angle
-  double factor = 1;     ///< every frequency is divided by it
+  double fraction = 1;   ///< share of the pairs that rotate ('partial_rotary_factor'); the others keep their angle
+  double factor = 1;     ///< divides every frequency
 };
 
 /// What may differ from layer to layer, in any family.
@@ -27,12 +27,12 @@ struct LayerConfig {
   std::size_t head_dim = 256;
   std::size_t num_key_value_heads = 1;
   std::size_t intermediate_size = 6144;
-  float activation_sparsity = 0;  ///< share of the feed-forward's gate that is made 0; 0: none
+  float activation_sparsity = 0;  ///< share of the feed-forward's gate that becomes 0; 0: none
 };
 
 namespace detail {
 
-/// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
+/// The layer whose K and V layer l uses: itself, or for a shared layer the last unshared one of its type, if any.
 template <class Layer>
 std::optional<std::size_t> kv_layer(const std::vector<Layer>& layers, std::size_t first_shared, std::size_t l) {
   if (l < first_shared) return l;
@@ -42,12 +42,12 @@ std::optional<std::size_t> kv_layer(const std::vector<Layer>& layers, std::size_
   return std::nullopt;
 }
 
-/// Refuses numbers that are out of range; `source` names the file for the message. Errors: ErrorCode::config.
+/// Range checks. `source` names the file in messages. Errors: ErrorCode::config.
 struct ConfigChecks {
   const std::string& source;
 
   void number(const std::string& field, double value, double least, double most) const {
-    if (!(value >= least && value <= most)) {  // not a number is out of range too
+    if (!(value >= least && value <= most)) {  // NaN is out of range too
       fail(ErrorCode::config, source, ": ", field, " is ", value, ", expected ", least, " to ", most);
     }
   }
@@ -67,7 +67,7 @@ struct ConfigChecks {
     number("rope_parameters." + name + ".partial_rotary_factor", rope.fraction, 0, 1);
     number("rope_parameters." + name + ".factor", rope.factor, 1e-6, 1e6);
   }
-  /// What layer `at` names: a head's width, and K/V heads that the query heads share evenly.
+  /// `at` names the layer. head_dim must be even, and kv_heads must divide query_heads.
   void heads(const std::string& at, std::size_t head_dim, std::size_t kv_heads, std::size_t query_heads) const {
     count(at + "head_dim", head_dim, 2, 65536);
     if (head_dim % 2 != 0)
@@ -79,7 +79,7 @@ struct ConfigChecks {
     }
   }
 
-  /// What every family's configuration has, in all its layers.
+  /// Checks what all families have, layer by layer.
   template <class Config>
   void decoder(const Config& config) const {
     count("vocab_size", config.vocab_size, 1, most_tokens);
@@ -92,7 +92,7 @@ struct ConfigChecks {
     number("rms_norm_eps", config.rms_norm_eps, 0, 1);
     number("final_logit_softcapping", config.final_logit_softcapping, 0, 1e9);
     for (const AttentionType type : {AttentionType::sliding, AttentionType::full}) rope(type, config.rope(type));
-    std::optional<std::size_t> first[2];  // layer of each attention type
+    std::optional<std::size_t> first[2];  // first layer of each attention type
     for (std::size_t l = 0; l < config.num_layers(); ++l) {
       const LayerConfig layer = config.layer(l);
       const std::string at = "layer " + std::to_string(l) + ": ";
@@ -111,8 +111,8 @@ struct ConfigChecks {
       const std::optional<std::size_t> donor = config.kv_layer(l);
       if (!donor) {
         fail(ErrorCode::config, source, ": ", at,
-             "shares the K and V of an earlier layer of its attention type, but none of the ",
-             config.first_shared_layer(), " layers before the shared ones has that type");
+             "shares K and V with an earlier layer of its attention type, but none of the first ",
+             config.first_shared_layer(), " layers, which own theirs, has that type");
       }
       const LayerConfig kv = config.layer(*donor);
       if (kv.num_key_value_heads != layer.num_key_value_heads) {

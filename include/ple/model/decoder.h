@@ -28,7 +28,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Nobody watches.
+/// An observer that ignores everything.
 struct NoObserver {
   void operator()(const char*, std::size_t, Rows) const {}
 };
@@ -44,20 +44,19 @@ class Decoder final : public LanguageModel {
 
   Config config;
   Matrix<T> embedding;  ///< [vocab_size, d]
-  Linear<T, B> head;    ///< [vocab_size, d]; the embedding again where they are tied
+  Linear<T, B> head;    ///< [vocab_size, d]; the embedding itself if tied
   Table table;          ///< [vocab_size_per_layer_input, layers * p]
   PerLayerProjection<T, B> per_layer_projection;
   typename Block::Streams streams;  ///< from the embedding to what the blocks work on, and back
   std::vector<Block> blocks;
   RmsNorm<B> final_norm;
 
-  /// All shapes, no values yet: fill them with `parameters`, or use `load`. Errors: ErrorCode::config.
+  /// Has shapes but no values: fill them in through `parameters`, or use `load`. Errors: ErrorCode::config.
   explicit Decoder(const Config& c) : Decoder(c, WithoutBlocks{}) {
     for (std::size_t l = 0; l < config.num_layers(); ++l) blocks.emplace_back(config, l);
   }
 
-  /// Calls f(Parameter, layer, values) for every parameter; values is a Matrix, the Table or, for norms and scalars, a
-  /// vector<float>.
+  /// Calls f(Parameter, layer, values) for all parameters: values is a Matrix, the Table or a vector<float>.
   template <class F>
   void parameters(F&& f) {
     parameters_before_blocks(f);
@@ -65,8 +64,8 @@ class Decoder final : public LanguageModel {
     f(Parameter::final_norm, std::size_t{0}, final_norm.weight);
   }
 
-  /// Once all parameters have their values: makes the head the embedding where they are tied, lets blocks prepare
-  /// theirs, and finds out how much workspace a state needs.
+  /// Call when all parameters have values. Ties the head to the embedding if the configuration says so, lets blocks
+  /// prepare their weights, and finds how much workspace a state needs.
   void finalize() {
     if (config.tie_word_embeddings) head.weight = embedding;
     for (Block& block : blocks) {
@@ -80,19 +79,16 @@ class Decoder final : public LanguageModel {
       }
     });
   }
-
   void tie() { finalize(); }  ///< Old name; goes with the next version.
 
-  /// Takes configuration and tensors from a checkpoint: anything with config<Config>() and tensor(Parameter, layer),
-  /// and perhaps ple_table(), an optional TableSource. Weights are used where they lie, but for those that
-  /// LoadOptions::weights lays out anew, and stay valid without the checkpoint. Errors: what the checkpoint throws;
-  /// shape; dtype; those of PleTable::load.
+  /// Loads a checkpoint: anything with config<Config>(), tensor(Parameter, layer) and perhaps ple_table(), an optional
+  /// TableSource. Weights are used in place, unless LoadOptions::weights repacks them, and stay valid without the
+  /// checkpoint. Errors: what the checkpoint throws; ErrorCode::shape, dtype; those of PleTable::load.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {});
 
-  /// As `parameters`, for a decoder that has no blocks yet: makes a block when it is its turn. Norms take memory as
-  /// soon as a block is there. So no more of it is taken for numbers of a configuration than tensors were found to
-  /// bear out before, and a file costs a few times its size at most, whatever it says.
+  /// As `parameters`, but makes each block only before its turn, because its norms take memory at once. By then the
+  /// tensors of earlier blocks have confirmed the configuration: a file costs a few times its size at most.
   template <class F>
   void parameters_block_by_block(F&& f) {
     parameters_before_blocks(f);
@@ -103,13 +99,11 @@ class Decoder final : public LanguageModel {
     f(Parameter::final_norm, std::size_t{0}, final_norm.weight);
   }
 
-  /// Lays weights of integer types out as LoadOptions::weights says, for a model whose parameters did not come from
-  /// `load`; `finalize` was called.
+  /// Repacks integer weights as LoadOptions::weights says, if the model was not made by `load`. Call after `finalize`.
   void repack(Executor& executor) { repack_weights(*this, executor); }
   void interleave(Executor& executor) { repack(executor); }  ///< Old name; goes with the next version.
 
-  /// For whoever fills in weights that lie in a mapped file: before its pages are touched, it is asked whether it is
-  /// still whole.
+  /// Call for each mapped file that holds weights, unless `load` did: every pass checks that it is still whole.
   void watch(const std::shared_ptr<const MappedFile>& file) {
     if (file && std::find(files_.begin(), files_.end(), file) == files_.end()) files_.push_back(file);
   }
@@ -158,8 +152,8 @@ class Decoder final : public LanguageModel {
     forward(state, executor, tokens, logits, soft, NoObserver{});
   }
 
-  /// As above; calls observe(name, layer, values) with the scaled embedding ("embedding"), each layer's per-layer input
-  /// ("per_layer_input") and output ("layer"), for the positions that are computed there.
+  /// As above. Calls observe(name, layer, values) with the scaled "embedding" and with each layer's "per_layer_input"
+  /// and output ("layer"), for the positions that are computed there.
   template <class Observer>
   void forward(ModelState& model_state, Executor& threads, std::span<const Token> tokens, Rows logits, Rows soft,
                const Observer& observe) const {
@@ -184,14 +178,14 @@ class Decoder final : public LanguageModel {
     detail::check_pass(*this, shared, threads, tokens, logits, {});
     if (states.size() != tokens.size() || logits.rows != tokens.size()) {
       fail(ErrorCode::argument, "forward_each: ", states.size(), " texts, ", tokens.size(), " tokens and logits of ",
-           logits.rows, " positions, expected as many of each");
+           logits.rows, " positions, expected equal numbers");
     }
     shared.positions.clear();
     for (std::size_t i = 0; i < states.size(); ++i) {
-      detail::check_context(own(*states[i]), 1);  // and so each is a State
+      detail::check_context(own(*states[i]), 1);  // own() throws unless each is a State
       if (std::find(states.begin(), states.begin() + static_cast<std::ptrdiff_t>(i), states[i]) !=
           states.begin() + static_cast<std::ptrdiff_t>(i)) {
-        fail(ErrorCode::argument, "forward_each: state ", i, " is there twice");
+        fail(ErrorCode::argument, "forward_each: state ", i, " is given twice");
       }
       shared.positions.push_back(states[i]->position);
     }
@@ -230,14 +224,14 @@ class Decoder final : public LanguageModel {
     if (!state->select_rows(tokens)) table.request(state->rows);
   }
 
-  /// The per-layer inputs of tokens that are text, [T, layers * p], as the layers get them: what folding writes down.
-  /// h0 and projected are workspace for [T, d] and [T, layers * p]. Errors: those of PleTable.
+  /// The per-layer inputs of text tokens, [T, layers * p], as the layers get them: folding stores these. h0, [T, d],
+  /// and projected, [T, layers * p], are workspace. Errors: those of PleTable.
   void per_layer_inputs(Executor& threads, std::span<const Token> tokens, RowSelection& rows, Rows h0, Rows projected,
                         Rows out) const {
     AlignedVector<std::byte> workspace(
         product_workspace<T, B>(tokens.size(), tasks(threads), widest_integer_row_, widest_bf16_row_));
     const Context context(threads, workspace);
-    for (const Token token : tokens) static_cast<void>(table.row_of(token));  // throws before any task needs it
+    for (const Token token : tokens) static_cast<void>(table.row_of(token));  // throws here, before any task starts
     detail::embed(*this, context, tokens, {}, h0);
     table.select(tokens, tokens.size(), config.pad_token(), rows);
     table.gather(context, rows, 0, 0, blocks.size(), out);
@@ -280,11 +274,11 @@ class Decoder final : public LanguageModel {
 
   using State = DecoderState<Decoder>;
 
-  /// The state as what it is; null if this model did not make it.
+  /// The state as a State; null if another model made it.
   State* if_own(ModelState& model_state) const {
     if (model_state.type != &State::type_of_state) return nullptr;
     auto& state = static_cast<State&>(model_state);
-    // Its address alone does not tell a model that was replaced, its tag alone not one that was moved.
+    // A replaced model keeps its address, a moved one its tag: both must be the same.
     return state.model == this && state.tag == tag_.get() ? &state : nullptr;
   }
   State& own(ModelState& model_state) const {
@@ -307,7 +301,7 @@ class Decoder final : public LanguageModel {
             widest_bf16_row_};
   }
 
-  /// A pass over tokens whose rows were selected, and for whose positions the workspace was started.
+  /// A pass over tokens whose rows are selected; the workspace was started for their positions.
   template <class Observer>
   void compute(State& state, Executor& threads, std::span<const Token> tokens, RowSelection& rows, Rows logits,
                Rows soft, FunctionRef<Positions(std::size_t layer, std::size_t row)> positions,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a family's layer has to be, for a decoder to be a stack of it.
+// What a family's layer must have for a decoder to stack it.
 #pragma once
 
 #include <concepts>
@@ -15,12 +15,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Old name; goes with the next version.
-using PerLayerRows = FunctionRef<Rows()>;
+using PerLayerRows = FunctionRef<Rows()>;  ///< Old name; goes with the next version.
 
-/// One layer of a decoder. Its Config describes the whole model; its Workspace is what it computes in, and holds what
-/// all layers share for one chunk (the angles of its positions, say). per_layer_input() is the layer's per-layer input,
-/// [T, p], or nothing if it was pruned; it is called when it is needed, for rows may come from a disk.
+/// One layer of a decoder. Config describes the whole model. Workspace is what a layer computes in, and what all layers
+/// share for a chunk, such as the angles of its positions. per_layer_input() returns the layer's per-layer input, [T,
+/// p], or nothing if pruned. A layer calls it late, since rows may come from a disk.
 template <class Block>
 concept DecoderBlock = std::constructible_from<Block, const typename Block::Config&, std::size_t> &&
     std::constructible_from<typename Block::Workspace, const typename Block::Config&, const SessionOptions&> &&
@@ -33,8 +32,8 @@ concept DecoderBlock = std::constructible_from<Block, const typename Block::Conf
   block.forward(context, workspace, n, rows, per_layer_input, cached);
 };
 
-/// What the layers of most families work on: the embedding itself. Others make several streams of it, which lie side by
-/// side: `expand` gets the embedding in the first, and `unembed` leaves there what the head sees.
+/// Streams of a family whose layers work on the embedding itself. Others make several streams, side by side: `expand`
+/// gets the embedding in the first, `unembed` leaves there what the head reads.
 struct OneStream {
   OneStream() = default;
   template <class Config>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a decoder computes for some tokens: from their embeddings through the blocks to logits. All is checked before:
-// then nothing fails but reads.
+// A decoder's forward pass, from embeddings to logits. It checks all arguments first: after that, only reads can fail.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +24,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// Whether a state's context has room for so many tokens.
+/// Errors: ErrorCode::argument if the context has no room for so many tokens.
 inline void check_context(const ModelState& state, std::size_t tokens) {
   const std::size_t context = state.options.context;
   if (state.position > context)
@@ -36,7 +35,7 @@ inline void check_context(const ModelState& state, std::size_t tokens) {
   }
 }
 
-/// Whether the state has workspace for a pass, and the arguments are valid.
+/// Errors: ErrorCode::argument for invalid arguments, or a state without enough workspace.
 template <class Model>
 void check_pass(const Model& model, const ModelState& state, const Executor& threads, std::span<const Token> tokens,
                 Rows logits, Rows soft) {
@@ -60,8 +59,8 @@ void check_pass(const Model& model, const ModelState& state, const Executor& thr
   }
 }
 
-/// h0 = embedding[token] * sqrt(d), the factor rounded to the embedding's dtype as the reference has it; a soft token's
-/// is given. The tokens have rows.
+/// h0 = embedding[token] * sqrt(d), with sqrt(d) rounded to the embedding's dtype as in the reference. A soft token
+/// takes the next row of `soft`. All others must have rows.
 template <class Model>
 void embed(const Model& model, const Context& context, std::span<const Token> tokens, Rows soft, Rows h0) {
   using T = typename Model::T;
@@ -84,7 +83,7 @@ void embed(const Model& model, const Context& context, std::span<const Token> to
   }
 }
 
-/// A pass over tokens whose rows were selected, and for whose positions the state's workspace was started.
+/// A pass over tokens whose rows are selected; the state's workspace was started for their positions.
 template <class Model, class Observer>
 struct DecoderPass {
   using State = DecoderState<Model>;
@@ -103,8 +102,7 @@ struct DecoderPass {
     const Rows h = state.hidden.slice(0, tokens.size()), h0 = h.columns(0, model.config.hidden_size);
     embed(model, context, tokens, soft, h0);
     observe("embedding", 0, h0);
-    // Positions whose logits nobody wants end at the last layer that writes a cache: no one looks at what follows
-    // there.
+    // Positions without wanted logits stop after the last layer that writes a cache: nothing needs them later.
     const typename PerLayerInputs<Model>::Part parts[] = {{0, first_shared, 0}, {first_shared, layers, T0}};
     PerLayerInputs<Model> inputs{model,
                                  context,
@@ -125,7 +123,7 @@ struct DecoderPass {
   }
 
  private:
-  /// Layers [begin, end), for the rows from `row` on, which are h.
+  /// Layers [begin, end), for the rows from `row` on: h.
   void run_layers(std::size_t begin, std::size_t end, std::size_t row, Rows h, PerLayerInputs<Model>& inputs) const {
     for (std::size_t l = begin; l < end; ++l) {
       const auto per_layer_input = [&] {
@@ -139,7 +137,7 @@ struct DecoderPass {
     }
   }
 
-  /// logits = softcap(head x). Tokens that a cut-down vocabulary left out cannot come next.
+  /// logits = softcap(head x); -infinity for tokens that a cut-down vocabulary left out.
   void write_logits(Rows x, Rows logits) const {
     const VocabularyMap* vocabulary = model.table.vocabulary().get();
     const bool few = model.head.weight.rows() < model.config.vocab_size;

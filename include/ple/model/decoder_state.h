@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a decoder keeps for one text: K and V, and the workspace it computes a chunk in.
+// What a decoder keeps for one text: K and V, and the workspace for a chunk.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Tells models apart, whatever address they have: a copy is another model, and so is one that another was assigned to.
+/// Identifies a model, whatever its address. A copy is another model, and so is a model after an assignment of one.
 class ModelTag {
  public:
   ModelTag() = default;
@@ -46,11 +46,11 @@ class ModelTag {
   std::shared_ptr<const char> tag_ = std::make_shared<const char>();
 };
 
-/// What the workspace of a state depends on, besides the configuration: all of it can change while a state lives.
+/// What a state's workspace depends on, besides the configuration. All of it can change while a state lives.
 struct WorkspaceSizes {
   std::size_t ids_per_token = 1, history = 0;  ///< of the table's keys
-  std::size_t kept_tokens = 0;                 ///< that a cut-down vocabulary has; 0: it has all
-  std::size_t widest_integer_row = 0;          ///< of the matrices of integer types; 0: there is none
+  std::size_t kept_tokens = 0;                 ///< rows of a cut-down vocabulary; 0: not cut down
+  std::size_t widest_integer_row = 0;          ///< values per row, in matrices of integer types; 0: none
   std::size_t widest_bf16_row = 0;
   bool operator==(const WorkspaceSizes&) const = default;
 };
@@ -67,7 +67,7 @@ void check_state_options(const Model& model, const SessionOptions& options) {
     fail(ErrorCode::argument, "context is ", options.context, ", expected 1 to ", model.config.max_position_embeddings,
          ", the model's max_position_embeddings");
   }
-  // At most 2^61 each, and it ends at the first that is too many: of a limit, or of what addresses can tell apart.
+  // Does not overflow: a layer adds at most 2^61, and the first sum above the limit or the address space ends the loop.
   constexpr auto addresses = static_cast<std::uint64_t>((std::numeric_limits<std::ptrdiff_t>::max)());
   const std::uint64_t limit = options.kv_cache_limit;
   std::uint64_t bytes = 0;
@@ -82,32 +82,32 @@ void check_state_options(const Model& model, const SessionOptions& options) {
 
 }  // namespace detail
 
-/// The state of a Decoder. Model: that decoder.
+/// Model: the Decoder that made the state.
 template <class Model>
 struct DecoderState final : ModelState {
   using Layer = typename Model::Layer;
   static constexpr char type_of_state = 0;
 
   const Model* model;
-  std::shared_ptr<const char> tag;  // the model's when it made this
+  std::shared_ptr<const char> tag;  // the model's tag when it made this
   WorkspaceSizes sizes;
-  std::vector<KvCache> caches;  // by layer; empty ones for layers that share another's
+  std::vector<KvCache> caches;  // by layer; empty where a layer shares another's
   typename Layer::Workspace workspace;
   AlignedVector<float> memory;
   AlignedVector<std::byte> product_workspace;  // Context::workspace
   Rows hidden, projected, per_layer, kept_logits;
-  std::size_t ahead;                          // most tokens whose rows are asked for before their turn
-  RowSelection rows;                          // of the tokens that come next: those of a pass, or prefetched ones
-  std::vector<Token> selected;                // these tokens
-  std::size_t selected_at = 0;                // the position of the first
+  std::size_t ahead;                          // most tokens whose rows prefetch() requests
+  RowSelection rows;                          // of the next tokens: a pass's or prefetched ones
+  std::vector<Token> selected;                // the tokens of `rows`
+  std::size_t selected_at = 0;                // position of the first of them
   std::shared_ptr<const char> selected_from;  // the table's version
-  std::vector<Token> recent;                  // the last tokens read, as many as the table's keys look back to
-  std::vector<Token> text;                    // those, and the chunk
+  std::vector<Token> recent;                  // the last tokens read: as many as RowKeys::history
+  std::vector<Token> text;                    // the recent tokens, then the chunk
   RowSelection batch_rows;                    // of a batch's tokens
-  std::vector<std::size_t> positions;         // of a batch's texts, and their caches of a layer
+  std::vector<std::size_t> positions;         // of a batch's texts; next, their caches of a layer
   std::vector<KvCache*> batch_caches;
   std::size_t written = 0;  // K and V below this position were written, perhaps by a pass that failed
-  std::size_t resumed = 0;  // K and V below it came from a saved session, which has no more than what was still seen
+  std::size_t resumed = 0;  // below it, K and V came from a saved session, which holds only what was still seen
 
   DecoderState(const Model& m, std::shared_ptr<const char> t, const SessionOptions& o, const WorkspaceSizes& s)
       : ModelState(o, &type_of_state), model(&m), tag(std::move(t)), sizes(s), workspace(m.config, o) {
@@ -139,22 +139,21 @@ struct DecoderState final : ModelState {
     recent.reserve(sizes.history);
     text.reserve(sizes.history + ahead);
   }
-  /// The tokens, after those before them that the table's keys look at.
+  /// The tokens, after the earlier ones that the table's keys depend on.
   std::span<const Token> with_history(std::span<const Token> tokens) {
     if (position == 0) recent.clear();
     text.assign(recent.begin(), recent.end());
     text.insert(text.end(), tokens.begin(), tokens.end());
     return text;
   }
-  /// Selects the rows of the next tokens, unless they are. Returns whether exactly these were selected before, and so
-  /// requested.
+  /// Selects the next tokens' rows. Returns whether exactly these were selected before, and so requested already.
   bool select_rows(std::span<const Token> tokens) {
     if (!model->has_ple()) return true;
     const std::size_t count = tokens.size();
     if (selected_at == position && selected_from == model->table.version() && count <= selected.size() &&
         std::equal(tokens.begin(), tokens.end(), selected.begin())) {
       if (count == selected.size()) return true;
-      rows.ids.resize(count * sizes.ids_per_token);  // the first of them
+      rows.ids.resize(count * sizes.ids_per_token);  // keeps the first of them
       selected.resize(count);
       return false;
     }
@@ -169,7 +168,7 @@ struct DecoderState final : ModelState {
     selected.clear();
     rows.ids.clear();
   }
-  /// A pass is about to write K and V of the next `count` positions.
+  /// Call before a pass writes K and V of the next `count` positions.
   void will_write(std::size_t count) {
     if (position == 0) written = resumed = 0;
     written = (std::max)(written, position + count);
@@ -191,7 +190,7 @@ struct DecoderState final : ModelState {
     truncate(tokens);
     written = resumed = position;
   }
-  /// Has read what `other`, made with the same options, has read.
+  /// Takes over what `other`, a state with the same options, has read.
   void copy_text(const DecoderState& other) {
     position = other.position;
     recent = other.recent;
@@ -209,7 +208,7 @@ struct DecoderState final : ModelState {
       if (caches[l].slots() == 0) continue;
       const std::size_t window = positions_seen(model->config, l);
       const std::size_t oldest = (std::max)(caches[l].oldest(written), resumed - (std::min)(window, resumed));
-      // The token at a position sees a window that ends with itself.
+      // A token's window ends with the token itself.
       if (oldest > 0) from = (std::max)(from, oldest + window - 1);
     }
     return (std::min)(from, position);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a decoder gets its weights from a file, and how they are laid out in memory.
+// How a decoder loads its weights, and how they are laid out in memory.
 #pragma once
 
 #include <concepts>
@@ -25,24 +25,23 @@ namespace ple::inline PLE_ABI {
 
 /// Where weights of integer types live.
 enum class WeightStorage {
-  repacked,  ///< in memory, laid out as products want them: as many bytes as in the file, which is read once
-  mapped,    ///< in the file: they load at once and may leave memory again, but a token takes several times as long
+  repacked,  ///< in memory, repacked for products: as many bytes as in the file, which is read once
+  mapped,    ///< in the mapped file: loads at once and can leave memory again, but tokens take several times as long
   interleaved = repacked  ///< Old name; goes with the next version.
 };
 
-/// Choices made when a model is opened.
 struct LoadOptions {
   TableStorage table = Mapped{};  ///< where the PLE table's rows live
   WeightStorage weights = WeightStorage::repacked;
-  std::size_t threads = 0;  ///< that lay weights out; 0: one for every hardware thread
+  std::size_t threads = 0;  ///< that repack weights; 0: one per hardware thread
 };
 
 namespace detail {
 
-inline constexpr std::size_t weights_block_bytes = std::size_t{8} << 20;  // the first; an arena's blocks grow
+inline constexpr std::size_t weights_block_bytes = std::size_t{8} << 20;  // of the first block; later ones are larger
 
-/// Lays a matrix that is only multiplied with out for that: not embeddings, which are read row by row, nor those
-/// whose products begin at other rows than multiples of a tile's. Returns whether it did.
+/// Repacks a matrix that is used in products only. Not an embedding, which is read row by row, nor a matrix whose
+/// products begin inside a tile. Returns whether it did.
 template <class Model>
 bool repack(Model& model, Parameter parameter, std::size_t layer, Matrix<typename Model::T>& values, Executor& executor,
             Arena& arena) {
@@ -57,7 +56,7 @@ bool repack(Model& model, Parameter parameter, std::size_t layer, Matrix<typenam
   return values.packed();
 }
 
-/// In any type; next to weights of a type that the program names, in plain numbers, so that no others are compiled.
+/// Decodes a vector of any type; only of float types if the program names the weights' type, to compile no others.
 template <class T, Backend B>
 void load_vector(const Tensor& tensor, std::vector<float>& values) {
   using Types = std::conditional_t<StoredType<T>, Floats, Any>;
@@ -74,7 +73,7 @@ void load_vector(const Tensor& tensor, std::vector<float>& values) {
 
 }  // namespace detail
 
-/// Makes the blocks of a decoder that has none, and fills it: see Decoder::load.
+/// Makes the blocks of a decoder that has none, and loads all weights: see Decoder::load.
 template <class Model, class Checkpoint>
 void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions& options) {
   std::optional<TableSource> source;
@@ -122,7 +121,7 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
   }
 }
 
-/// Lays out the weights of a decoder that has them all.
+/// Repacks the weights of a complete decoder.
 template <class Model>
 void repack_weights(Model& model, Executor& executor) {
   Arena arena(detail::weights_block_bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which model it is: a number from its configuration and from samples of its weights.
+// A model's identity: a number made from its configuration and from samples of its weights.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// Where samples are taken: evenly spread, the first and the last of `count` among them.
-inline constexpr std::size_t identity_samples = 5;
+inline constexpr std::size_t identity_samples = 5;  ///< samples: evenly spread, first and last included
 inline std::uint64_t sample_place(std::uint64_t count, std::size_t i) {
   return count == 0 ? 0
                     : (count - 1) / (identity_samples - 1) * i +
@@ -49,20 +48,20 @@ void add_table(Checksum& sum, const Table& table) {
 
 }  // namespace detail
 
-/// The same for two models whose configuration, number types and samples are the same: norms and scalars whole, five
-/// rows of the PLE table, 5 x 64 bytes of every other matrix. So it tells apart sizes, quantisations, models that were
-/// trained further, and tables packed in another way; not models that differ in a few weights between the samples, or
-/// in rows set with PleTable::set_row. Where the table lives makes no difference; how weights are laid out
-/// (LoadOptions::weights) does. Errors: ErrorCode::file; not_supported for a configuration without for_each_field.
+/// The same for models with the same configuration, dtypes and samples: norms and scalars whole, five rows of the PLE
+/// table, 5 x 64 bytes of every other matrix. It tells sizes, quantizations, further training and other packings of the
+/// table apart. It misses a few weights that changed between the samples, and rows set with PleTable::set_row. Where
+/// the table lives makes no difference; LoadOptions::weights does. Errors: ErrorCode::file; not_supported for a
+/// configuration without for_each_field.
 template <class Decoder>
 std::uint64_t model_identity(const Decoder& decoder) {
   Checksum sum;
   if constexpr (requires { for_each_field(decoder.config, [](const auto&) {}); }) {
     for_each_field(decoder.config, [&](const auto& field) { sum.add(field); });
   } else {
-    fail(ErrorCode::not_supported, "a model whose configuration has no for_each_field has no identity");
+    fail(ErrorCode::not_supported, "the model has no identity: its configuration has no for_each_field");
   }
-  // Nothing is changed: parameters() is not const because others fill values in.
+  // Changes nothing: parameters() is not const only because load() fills in values.
   const_cast<Decoder&>(decoder).parameters([&]<class V>(Parameter parameter, std::size_t layer, const V& values) {
     sum.add(parameter);
     sum.add(layer);

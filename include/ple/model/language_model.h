@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a session asks of a model, whatever the model's types are: one virtual call per forward pass.
+// What a session needs from a model, whatever the model's types: one virtual call per forward pass.
 #pragma once
 
 #include <algorithm>
@@ -22,50 +22,47 @@
 
 namespace ple::inline PLE_ABI {
 
-/// More tokens than this gain nothing by being computed together, and what each takes in memory adds up.
+/// Most tokens of one pass: more gain nothing, and each takes memory.
 inline constexpr std::size_t most_tokens_at_once = std::size_t{1} << 16;
 
-/// Of a session, and of the state that a model keeps for it.
+/// Options of a session, and of the state that a model keeps for it.
 struct SessionOptions {
   std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
-  std::size_t chunk = 128;            ///< most tokens that are computed at once, up to most_tokens_at_once
-  std::size_t threads = 0;            ///< of the pool that runs it; 0: one for every hardware thread, or 1 for a state
-  Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: keys and values are rounded to it as they are written
-  std::uint64_t kv_cache_limit = 0;   ///< most bytes that K and V may grow to, which the context decides; 0: any number
-  Executor* executor = nullptr;       ///< runs the session instead of a pool; must outlive it. No matter to a state
-  std::size_t keep = 0;               ///< positions before a sliding window that are kept, for truncate() to go back to
+  std::size_t chunk = 128;            ///< most tokens per pass, up to most_tokens_at_once
+  std::size_t threads = 0;            ///< of the pool; 0: one per hardware thread, or 1 for a state
+  Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: K and V are rounded to it when written
+  std::uint64_t kv_cache_limit = 0;   ///< most bytes of K and V for the whole context; 0: no limit
+  Executor* executor = nullptr;       ///< runs the session instead of a pool; must outlive it. States ignore it
+  std::size_t keep = 0;               ///< positions kept beyond a sliding window, for truncate() to go back to
 
   std::size_t context_of(std::size_t max_position_embeddings) const {
     return context ? context : (std::min)(std::size_t{4096}, max_position_embeddings);
   }
-  /// Those of an executor of so many threads.
-  std::size_t tasks() const { return threads <= 1 ? 1 : 4 * threads; }
+  std::size_t tasks() const { return threads <= 1 ? 1 : 4 * threads; }  ///< of an executor with so many threads
 };
 using StateOptions = SessionOptions;  ///< Old name; goes with the next version.
 
-/// What a model remembers of one text: K and V, the position, and room to compute in.
+/// What a model remembers of one text: K and V, the position, and workspace.
 struct ModelState {
   SessionOptions options;
   std::size_t position = 0;    ///< of the next token; setting it to 0 forgets the text
-  const void* type = nullptr;  ///< the same address in all states of one type: how a model knows its own without RTTI
+  const void* type = nullptr;  ///< one address per state type: a model knows its own states without RTTI
   ModelState() = default;
   explicit ModelState(const SessionOptions& o, const void* type_of_state = nullptr) : options(o), type(type_of_state) {}
   virtual ~ModelState() = default;
   virtual std::size_t kv_cache_bytes() const = 0;
 
-  /// For a session that is saved and goes on elsewhere. Errors: ErrorCode::not_supported where a model cannot.
-  /// Puts it where it was after it had read `tokens`, but for K and V, which are written through for_each_cached.
+  /// For saved sessions. Puts the state where it was after `tokens`, but for K and V: for_each_cached writes these.
+  /// Errors, also of the next two: ErrorCode::not_supported where a model cannot.
   virtual void resume(std::span<const Token> /*tokens*/) { cannot_be_saved(); }
-  /// The K and V that later tokens still look at, as bytes: calls f with runs of them, in an order that depends on the
-  /// model and the position alone.
+  /// Calls f with runs of bytes: all K and V that later tokens see, in an order set by model and position alone.
   virtual void for_each_cached(const std::function<void(std::span<std::byte>)>& /*f*/) { cannot_be_saved(); }
-  /// The type these bytes are values of: "f32".
-  virtual std::string_view cache_type() const { cannot_be_saved(); }
+  virtual std::string_view cache_type() const { cannot_be_saved(); }  ///< dtype of these bytes, such as "f32"
 
-  /// The earliest position that truncate() can go back to. A model that cannot go back says where it is.
+  /// The earliest position that truncate() can go back to; the current one if the model cannot go back.
   virtual std::size_t truncatable_to() const { return rewindable_from(); }
   virtual std::size_t rewindable_from() const { return position; }  ///< Old name; goes with the next version.
-  /// Puts it back where it was after it had read `tokens`, the first truncatable_to() or more of those it has read.
+  /// Goes back to the state after `tokens`: the first truncatable_to() or more of those read.
   virtual void truncate(std::span<const Token> tokens) { rewind(tokens); }
   virtual void rewind(std::span<const Token> /*tokens*/) {  ///< Old name; goes with the next version.
     fail(ErrorCode::not_supported, "this model's sessions cannot go back");
@@ -77,7 +74,7 @@ struct ModelState {
   }
 };
 
-/// A model is never changed by computing: any number of states, each on a thread of its own, may use it at once.
+/// Computing never changes a model: any number of states, each on its own thread, may use it at once.
 class LanguageModel {
  public:
   virtual ~LanguageModel() = default;
@@ -85,11 +82,11 @@ class LanguageModel {
   virtual std::size_t vocab_size() const = 0;
   virtual std::size_t max_position_embeddings() const = 0;
 
-  /// It reads tokens 0 to token_limit() - 1, but for those that check_has_row() throws ErrorCode::argument for.
+  /// Tokens are 0 to token_limit() - 1, except those for which check_has_row() throws ErrorCode::argument.
   virtual std::size_t token_limit() const { return vocab_size(); }
   virtual void check_has_row(Token /*token*/) const {}
 
-  /// Errors: ErrorCode::argument, which `who`... say, for a token that it cannot read.
+  /// Errors: ErrorCode::argument for a token that the model cannot read; the message begins with `who`.
   template <class... Who>
   void check_token(Token token, const Who&... who) const {
     if (token < 0 || static_cast<std::size_t>(token) >= token_limit()) {
@@ -98,26 +95,24 @@ class LanguageModel {
     check_has_row(token);
   }
 
-  /// A state must be used with the model that made it.
-  virtual std::unique_ptr<ModelState> make_state(const SessionOptions& options) const = 0;
+  virtual std::unique_ptr<ModelState> make_state(const SessionOptions& options) const = 0;  ///< for use with this model
 
-  /// Another state that has read the same. Errors: those of make_state; ErrorCode::argument if another model made it.
+  /// A new state that has read the same. Errors: those of make_state; ErrorCode::argument for another model's state.
   virtual std::unique_ptr<ModelState> copy_state(ModelState& /*state*/) const {
     fail(ErrorCode::not_supported, "this model's sessions cannot be copied");
   }
 
-  /// Reads tokens, at most options.chunk, and writes the logits of the last logits.rows of them: [rows, vocab_size].
-  /// Rows may be 0. Where a token is soft_token the next row of `soft`, [number of them, d], is its embedding, as the
-  /// first layer gets it. Errors, and then the state can go on from the position it is still at, and nothing was
-  /// written to `logits`: ErrorCode::argument; ErrorCode::file if a file can no longer be read.
+  /// Reads at most options.chunk tokens and writes the logits of the last logits.rows (0 or more): [rows, vocab_size].
+  /// Each soft_token takes the next row of `soft`, [soft tokens, d], as the embedding that the first layer gets.
+  /// Errors: ErrorCode::argument; ErrorCode::file if a file can no longer be read. After an error `logits` and the
+  /// position are as they were, and the state can go on from there.
   virtual void forward(ModelState& state, Executor& executor, std::span<const Token> tokens, Rows logits,
                        Rows soft = {}) const = 0;
 
-  /// Reads a token of each of several texts, and writes the logits that follow: [texts, vocab_size]. A model may read
-  /// its weights once for all of them; results are those of `forward`, bit for bit. `workspace` is a state in which it
-  /// is computed, with a chunk of at least as many; its own text is not touched. Errors: as above, and then no text has
-  /// read its token. Only this default, which reads one text after another, leaves those before the one that failed a
-  /// token further, with their logits written.
+  /// Reads one token of each of several texts and writes the logits that follow: [texts, vocab_size], bit for bit those
+  /// of `forward`. A model may read its weights once for all. `workspace` is a state to compute in, with a chunk of at least
+  /// as many tokens; its own text is not touched. Errors: as above, and no text has read its token. Only this default
+  /// differs: it reads text after text, so those before the failed one have read theirs and have logits.
   virtual void forward_each(ModelState& workspace, Executor& executor, std::span<ModelState* const> states,
                             std::span<const Token> tokens, Rows logits) const {
     static_cast<void>(workspace);
@@ -126,24 +121,18 @@ class LanguageModel {
     }
   }
 
-  /// A hint that the state will read these tokens next: what has to come from a file is asked for now. Never waits,
-  /// never throws.
+  /// A hint that the state reads these tokens next: it requests what they need from files. Never waits, never throws.
   virtual void prefetch(ModelState& state, std::span<const Token> tokens) const {
     static_cast<void>(state), static_cast<void>(tokens);
   }
   /// Old name; goes with the next version.
   void will_read(ModelState& state, std::span<const Token> tokens) const { prefetch(state, tokens); }
 
-  /// What its PLE table has done since it was opened.
-  virtual TableCounters table_counters() const { return {}; }
+  virtual TableCounters table_counters() const { return {}; }     ///< what its PLE table has done since it was opened
+  virtual std::vector<FileIdentity> files() const { return {}; }  ///< files with its weights: do not overwrite them
+  virtual std::size_t hidden_size() const = 0;                    ///< width of an embedding
 
-  /// The files that its weights lie in, which nothing should overwrite.
-  virtual std::vector<FileIdentity> files() const { return {}; }
-
-  /// Width of an embedding.
-  virtual std::size_t hidden_size() const = 0;
-
-  /// Different for models that compute different things, as far as model/identity.h can tell. Reads a few weights.
+  /// Differs for models that compute different things, as far as model/identity.h can tell. Reads a few weights.
   /// Errors: ErrorCode::file if a file can no longer be read; not_supported where a model has none.
   virtual std::uint64_t identity() const { fail(ErrorCode::not_supported, "this model has no identity"); }
 };

@@ -10,17 +10,17 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Every parameter of a decoder by its role. What files call it stands in parameter_roles.
+/// Every parameter of a decoder, by role. parameter_roles has the names in files.
 enum class Parameter : std::uint8_t {
   // once per model
   token_embedding,         ///< [vocab_size, d]
-  head,                    ///< [vocab_size, d], only where it is not the token embedding
+  head,                    ///< [vocab_size, d], only if not tied to the token embedding
   final_norm,              ///< [d]
   ple_table,               ///< [vocab_size_per_layer_input, layers * p]
   ple_context_projection,  ///< [layers * p, d]
   ple_context_norm,        ///< [p]
-  altup_projection,        ///< [d, d], Gemma 3n: of stream layer + 1
-  altup_unembedding,       ///< [d, d], Gemma 3n: of stream layer + 1
+  altup_projection,        ///< [d, d], Gemma 3n: of stream `layer` + 1
+  altup_unembedding,       ///< [d, d], Gemma 3n: of stream `layer` + 1
   // once per layer
   input_norm,              ///< [d]
   query,                   ///< [heads * head_dim, d]
@@ -50,28 +50,27 @@ enum class Parameter : std::uint8_t {
   post_laurel_norm,    ///< [d]
 };
 
-/// What a parameter of the text model is for: a finer division than Google's groups.
+/// What a parameter of the text model is for: finer than Google's groups.
 enum class ParameterPart : std::uint8_t {
   token_embedding,
   ple_table,
   attention,
   feed_forward,
-  ple_step,  ///< what makes a row's values an addition to h: gates, projections, their norms
+  ple_step,  ///< adds a row's values to h: gates, projections, their norms
   streams,   ///< AltUp and LAuReL of Gemma 3n
   other,     ///< an untied head, norms, scalars
 };
 
-/// What there is to say of a parameter.
 struct ParameterRole {
   Parameter parameter;
   ParameterPart part;
-  std::string_view hf;    ///< inside a layer, or inside the text model for what exists once
-  std::string_view gguf;  ///< inside a layer, or the whole name for what exists once
+  std::string_view hf;    ///< within a layer, or within the text model if there is only one
+  std::string_view gguf;  ///< within a layer, or the whole name if there is only one
 };
 
-/// One row a role, in the order of Parameter. Sources: the modules of transformers' Gemma4TextModel and
-/// Gemma3nTextModel; MODEL_TENSORS and TENSOR_NAMES of the Python package `gguf`. The values are the same in both: for
-/// these families llama.cpp's converter adds nothing to norms and permutes nothing.
+/// In the order of Parameter. Sources: the modules of transformers' Gemma4TextModel and Gemma3nTextModel; MODEL_TENSORS
+/// and TENSOR_NAMES of the Python package `gguf`. Both have the same values: for these families llama.cpp's converter
+/// adds nothing to norms and permutes nothing.
 inline constexpr ParameterRole parameter_roles[] = {
     {Parameter::token_embedding, ParameterPart::token_embedding, "embed_tokens.weight", "token_embd.weight"},
     {Parameter::head, ParameterPart::other, "lm_head.weight", "output.weight"},
@@ -128,22 +127,19 @@ constexpr ParameterPart part_of(Parameter parameter) { return role_of(parameter)
 constexpr std::string_view hf_suffix(Parameter parameter) { return role_of(parameter).hf; }
 constexpr std::string_view gguf_suffix(Parameter parameter) { return role_of(parameter).gguf; }
 
-/// Whether every layer has one.
 constexpr bool is_of_layer(Parameter parameter) { return parameter >= Parameter::input_norm; }
-
-/// Whether there is one for every stream but the first; `layer` is then the stream.
+/// Whether every stream but the first has one; `layer` + 1 is then the stream.
 constexpr bool is_of_stream(Parameter parameter) {
   return parameter == Parameter::altup_projection || parameter == Parameter::altup_unembedding;
 }
 
-/// The full name in a GGUF file, where streams lie one behind the other in one tensor.
+/// The full name in a GGUF file, which has all streams in one tensor, one after another.
 inline std::string gguf_name(Parameter parameter, std::size_t layer) {
   const std::string_view name = role_of(parameter).gguf;
   return is_of_layer(parameter) ? "blk." + std::to_string(layer) + "." + std::string(name) : std::string(name);
 }
 
-/// The full name in a Hugging Face file, where `prefix` stands before the text model's names. The head stands outside
-/// the text model.
+/// The full name in a Hugging Face file. `prefix` comes before the text model's names; the head is outside of it.
 inline std::string hf_name(std::string_view prefix, Parameter parameter, std::size_t layer) {
   if (parameter == Parameter::head) {
     for (const std::string_view text_model : {"model.language_model.", "model."}) {

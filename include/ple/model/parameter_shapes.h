@@ -15,7 +15,7 @@ namespace ple::inline PLE_ABI {
 
 struct ParameterShape {
   Parameter parameter = Parameter::token_embedding;
-  std::size_t layer = 0;  ///< 0 for what exists once; as Parameter says for AltUp's projections
+  std::size_t layer = 0;  ///< 0 if there is only one; as Parameter says for AltUp's projections
   std::vector<std::uint64_t> shape = {};
   bool used = true;  ///< false: published files hold it, but no token needs it
 
@@ -26,7 +26,7 @@ struct ParameterShape {
   }
 };
 
-/// What a decoder's own walk finds, in its order.
+/// The shapes of model.parameters(), in its order.
 template <class Model>
 std::vector<ParameterShape> parameter_shapes_of(Model& model) {
   std::vector<ParameterShape> shapes;
@@ -40,7 +40,7 @@ std::vector<ParameterShape> parameter_shapes_of(Model& model) {
   return shapes;
 }
 
-/// Calls add(Parameter, shape, used) for what attention_and_mlp_parameters() finds in layer l. With unused_kv also for
+/// Calls add(Parameter, shape, used) for what attention_and_mlp_parameters() finds in layer l. unused_kv: also for the
 /// K and V of layers that share another's.
 template <class Config, class F>
 void attention_and_mlp_shapes(const Config& config, std::size_t l, bool value_is_key, bool unused_kv, F&& add) {

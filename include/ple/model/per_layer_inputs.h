@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The per-layer inputs of a pass: what rows of the table, the tokens' embeddings and the model's projection of these
-// come to. transformers: get_per_layer_inputs, project_per_layer_inputs.
+// The per-layer inputs of a pass, made of table rows, token embeddings and the model's projection of these.
+// transformers: get_per_layer_inputs, project_per_layer_inputs.
 #pragma once
 
 #include <algorithm>
@@ -16,23 +16,22 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Of tokens whose rows were selected. What pruning and folding leave out is not computed. Model: a Decoder.
+/// For tokens whose rows are selected. Skips what pruning and folding make unnecessary. Model: a Decoder.
 template <class Model>
 struct PerLayerInputs {
-  /// Layers [begin, end), for the tokens from `first` on.
   struct Part {
-    std::size_t begin, end, first;
+    std::size_t begin, end, first;  ///< layers [begin, end), tokens from `first` on
   };
 
   const Model& model;
   const Context& context;
   RowSelection& rows;
   std::span<const Token> tokens;
-  std::span<const Part> parts;  ///< layers after layers, each for no more tokens than the one before
-  Rows projected, e;            ///< [T, layers * p], workspace for what is projected, and for the result
+  std::span<const Part> parts;  ///< in the order of layers, none with more tokens than the one before
+  Rows projected, e;            ///< [T, layers * p], workspace: the projection, and the result
   bool fetched = false;
 
-  /// The context part. A folded table has it in its rows, but for the positions without a row. h0: [T, d].
+  /// The context part, from h0, [T, d]. A folded table has it in its rows: only positions without a row need it.
   void project(Rows h0) const {
     const auto has = [&](std::size_t l) { return model.table.has(l); };
     for (const Part& part : parts) {
@@ -45,8 +44,8 @@ struct PerLayerInputs {
     }
   }
 
-  /// Of layer l, for the tokens from `first` on: [T - first, p]; none if it was pruned. The rows are fetched when the
-  /// first layer asks, all at once: until then they had time to arrive. Errors: ErrorCode::file.
+  /// Layer l's input for the tokens from `first` on: [T - first, p]; none if pruned. Only the first call fetches the
+  /// rows, all at once: until then they have time to arrive. Errors: ErrorCode::file.
   Rows get(std::size_t l, std::size_t first) {
     if (!model.table.has(l)) return {};
     if (!std::exchange(fetched, true)) fetch(parts[0].end > l ? parts : parts.subspan(1));
@@ -75,14 +74,14 @@ struct PerLayerInputs {
     }
   }
 
-  /// Calls f(t, count) for the runs of positions from `first` on whose input is computed: all, or those without a row.
+  /// Calls f(t, count) for runs of positions from `first` on that are computed: all, or those without a row if folded.
   template <class F>
   void for_each_computed(std::size_t first, F&& f) const {
     const auto computed = [&](std::size_t t) { return !model.table.folded() || !model.table.has_row(tokens[t]); };
     for_each_run(first, tokens.size(), computed, f);
   }
 
-  /// Calls f(i, count) for the runs of [begin, end) that are wanted.
+  /// Calls f(i, count) for runs of [begin, end) that are wanted.
   template <class Wanted, class F>
   static void for_each_run(std::size_t begin, std::size_t end, Wanted&& wanted, F&& f) {
     for (std::size_t i = begin; i < end;) {

@@ -10,18 +10,17 @@
 
 namespace ple::inline PLE_ABI {
 
-/// How the next token is drawn, with the meaning these words have in Hugging Face's transformers. The steps apply in
-/// this order: repetition penalty, n-grams, suppressed tokens, temperature, top-k, top-p, min-p. The first three apply
-/// where the likeliest token is taken, too.
+/// How the next token is drawn. Names mean what they mean in Hugging Face's transformers. Order: repetition penalty,
+/// n-grams, suppressed tokens, temperature, top-k, top-p, min-p. The first three apply at temperature 0, too.
 struct SamplingOptions {
   float temperature = 0;         ///< logits are divided by it; 0 takes the likeliest token
   std::size_t top_k = 0;         ///< keep the k likeliest; 0: all
   float top_p = 1;               ///< keep the likeliest that together reach this probability; 0: the likeliest one
   float min_p = 0;               ///< keep those with at least this share of the likeliest one's probability
-  float repetition_penalty = 1;  ///< logits of tokens seen before are divided by it where positive, else multiplied
+  float repetition_penalty = 1;  ///< divides positive logits of tokens seen before, multiplies their other logits
   std::uint64_t seed = 0;        ///< the same seed draws the same tokens from the same logits
-  std::size_t no_repeat_ngram_size = 0;     ///< so many tokens in a row never come twice; 0: they may
-  std::vector<Token> suppress_tokens = {};  ///< never come
+  std::size_t no_repeat_ngram_size = 0;     ///< no run of this many tokens comes twice; 0: off
+  std::vector<Token> suppress_tokens = {};  ///< never drawn
 };
 
 }  // namespace ple::inline PLE_ABI

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Alternating updates: a token has n streams, of which a layer computes one; it predicts all of them before, and
-// corrects all of them after. Source: Baykal et al. 2023 (AltUp).
+// Alternating updates (AltUp, Baykal et al. 2023): of n streams a layer predicts all, computes one, corrects all.
 #pragma once
 
 #include <algorithm>
@@ -14,14 +13,14 @@
 
 namespace ple::inline PLE_ABI {
 
-/// For one chunk of tokens.
+/// For one chunk of T tokens.
 struct AltUpWorkspace {
   Rows normed;        ///< [T, d]
   Rows modalities;    ///< [T, n]
   Rows coefficients;  ///< [T, n * n]
 };
 
-/// The streams of a token lie side by side: H[j] is columns [j * d, (j + 1) * d) of h, [T, n * d].
+/// h: [T, n * d]. Stream j of a token, H[j], is columns [j * d, (j + 1) * d).
 template <class T, Backend B>
 struct AltUp {
   std::size_t streams = 0, active = 0;
@@ -77,10 +76,10 @@ struct AltUp {
   }
 };
 
-/// How a token's embedding becomes n streams before the first layer, and the streams one vector after the last.
+/// Makes n streams of a token's embedding before the first layer, and one vector of the streams after the last.
 template <class T, Backend B>
 struct AltUpProjections {
-  std::vector<Linear<T, B>> expansion;  ///< [d, d] each, of streams 1, 2, ...
+  std::vector<Linear<T, B>> expansion;  ///< [d, d] each, for streams 1, 2, ...
   std::vector<Linear<T, B>> collapse;   ///< the same
 
   AltUpProjections() = default;
@@ -89,7 +88,7 @@ struct AltUpProjections {
 
   std::size_t streams() const { return expansion.size() + 1; }
 
-  /// H[j] = Wexpansion H[0], as long as H[0], which is the embedding. h: [T, n * d]
+  /// H[j] = Wexpansion H[0], scaled to the RMS of H[0], the embedding. h: [T, n * d]
   void expand(const Context& context, Rows h) const {
     const std::size_t d = h.cols / streams();
     for (std::size_t j = 1; j < streams(); ++j) expansion[j - 1](context, h.columns(0, d), h.columns(j * d, d));
@@ -98,7 +97,7 @@ struct AltUpProjections {
     });
   }
 
-  /// H[0] becomes the mean of H[0] and all Wcollapse H[j], as long as H[0]. h, workspace: [T, n * d]
+  /// H[0] = the mean of H[0] and all Wcollapse H[j], each scaled to the RMS of H[0]. h, workspace: [T, n * d]
   void unembed(const Context& context, Rows h, Rows workspace) const {
     const std::size_t d = h.cols / streams();
     for (std::size_t j = 1; j < streams(); ++j)
@@ -111,7 +110,7 @@ struct AltUpProjections {
   }
 
  private:
-  /// y times rms(x) / rms(y), where the latter is not taken for less than the reference does.
+  /// y *= rms(x) / rms(y). The lower bound of mean(y^2) is the reference's.
   static void make_as_long(const float* x, std::size_t d, float* y) {
     B::scale(std::sqrt(mean_square(x, d)) / std::sqrt((std::max)(mean_square(y, d), 1e-5f)), d, y);
   }

@@ -15,7 +15,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// For one chunk of tokens.
+/// For one chunk of T tokens.
 struct AttentionWorkspace {
   Rows queries;   ///< [T, heads * head_dim]
   Rows keys;      ///< [T, kv_heads * head_dim]
@@ -24,8 +24,8 @@ struct AttentionWorkspace {
   CachedAttentionWorkspace cached;
 };
 
-/// y = Wo softmax(q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x); norms are per
-/// head. Without a key projection the layer attends over another layer's K and V; without a value projection V is Wk x.
+/// y = Wo softmax(q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x). Norms are per
+/// head. Without a key projection, K and V are another layer's. Without a value projection, v = norm(Wk x).
 template <class T, Backend B>
 struct Attention {
   std::size_t head_dim = 0, heads = 0, kv_heads = 0;
@@ -35,7 +35,7 @@ struct Attention {
   Linear<T, B> query, key, value, output;
   RmsNorm<B> query_norm, key_norm;
 
-  /// x: [T, d]; positions and angles: where its rows stand. y: [T, d].
+  /// x, y: [T, d]. positions and angles are those of x's rows.
   void operator()(const Context& context, const Positions& positions, const Angles& angles,
                   const AttentionWorkspace& workspace, Rows x, Rows y) const {
     const Rows q = workspace.queries.slice(0, x.rows).columns(0, heads * head_dim);
@@ -71,7 +71,7 @@ struct Attention {
   }
 
  private:
-  /// Writes K and V, made from the products k and v, to the caches.
+  /// Makes K and V of the products k and v, and writes them to the caches.
   void append(const Context& context, const Positions& positions, const Angles& angles, Rows k, Rows v) const {
     for_each_row(context, k.rows, k.cols, [&](std::size_t t) {
       if (value_is_key) std::copy_n(k.row(t), k.cols, v.row(t));

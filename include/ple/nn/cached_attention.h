@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over cached keys and values, a piece of the positions at a time: nothing is ever as long as the context but
-// the cache. Sources: Dao et al. 2022 (prompts), Dao et al. 2023, "Flash-Decoding" (single tokens).
+// Attention over cached keys and values, one piece of positions at a time. Only the cache is as long as the context.
+// Sources: Dao et al. 2022 (prompts), Dao et al. 2023, "Flash-Decoding" (single tokens).
 #pragma once
 
 #include <algorithm>
@@ -16,12 +16,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Positions whose softmax is taken together. Pieces begin at its multiples, whoever computes them and however a text
-/// is cut, and are put together in their order: so a token's result has the same bits always.
+/// Positions of one softmax piece. Pieces begin at multiples of it and are added up in order, whichever task computes
+/// them and however a text is cut into chunks. So a token's result always has the same bits.
 inline constexpr std::size_t attention_piece = 128;
 
-/// Tokens of a prompt that share what is read of a piece, and rows of K or V that are read at once: they stay in a
-/// core's cache.
+/// Prompt tokens that share each read of a piece, and rows of K or V read at once. They fit in a core's cache.
 inline constexpr std::size_t attention_tokens = 4, attention_rows = 32;
 
 /// For one chunk of tokens.
@@ -31,15 +30,15 @@ struct CachedAttentionWorkspace {
   Rows pieces;  ///< [partial results, head_dim]: sum_i exp(score_i - largest) v_i
   Rows sums;    ///< [partial results, 2]: largest, sum_i exp(score_i - largest)
 
-  /// Partial results: a token's of all pieces, or those of the tokens that the tasks compute, and what these add up to.
+  /// Rows of partial results, totals included: one token's for all pieces, or those of all tasks for their tokens.
   static std::size_t partial_results(std::size_t heads, std::size_t group, std::size_t context, std::size_t tasks) {
     const std::size_t pieces = (context + attention_piece - 1) / attention_piece;
     return (std::max)(heads * (pieces + 1), 2 * tasks * attention_tokens * group);
   }
 };
 
-/// out[t, h] = softmax(q[t, h] K^T) V over the `window` positions up to the token's own. q, out: [T, heads * head_dim],
-/// the tokens at positions first, first + 1, ... The heads that share a K and V read them once.
+/// out[t, h] = softmax(q[t, h] K^T) V over the last `window` positions, the token's own included. Heads that share K
+/// and V read them once. q, out: [T, heads * head_dim], tokens at positions first, first + 1, ...
 template <Backend B>
 struct CachedAttention {
   std::size_t heads, kv_heads, head_dim, window;
@@ -63,19 +62,18 @@ struct CachedAttention {
     });
   }
 
-  /// One K/V head of the first token, by one thread.
+  /// Computes one K/V head of the first token, on the calling thread.
   void first_token(std::size_t task, std::size_t kv) const { some_tokens(task, kv, 0, 1); }
 
  private:
-  /// Positions [begin, end).
   struct Range {
-    std::size_t begin, end;
+    std::size_t begin, end;  ///< positions [begin, end)
     bool empty() const { return begin >= end; }
   };
 
   std::size_t group() const { return heads / kv_heads; }
 
-  /// Of a range, what token t sees.
+  /// The part of a range that token t sees.
   Range seen(std::size_t t, Range range) const {
     const std::size_t end = first + t + 1;
     return {(std::max)(range.begin, end - (std::min)(end, window)), (std::min)(range.end, end)};
@@ -84,7 +82,7 @@ struct CachedAttention {
 
   static Range piece(std::size_t k) { return {k * attention_piece, (k + 1) * attention_piece}; }
 
-  /// One K/V head of tokens [begin, end), by one thread: piece after piece.
+  /// One K/V head of tokens [begin, end), by one thread, piece by piece.
   void some_tokens(std::size_t task, std::size_t kv, std::size_t begin, std::size_t end) const {
     const std::size_t row = task * 2 * attention_tokens * group(), total = row + attention_tokens * group();
     for (std::size_t i = 0; i < (end - begin) * group(); ++i) clear(total + i);
@@ -100,7 +98,7 @@ struct CachedAttention {
     }
   }
 
-  /// One token by all threads: each takes some pieces; then they are added up.
+  /// One token by all threads: each takes some pieces, then the results are added up.
   void one_token(const Context& context, std::size_t t) const {
     const Range all = all_seen(t);
     const std::size_t k = all.begin / attention_piece, pieces = (all.end - 1) / attention_piece + 1 - k;
@@ -119,13 +117,13 @@ struct CachedAttention {
     });
   }
 
-  /// The partial results of piece k for tokens [begin, end) and K/V head kv, from row `row` on.
+  /// Writes the partial results of piece k, for tokens [begin, end) and K/V head kv, to the rows from `row` on.
   void attend(std::size_t task, std::size_t kv, std::size_t k, std::size_t begin, std::size_t end,
               std::size_t row) const {
     const Rows scores = workspace.scores.slice(task * attention_tokens * group(), attention_tokens * group());
     float* const cached = workspace.cached.row(task * attention_rows);
     const std::size_t from = seen(begin, piece(k)).begin, to = seen(end - 1, piece(k)).end;
-    // f(t, positions, row of scores, the run's first row that t sees) for what each token sees of a run
+    // Calls f(t, n, scores, rows) for each token t that sees n positions of the run, which begin at `rows`.
     const auto for_each_seen = [&](const CacheRun& run, const auto* rows, auto&& f) {
       for (std::size_t t = begin; t < end; ++t) {
         const Range range = seen(t, {run.first, run.first + run.count});

@@ -15,19 +15,18 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A run of cached positions that lie one behind the other in memory.
+/// Consecutive positions that are contiguous in the cache.
 struct CacheRun {
-  std::size_t first = 0, slot = 0, count = 0;  ///< position, and where it lies
+  std::size_t first = 0, slot = 0, count = 0;  ///< first position, its slot, number of positions
 };
 
-/// Keys and values of one layer, [kv_heads, slots, head_dim] each, rounded to one type as they are written. Position i
-/// lies in slot i % slots: a sliding layer keeps a ring, a full layer has a slot for every position of the context.
-/// Memory is taken as it is first used.
+/// Keys and values of one layer, [kv_heads, slots, head_dim] each, rounded to `dtype` when written. Position i has slot
+/// i % slots: a sliding layer is a ring, a full layer has a slot per position. Memory is taken on first use.
 class KvCache {
  public:
   KvCache() = default;
 
-  /// Lies in the arena. Errors: those of check.
+  /// Allocates from the arena. Errors: those of check.
   KvCache(std::size_t kv_heads, std::size_t head_dim, std::size_t slots, Dtype dtype, Arena& arena)
       : head_dim_(head_dim), slots_(slots), dtype_(dtype) {
     check(head_dim, dtype);
@@ -36,11 +35,10 @@ class KvCache {
     keys_ = {memory_.get(), half};
     values_ = {memory_.get() + half, half};
   }
-  KvCache(KvCache&&) = default;  // copies would write over each other
+  KvCache(KvCache&&) = default;  // no copies: they would write to the same memory
   KvCache& operator=(KvCache&&) = default;
 
-  /// Errors: ErrorCode::argument for a type other than f32, bf16, f16 and q8_0, or heads that are no whole blocks of
-  /// it.
+  /// Errors: ErrorCode::argument for a dtype other than f32, bf16, f16 and q8_0, or heads that are not whole blocks.
   static void check(std::size_t head_dim, Dtype dtype) {
     if (dtype != Dtype::f32 && dtype != Dtype::bf16 && dtype != Dtype::f16 && dtype != Dtype::q8_0) {
       fail(ErrorCode::argument, "kv_cache_dtype is ", name_of(dtype), ", expected f32, bf16, f16 or q8_0");
@@ -54,7 +52,7 @@ class KvCache {
   std::size_t slots() const { return slots_; }
   std::size_t bytes() const { return keys_.size() + values_.size(); }
 
-  /// What bytes() of such a cache is, without making one. Errors: those of check.
+  /// The bytes() of such a cache, without making one. Errors: those of check.
   static std::uint64_t bytes(std::uint64_t kv_heads, std::uint64_t head_dim, std::uint64_t slots, Dtype dtype) {
     check(head_dim, dtype);
     return 2 * kv_heads * slots * bytes_of(dtype, head_dim);
@@ -66,8 +64,7 @@ class KvCache {
     encode(value, values_.data() + at);
   }
 
-  /// Calls f with the keys of a run, [count, head_dim], where they lie, in f32, bf16 or f16; blocks are decoded into
-  /// `workspace`.
+  /// Calls f with the keys of a run, [count, head_dim], in place as f32, bf16 or f16; q8_0 is decoded to `workspace`.
   template <Backend B, class F>
   void with_keys(std::size_t head, const CacheRun& run, float* workspace, F&& f) const {
     with_rows<B>(keys_.data() + offset(head, run.slot), run.count, workspace, f);
@@ -77,7 +74,7 @@ class KvCache {
     with_rows<B>(values_.data() + offset(head, run.slot), run.count, workspace, f);
   }
 
-  /// The oldest position that is still there once those below `written` have been written.
+  /// The oldest position still cached after all positions below `written` were written.
   std::size_t oldest(std::size_t written) const { return written - (std::min)(written, slots_); }
 
   /// Calls f(run) for positions [begin, end), oldest first, cut where the ring wraps and into runs of at most `most`.
@@ -92,8 +89,8 @@ class KvCache {
 
   Dtype dtype() const { return dtype_; }
 
-  /// Positions [first, first + count) as bytes, whatever slots they lie in: calls f(span<std::byte>) with runs of them,
-  /// keys of a head oldest first, then its values, head by head.
+  /// Calls f(span<std::byte>) with the bytes of positions [first, first + count), whatever their slots. Order: for each
+  /// head its keys, oldest first, then its values.
   template <class F>
   void for_each_cached(std::size_t first, std::size_t count, F&& f) {
     for (std::size_t head = 0; offset(head, 0) < keys_.size(); ++head) {
@@ -104,7 +101,7 @@ class KvCache {
     }
   }
 
-  /// Takes positions [first, first + count) from a cache of the same shape, where they lie in the same slots.
+  /// Copies positions [first, first + count) from a cache of the same shape, to the same slots.
   void copy_positions(const KvCache& other, std::size_t first, std::size_t count) {
     for_each_cached(first, count, [&](std::span<std::byte> bytes) {
       std::copy_n(other.memory_.get() + (bytes.data() - memory_.get()), bytes.size(), bytes.data());

@@ -19,7 +19,7 @@ struct Laurel {
   Laurel() = default;
   Laurel(std::size_t d, std::size_t rank, float epsilon) : left(rank, d), right(d, rank), norm(d, epsilon) {}
 
-  /// x, y: [T, d]; low: [T, rank], workspace for what is between the two.
+  /// x, y: [T, d]; low: [T, rank], workspace for Wleft x.
   void operator()(const Context& context, Rows x, Rows low, Rows y) const {
     left(context, x, low);
     right(context, low, y);

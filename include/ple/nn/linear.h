@@ -12,12 +12,10 @@
 
 namespace ple::inline PLE_ABI {
 
-/// y = W x, without bias: y[t, o] = sum_i weight[o, i] x[t, i]      weight: [out, in]
-///
-/// All weights that activations are multiplied with are in one of these, and all such products go through multiply() in
-/// nn/products.h; SparseMlp says why it does not. So what changes a product stands here once. An adapter (LoRA), say,
-/// is two more members, A [rank, in] and B [out, rank]: multiply() computes A x beforehand and adds B (A x) to a range
-/// of outputs before the epilogue gets it.
+/// y = W x without bias: y[t, o] = sum_i weight[o, i] x[t, i]. weight: [out, in]
+/// All weights that multiply activations are Linears, and all their products use multiply() in nn/products.h (SparseMlp
+/// says why it does not). So a change to products has one place. An adapter (LoRA), say, is two more members, [rank,
+/// in] A and [out, rank] B: multiply() computes A x first and adds B (A x) to outputs before the epilogue.
 template <class T, Backend B>
 struct Linear {
   Matrix<T> weight;

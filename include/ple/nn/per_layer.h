@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a layer does with its slice of a PLE row, and how the slice is made.
+// A layer's PLE step, and the projection that makes its per-layer input.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// y = norm(Wout (gelu(Wgate h) * e)): what a layer adds to h for its per-layer input e.
+/// y = norm(Wout (gelu(Wgate h) * e)), which a layer adds to h. e is its per-layer input.
 template <class T, Backend B>
 struct PerLayer {
   Linear<T, B> gate;    ///< [p, d]
@@ -21,7 +21,7 @@ struct PerLayer {
   PerLayer() = default;
   PerLayer(std::size_t d, std::size_t p, float epsilon) : gate(p, d), output(d, p), norm(d, epsilon) {}
 
-  /// h, y: [T, d]; e: [T, p]; g: [T, p], workspace for the gate.
+  /// h, y: [T, d]; e: [T, p]; g: [T, p], workspace.
   void operator()(const Context& context, Rows h, Rows e, Rows g, Rows y) const {
     gate(context, h, g, [&](std::size_t begin, std::size_t end) {
       for (std::size_t t = 0; t < h.rows; ++t) {
@@ -34,8 +34,8 @@ struct PerLayer {
   }
 };
 
-/// project_per_layer_inputs: (norm(Wproj h0 / sqrt(d)) + identity) / sqrt(2), for all layers at once. h0 is the scaled
-/// token embedding, `identity` the token's row of the PLE table times sqrt(p).
+/// transformers' project_per_layer_inputs, for all layers at once: (norm(Wproj h0 / sqrt(d)) + identity) / sqrt(2). h0
+/// is the scaled token embedding, `identity` the token's row of the PLE table times sqrt(p).
 template <class T, Backend B>
 struct PerLayerProjection {
   Linear<T, B> context_projection;  ///< [layers * p, d]
@@ -45,8 +45,7 @@ struct PerLayerProjection {
   PerLayerProjection(std::size_t d, std::size_t layers, std::size_t p, float epsilon)
       : context_projection(layers * p, d), context_norm(p, epsilon) {}
 
-  /// projected = norm(Wproj h0 / sqrt(d)), for the layers whose columns of the table start at `first`.
-  /// h0: [T, d]; projected: [T, columns].
+  /// projected = norm(Wproj h0 / sqrt(d)), for layers from table column `first` on. h0: [T, d]; projected: [T, columns]
   void project(const Context& context, std::size_t first, Rows h0, Rows projected) const {
     const Product<T, B> product{context_projection, projected, first};
     multiply<B, T>(context, h0, std::span(&product, 1));
@@ -57,7 +56,7 @@ struct PerLayerProjection {
     });
   }
 
-  /// e = (projected + e) / sqrt(2): e holds the identity and becomes the per-layer input. [T, columns]
+  /// e = (projected + e) / sqrt(2), [T, columns]: e holds the identity and becomes the per-layer input.
   static void combine(const Context& context, Rows projected, Rows e) {
     const float per_root_2 = 1.0f / std::sqrt(2.0f);
     for_each_row(context, e.rows, e.cols, [&](std::size_t t) {

@@ -9,8 +9,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The positions of a pass's rows, and the cache of the layer they look at: tokens of one text one after another, or a
-/// batch, a token each of several texts.
+/// Positions of a pass's rows, and the current layer's cache of each. The rows are consecutive tokens of one text, or a
+/// batch: one token of each of several texts.
 class Positions {
  public:
   Positions(std::size_t first, KvCache& cache) : first_(first), cache_(&cache) {}
@@ -28,7 +28,6 @@ class Positions {
   std::span<const std::size_t> positions_;
   std::span<KvCache* const> caches_;
 };
-/// Old name; goes with the next version.
-using Places = Positions;
+using Places = Positions;  ///< Old name; goes with the next version.
 
 }  // namespace ple::inline PLE_ABI

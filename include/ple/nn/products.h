@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of activations with the weights of Linears (nn/linear.h), which include this.
+// Products of activations with the weights of Linears. nn/linear.h includes this.
 #pragma once
 
 #include <algorithm>
@@ -19,8 +19,7 @@ namespace ple::inline PLE_ABI {
 template <class T, Backend B>
 struct Linear;
 
-/// Some outputs of a linear layer: y[t, o] = sum_i weight[first + o, i] x[t, i] for y.cols of them. Where weights are
-/// packed, `first` is a multiple of rows_per_tile.
+/// y[t, o] = sum_i weight[first + o, i] x[t, i], o < y.cols. Packed weights: `first` is a multiple of rows_per_tile.
 template <class T, Backend B>
 struct Product {
   const Linear<T, B>& linear;  ///< [out, in], of any type
@@ -28,17 +27,16 @@ struct Product {
   std::size_t first = 0;
 };
 
-/// What is to be done with outputs [begin, end) of a product, by the thread that computed them; or nothing.
+/// Called for outputs [begin, end) by the thread that computed them. May be empty.
 using Epilogue = FunctionRef<void(std::size_t begin, std::size_t end)>;
-/// Old name; goes with the next version.
-using Then = Epilogue;
+using Then = Epilogue;  ///< Old name; goes with the next version.
 
 namespace detail {
 
-/// Workspace of products with integer weights, for up to `tokens` tokens and rows of up to `cols` values.
+/// Workspace for products with integer weights: up to `tokens` tokens, rows of up to `cols` values.
 template <Backend B>
 struct IntegerWorkspace {
-  std::size_t activations, tile, weights;  ///< bytes: of all tokens; of a task's unpacked weights; of its rows
+  std::size_t activations, tile, weights;  ///< bytes: all tokens; a task's unpacked weights; its repacked rows
   IntegerWorkspace(std::size_t tokens, std::size_t cols)
       : activations(aligned_size(QuantizedRows::bytes(tokens, cols))),
         tile(aligned_size(B::tile_bytes(cols))),
@@ -46,22 +44,22 @@ struct IntegerWorkspace {
   std::size_t bytes(std::size_t tasks) const { return activations + tasks * (tile + weights); }
 
  private:
-  /// Of any type's tile: no code has more than 8 bits, no number of a sub-block of 16 values more than 32.
+  /// A bound for any type: a quant has at most 8 bits, the scales of a sub-block of 16 at most 32.
   static std::size_t most_tile_bytes(std::size_t cols) {
     return aligned_size(rows_per_tile * (cols + cols / 16 * 4 + (cols / values_per_chunk + 1) * 4) + 2 * alignment);
   }
 };
 
-/// Activations of that size in bf16. Between their rows lies a cache line: rows of whole pages, as many widths
-/// make them, would compete for the same few places of the first cache level.
+/// Activations in bf16. A cache line lies between rows: rows of whole pages, which many widths make, would compete for
+/// the same few sets of the L1 cache.
 constexpr std::size_t rounded_stride(std::size_t cols) { return cols + alignment / sizeof(bf16); }
 constexpr std::size_t rounded_bytes(std::size_t tokens, std::size_t cols) {
   return tokens * rounded_stride(cols) * sizeof(bf16);
 }
 
-/// Calls f(product, begin, end, task) for ranges of outputs that begin at multiples of rows_per_tile, in parallel:
-/// those of all products in one go, since waiting for the last thread costs time. With an epilogue, the products have
-/// as many outputs each, and a range's come side by side, before it is called.
+/// Calls f(product, begin, end, task) in parallel for ranges of outputs that begin at multiples of rows_per_tile. One
+/// loop covers all products, since waiting for the last thread costs time. With an epilogue, all products have the same
+/// number of outputs: a task computes a range of each, then calls the epilogue.
 template <class T, Backend B>
 void for_each_tile(const Context& context, std::span<const Product<T, B>> products, std::size_t tokens,
                    Epilogue epilogue,
@@ -95,8 +93,7 @@ void for_each_tile(const Context& context, std::span<const Product<T, B>> produc
   }
 }
 
-/// Of one integer type. Activations become integers once; then each range of rows is multiplied with them. Rows that
-/// are not packed become so on the way.
+/// For one integer type. Quantizes activations once. Unpacked rows are repacked on the way.
 template <Backend B, class T>
 void multiply_integers(const Context& context, Rows x, std::span<const Product<T, B>> products, Epilogue epilogue) {
   const Dtype dtype = products[0].linear.weight.dtype();
@@ -123,7 +120,7 @@ void multiply_integers(const Context& context, Rows x, std::span<const Product<T
       });
 }
 
-/// Of plain numbers. Where the CPU multiplies bf16, activations become that, once, for weights of this type.
+/// For float types. If the CPU multiplies bf16, activations are rounded to bf16 once, for weights of this type.
 template <Backend B, class T>
 void multiply_floats(const Context& context, Rows x, std::span<const Product<T, B>> products, Epilogue epilogue) {
   const bool rounds = B::multiplies_bf16() && std::any_of(products.begin(), products.end(), [](const Product<T, B>& p) {
@@ -153,8 +150,8 @@ void multiply_floats(const Context& context, Rows x, std::span<const Product<T, 
 
 }  // namespace detail
 
-/// Bytes of Context::workspace that products of up to `tokens` rows need, in up to `tasks` tasks, with weights whose
-/// rows have up to `integer_cols` values where they are integers, `bf16_cols` where they are bf16; 0: none are.
+/// Bytes of Context::workspace for products of up to `tokens` rows in up to `tasks` tasks. Rows of integer weights have
+/// up to `integer_cols` values, those of bf16 weights up to `bf16_cols`; 0: there are none.
 template <class T, Backend B>
 std::size_t product_workspace(std::size_t tokens, std::size_t tasks, std::size_t integer_cols, std::size_t bf16_cols) {
   const std::size_t rounded = bf16_cols > 0 && B::multiplies_bf16() ? detail::rounded_bytes(tokens, bf16_cols) : 0;
@@ -166,8 +163,8 @@ std::size_t product_workspace(std::size_t tokens, std::size_t tasks, std::size_t
   return rounded;
 }
 
-/// Several products with the same x, [T, in]. With an epilogue, they have as many outputs each, and it is called
-/// for ranges of outputs that all of them have, by the thread that computed them.
+/// Several products with the same x, [T, in]. With an epilogue, all have the same number of outputs. It is called for
+/// ranges that are complete in all products, by the thread that computed them.
 template <Backend B, class T>
 void multiply(const Context& context, Rows x, std::span<const Product<T, B>> products, Epilogue epilogue = {}) {
   if constexpr (Matrix<T>::may_be_integers) {

@@ -11,8 +11,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// y = x / sqrt(mean(x^2) + epsilon) * weight, over each group of weight.size() values of a row.
-/// A norm over heads is one with as many weights as a head is wide. Source: Zhang and Sennrich 2019.
+/// y = x / sqrt(mean(x^2) + epsilon) * weight, for each group of weight.size() values of a row. A norm over heads has
+/// head_dim weights. Source: Zhang and Sennrich 2019.
 template <Backend B>
 struct RmsNorm {
   std::vector<float> weight;

@@ -12,7 +12,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Cosine and sine of every pair's angle, one row for each position: [positions, head_dim / 2] each.
+/// Cosine and sine of each pair's angle: [positions, head_dim / 2] each.
 struct Angles {
   Rows cosine, sine;
   Angles slice(std::size_t first, std::size_t count) const {
@@ -20,13 +20,13 @@ struct Angles {
   }
 };
 
-/// Turns the first `fraction` of the pairs, with wavelengths that follow from the whole head's width; the others keep
-/// their angle ('proportional' RoPE; a fraction of 1 is the usual one).
+/// Rotates the first `fraction` of the pairs, with wavelengths computed from the whole head_dim. The others keep their
+/// angle ('proportional' RoPE). A fraction of 1 is the usual RoPE.
 class Rope {
  public:
   Rope() = default;
   Rope(double theta, double fraction, double factor, std::size_t head_dim) : frequencies_(head_dim / 2, 0.0f) {
-    // In f32 and in this order, as the reference has it: at position 100,000 the last place of a frequency shows.
+    // f32 and this order are the reference's: at position 100,000 the last bit of a frequency shows.
     const auto turning = static_cast<std::size_t>(fraction * static_cast<double>(head_dim) / 2);
     for (std::size_t i = 0; i < turning; ++i) {
       const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
@@ -49,7 +49,7 @@ class Rope {
   std::vector<float> frequencies_;  // radians per position
 };
 
-/// Turns every head of one row.
+/// Rotates every head of one row.
 template <Backend B>
 void rope(const Angles& angles, std::size_t t, std::size_t head_dim, float* x, std::size_t cols) {
   for (std::size_t i = 0; i < cols; i += head_dim)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A feed-forward whose gate is mostly 0: what the gate switched off is neither read nor multiplied.
+// A feed-forward whose gate is mostly 0: weights that the gate switches off are neither read nor multiplied.
 #pragma once
 
 #include <algorithm>
@@ -26,24 +26,23 @@ inline double normal_quantile(double share) {
   return high;
 }
 
-/// y = Wdown (gelu(relu(g - mean(g) - z deviation(g))) * (Wup x)) with g = Wgate x: Gaussian top-k, in which the share
-/// of g that lies below z in a normal distribution becomes 0. The mean and the standard deviation are those of each
-/// token's g. Source: Gemma 3n's activation sparsity, after You et al. 2025 (Spark Transformer).
+/// y = Wdown (gelu(relu(g - mean(g) - z deviation(g))) * (Wup x)) with g = Wgate x. This is Gaussian top-k: the share
+/// of g that lies below z in a normal distribution becomes 0. Mean and standard deviation are those of each token's g.
+/// Source: Gemma 3n's activation sparsity, after You et al. 2025 (Spark Transformer).
 ///
-/// Only rows of Wup and columns of Wdown whose gate is not 0 are read and multiplied. So that a column can be read
-/// alone there is a copy of Wdown with rows and columns exchanged; of types of blocks, rows of Wup and columns of Wdown
-/// lie each by themselves, and that is their only copy in memory (repack_up, repack_down). Without it products with
-/// blocks read all. Sums run in the same order whatever the number of tokens.
+/// Only rows of Wup and columns of Wdown whose gate is not 0 are read. To read single columns, float types take a
+/// transposed copy of Wdown. For integer types, repack_up and repack_down store each row of Wup and column of Wdown by
+/// itself, as the only copy in memory; else products read all. Sums have one order for any number of tokens.
 ///
-/// It reads up's and down's weights itself, past multiply(): which rows and columns are multiplied differs from token
-/// to token, so there is no product that they could share. An adapter of these two would have its place here.
+/// The rows and columns differ from token to token, so tokens share no product, and multiply() is not used for up and
+/// down. An adapter of these two would go here.
 template <class T, Backend B>
 struct SparseMlp : Mlp<T, B> {
   using Mlp<T, B>::gate;
   using Mlp<T, B>::up;
   using Mlp<T, B>::down;
 
-  float sparsity = 0;  ///< share of the gate that becomes 0; 0: this is an Mlp
+  float sparsity = 0;  ///< share of the gate that becomes 0; 0: a plain Mlp
 
   SparseMlp() = default;
   SparseMlp(std::size_t d, std::size_t intermediate_size, float share)
@@ -51,13 +50,13 @@ struct SparseMlp : Mlp<T, B> {
         sparsity(share),
         quantile_(share > 0 ? static_cast<float>(normal_quantile(double{share})) : 0) {}
 
-  /// Once the weights have their values.
+  /// Call when the weights have values.
   void finalize() {
     if (sparsity == 0) return;
     visit_floats(down.weight, [&]<class Stored>(const MatrixView<Stored>& w) {
       const std::size_t rows = w.cols(), cols = w.rows();
       auto values = std::make_shared<AlignedVector<Stored>>(rows * cols);
-      constexpr std::size_t tile = 64;  // piece by piece, so that both are read and written in whole cache lines
+      constexpr std::size_t tile = 64;  // in tiles, so that reads and writes use whole cache lines
       Stored piece[tile][tile];
       for (std::size_t r = 0; r < rows; r += tile) {
         for (std::size_t c = 0; c < cols; c += tile) {
@@ -75,16 +74,16 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
-  /// For weights of integers, which have their values: lays up or down out by rows or columns. Returns whether it did.
+  /// Repacks integer weights that have values: up by rows, down by columns. Returns whether it did.
   bool repack_up(Executor& executor, Arena& arena) { return sparsity > 0 && up_rows_.load(up.weight, executor, arena); }
   bool repack_down(Executor& executor, Arena& arena) {
     return sparsity > 0 && packed_columns_.load(down.weight, executor, arena);
   }
-  /// Whether each is read only where it counts, for as many tokens as there are.
+  /// Whether products read only what the gate needs, for any number of tokens.
   bool up_by_rows() const { return sparsity > 0 && (up_rows_.loaded() || !is_integer_type(up.weight.dtype())); }
   bool down_by_columns() const { return sparsity > 0 && (packed_columns_.loaded() || down_columns_.loaded()); }
 
-  /// Bytes of Context::workspace for up to `tokens` tokens, besides those of the Linears' whole products.
+  /// Bytes of Context::workspace for up to `tokens` tokens, in addition to what the Linears' products need.
   std::size_t workspace_bytes(std::size_t tokens) const {
     if (sparsity == 0 || !up.weight.holds_integers()) return 0;
     return tokens * token_bytes(up.weight.cols());
@@ -104,12 +103,12 @@ struct SparseMlp : Mlp<T, B> {
   }
 
  private:
-  /// A token's activations as integers, and once more as single rows want them.
+  /// A token's quantized activations, in both layouts.
   static std::size_t token_bytes(std::size_t cols) {
     return aligned_size(QuantizedRows::bytes(1, cols)) + aligned_size(RowActivations::bytes(cols));
   }
 
-  /// a[t, i] *= Wup[i] x[t] where it is not 0
+  /// a[t, i] *= Wup[i] x[t] where a[t, i] is not 0
   void multiply_up(const Context& context, const MlpWorkspace& all, Rows x, Rows a) const {
     const Matrix<T>& weight = up.weight;
     if (up_rows_.loaded()) return multiply_rows(context, x, a);
@@ -129,7 +128,7 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
-  /// The same from rows of integers.
+  /// multiply_up, for rows of integers.
   void multiply_rows(const Context& context, Rows x, Rows a) const {
     const PackedRows& rows = up_rows_.rows();
     const Dtype dtype = up.weight.dtype();
@@ -175,7 +174,7 @@ struct SparseMlp : Mlp<T, B> {
     });
   }
 
-  /// The same from columns of integers.
+  /// multiply_down, for columns of integers.
   void multiply_columns(const Context& context, Rows a, Rows y) const {
     const PackedColumns& columns = packed_columns_.columns();
     const QuantizedRows values(a.rows, a.cols, columns.layout.format->sub_block,
@@ -190,9 +189,8 @@ struct SparseMlp : Mlp<T, B> {
              });
   }
 
-  /// Calls f(begin, end, task) for ranges of [0, n), in parallel where the multiplications, for each of n as many as a
-  /// dense product of `cols` values had for each token, make it worth while. Few for one token, since each looks
-  /// through its gate.
+  /// Calls f(begin, end, task) for ranges of [0, n), in parallel if n dense products of `cols` values per token, less
+  /// the sparsity, are enough work. A single token gets few tasks, since each scans its gate.
   template <class F>
   void in_tasks(const Context& context, std::size_t tokens, std::size_t n, std::size_t grain, std::size_t cols,
                 F&& f) const {
@@ -202,8 +200,8 @@ struct SparseMlp : Mlp<T, B> {
     parallel_for(context, n, grain, tokens == 1 ? few_tasks(context.threads) : tasks(context.threads), f);
   }
 
-  /// Calls f(t, i) where a[t, i] is not 0, i in [begin, end): for all tokens while a few rows of weights are in the
-  /// cache, and for each token with rising i.
+  /// Calls f(t, i) where a[t, i] is not 0, i in [begin, end). All tokens use a few rows of weights while these are
+  /// cached; for each token, i rises.
   template <class F>
   static void for_each_active(Rows a, std::size_t begin, std::size_t end, F&& f) {
     constexpr std::size_t rows = 64;
@@ -217,8 +215,8 @@ struct SparseMlp : Mlp<T, B> {
   }
 
   float quantile_ = 0;
-  Matrix<T> down_columns_;   // [intermediate_size, d]; of plain numbers
-  RowPackedWeight up_rows_;  // of integers, as the next
+  Matrix<T> down_columns_;   // [intermediate_size, d]: Wdown transposed, for float types
+  RowPackedWeight up_rows_;  // for integer types, like the next
   ColumnPackedWeight packed_columns_;
 };
 

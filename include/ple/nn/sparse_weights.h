@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrices of integer types in layouts for products that need only some of their rows, or only some of their columns.
+// Layouts of integer matrices for products that need only some of the rows, or only some of the columns.
 #pragma once
 
 #include <algorithm>
@@ -13,11 +13,10 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Rows each by itself, about as many bytes as in the file. Copies share values.
+/// Each row by itself, in about as many bytes as in the file. Copies share values.
 class RowPackedWeight {
  public:
-  /// Takes the values of a matrix that is not packed. Returns false, and does nothing, if its type is none of
-  /// integers.
+  /// Takes the values of an unpacked matrix. Returns false, and does nothing, if its type is not an integer type.
   bool load(const detail::MatrixBase& matrix, Executor& executor, Arena& arena) {
     if (!is_integer_type(matrix.dtype())) return false;
     const Dtype dtype = matrix.dtype();
@@ -41,8 +40,7 @@ class RowPackedWeight {
   std::shared_ptr<std::byte> memory_;
 };
 
-/// Columns each by itself. Quants that are no half bytes take a byte, so of 5 or 6 bits this is more than in the file.
-/// Copies share values.
+/// Each column by itself. Copies share values. A quant takes 4 or 8 bits: those of 5 or 6 take more than in the file.
 class ColumnPackedWeight {
  public:
   /// As RowPackedWeight::load.

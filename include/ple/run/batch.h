@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several sessions advanced together: each weight is read once for all of their next tokens.
+// Advances several sessions together: each weight is read once for all of their next tokens.
 #pragma once
 
 #include <algorithm>
@@ -19,12 +19,12 @@
 namespace ple::inline PLE_ABI {
 
 struct BatchOptions {
-  std::size_t sessions = 8;      ///< most that are advanced at once, up to 65,536
-  std::size_t threads = 0;       ///< of the pool, which sessions share; 0: one for every hardware thread
+  std::size_t sessions = 8;      ///< most sessions advanced at once, up to 65,536
+  std::size_t threads = 0;       ///< of the pool, shared with sessions; 0: one per hardware thread
   Executor* executor = nullptr;  ///< runs the batch instead of a pool; must outlive it
 };
 
-/// Room to advance sessions of one model, which must outlive it. Not for two threads at once. It can be moved.
+/// Advances sessions of one model, which must outlive it. Not for two threads at once. It can be moved.
 class Batch {
  public:
   /// Errors: ErrorCode::argument; system.
@@ -46,11 +46,10 @@ class Batch {
   }
   Batch(const LanguageModel&& model, const BatchOptions& options = {}) = delete;  // the model must outlive it
 
-  /// Session i reads tokens[i]; afterwards all have logits, the same, bit for bit, as if each had read its token alone.
-  /// Errors, and then no session has changed: ErrorCode::argument for sessions of another model, one that is there
-  /// twice or whose context is full, more sessions than there is room for, a token outside the vocabulary;
-  /// ErrorCode::file if a file can no longer be read. A LanguageModel that leaves forward_each as it is reads one text
-  /// after another: those before the one that failed have read their token, then.
+  /// Session i reads tokens[i]. Then all have logits, bit for bit as if each had read its token alone. Errors, with no
+  /// session changed: ErrorCode::argument for a session of another model, given twice or with a full context, for too
+  /// many sessions, or for a token outside the vocabulary; ErrorCode::file if a file can no longer be read. Only a
+  /// LanguageModel with the default forward_each differs: the sessions before the failed one have read their token.
   void read(std::span<Session* const> sessions, std::span<const Token> tokens) {
     if (sessions.size() > most_)
       fail(ErrorCode::argument, "Batch: ", sessions.size(), " sessions at once, at most ", most_);
@@ -64,7 +63,7 @@ class Batch {
     const auto finish = [&] {
       for (std::size_t i = 0; i < sessions.size(); ++i) {
         Session& session = *sessions[i];
-        if (session.position() == session.tokens_.size()) continue;  // after an error: it did not come to this one
+        if (session.position() == session.tokens_.size()) continue;  // after an error: this one was not read
         session.tokens_.push_back(tokens[i]);
         session.has_logits_ = true;
         std::copy_n(logits.row(i), width, session.logits_.data());
@@ -80,7 +79,7 @@ class Batch {
   }
 
  private:
-  /// Whether session i can read the token.
+  /// Errors: ErrorCode::argument if session i cannot read the token.
   void check(std::span<Session* const> sessions, std::size_t i, Token token) const {
     const auto refuse = [&](const auto&... parts) { fail(ErrorCode::argument, "Batch: session ", i, parts...); };
     const Session* session = sessions[i];

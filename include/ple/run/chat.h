@@ -25,18 +25,17 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A conversation, for one thread at a time. The model must outlive it. It can be moved, also while an answer is being
-/// given.
+/// A conversation, for one thread at a time. The model must outlive it. It can be moved, even during an answer.
 class Chat {
   using Conversation = detail::Conversation;
   using Busy = Conversation::Busy;
 
-  /// Whose answer it is.
+  /// The turn that an answer belongs to.
   struct Turn {
     std::weak_ptr<Conversation> of;
     std::size_t number;
 
-    /// Nothing once the conversation went on without the answer.
+    /// Null once the conversation went on without the answer.
     std::shared_ptr<Conversation> conversation() const {
       auto conversation = of.lock();
       return conversation && conversation->turn == number ? conversation : nullptr;
@@ -50,18 +49,17 @@ class Chat {
   Chat& operator=(Chat&&) = default;
   ~Chat() = default;
 
-  /// `checkpoint`: an HfFolder, or a Checkpoint (with ple/text/open_tokenizer.h). Errors: those of Tokenizer::open and
-  /// Session and chat_format(); ErrorCode::argument for an empty stop string; ErrorCode::not_supported for a model that
-  /// shall think but does not know how.
+  /// `checkpoint`: an HfFolder, or a Checkpoint (with ple/text/open_tokenizer.h). Errors: those of Tokenizer::open,
+  /// Session and chat_format(); ErrorCode::argument for an empty stop string; not_supported if the model cannot think.
   template <class Checkpoint>
   Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions options = {});
   template <class Checkpoint>
   Chat(const LanguageModel&& model, const Checkpoint&, ChatOptions = {}) = delete;  // the model must outlive it
 
-  /// An answer, as a range of pieces of text: `for (std::string_view piece : chat.say(...))`. A piece is computed when
-  /// the loop comes to it, holds whole characters, and is valid until the next one. Each comes once: after a loop that
-  /// was left, or that an error ended, another one goes on with the next piece. The answer ends where it is when the
-  /// chat says something else, is reset or resumed, or is gone: in a loop there are no more pieces then.
+  /// An answer, as a range of pieces of text: `for (std::string_view piece : chat.say(...))`. The loop computes a piece
+  /// when it gets there. A piece has whole characters and is valid until the next one. Each comes once: if a loop was
+  /// left or failed, the next loop goes on from there. The answer ends, and loops with it, when the chat says something
+  /// else, is reset or resumed, or is gone.
   class Answer {
    public:
     class Iterator {
@@ -83,15 +81,15 @@ class Chat {
       std::string piece_;
     };
 
-    /// Errors: ErrorCode::argument for an answer that ended because the conversation went on without it; those of
-    /// Generation::next, here and at every step, after which the answer can go on.
+    /// Errors: ErrorCode::argument if the conversation went on without this answer; those of Generation::next, here and
+    /// at every step. After the latter the answer can go on.
     Iterator begin() const {
       if (!turn_.conversation()) ended();
       return Iterator(turn_);
     }
     std::default_sentinel_t end() const { return {}; }
 
-    /// All of its pieces that did not come yet, as one string. Errors: those of begin(), and then no piece is lost.
+    /// All pieces that are left, as one string. Errors: those of begin(), and then no piece is lost.
     std::string text() const {
       const auto conversation = turn_.conversation();
       if (!conversation) ended();
@@ -108,10 +106,9 @@ class Chat {
     Turn turn_;
   };
 
-  /// Reads the user's turn and starts the answer; that of an earlier turn ends. Special tokens that `user` spells stay
-  /// plain text. `progress` must not use the chat. Errors, and then the conversation is as it was, and the same can be
-  /// said again: ErrorCode::argument if the context is too short; ErrorCode::cancelled if `progress` says so;
-  /// ErrorCode::file if a file can no longer be read; what `progress` throws.
+  /// Reads the user's turn and starts the answer; an earlier answer ends. Special tokens in `user` stay plain text.
+  /// `progress` must not use the chat. Errors, with the conversation unchanged: ErrorCode::argument if the context is
+  /// too short; cancelled if `progress` says so; file if a file can no longer be read; what `progress` throws.
   Answer say(std::string_view user, const PromptProgress& progress = {}) & {
     const std::shared_ptr<Conversation> c = conversation_;
     const Busy busy(*c);
@@ -120,36 +117,33 @@ class Chat {
   }
   Answer say(std::string_view user, const PromptProgress& progress = {}) && = delete;  // the answer needs the chat
 
-  /// Says it and returns the whole answer. Errors: those of say(); those of Generation::next, and then the answer can
-  /// go on: answer().text() is all of it.
+  /// As say(), but returns the whole answer. Errors: those of say(); those of Generation::next, and then the answer can
+  /// go on: answer().text() returns all of it.
   std::string ask(std::string_view user, const PromptProgress& progress = {}) { return say(user, progress).text(); }
 
-  /// The answer being given, or the last one: what did not come of it yet.
-  Answer answer() & { return Answer(conversation_); }
+  Answer answer() & { return Answer(conversation_); }  ///< what is left of the current or last answer
 
-  /// From any thread: ends what the chat does. A message that is being read was not said (ErrorCode::cancelled), at the
-  /// next chunk; an answer ends before its next token (StopReason::cancelled). Where it does neither, it goes on
-  /// unchanged. The chat must not be moved meanwhile.
+  /// From any thread: ends what the chat does. A message being read ends at the next chunk and was not said
+  /// (ErrorCode::cancelled). An answer ends before its next token (StopReason::cancelled). Otherwise nothing changes.
+  /// Do not move the chat meanwhile.
   void cancel() { conversation_->cancel = true; }
 
-  /// Begins a new conversation.
+  /// Starts a new conversation.
   void reset() {
     const Busy busy(*conversation_);
     conversation_->reset();
   }
 
-  /// Begins a new conversation that has these turns behind it: those of user and model, the last the model's, and
-  /// before them, perhaps, what the system says instead of ChatOptions::system. They are read now. Special tokens that
-  /// they spell stay plain text. Errors: ErrorCode::argument for turns that cannot be, or too many for the context, and
-  /// then the conversation is as it was; those of Session::read, and then it is a new one without turns.
+  /// Starts a new conversation by reading these turns of user and model, the last the model's. A system turn may come
+  /// first, instead of ChatOptions::system. Special tokens in them stay plain text. Errors: ErrorCode::argument for
+  /// wrong turns or too many, with the conversation unchanged; those of Session::read, with an empty conversation.
   void start(std::span<const Message> messages, const PromptProgress& progress = {}) {
     const std::shared_ptr<Conversation> c = conversation_;
     const Busy busy(*c);
     c->start(messages, progress);
   }
 
-  /// Writes the conversation so far to a file or a stream, or returns its bytes: as SavedSession::save. Errors: those
-  /// of that and Session::read.
+  /// Saves the conversation to a file, a stream or memory. Errors: those of SavedSession::save and Session::read.
   template <class... To>
   auto save(To&&... to) {
     const Busy busy(*conversation_);
@@ -157,8 +151,8 @@ class Chat {
     return SavedSession::save(conversation_->session, to...);
   }
 
-  /// Goes on with a conversation that was saved, instead of this one: from a file, a stream or bytes. Errors: those of
-  /// SavedSession::load, and then this one goes on, or is empty if the session is.
+  /// Goes on with a saved conversation instead of this one, from a file, a stream or bytes. Errors: those of
+  /// SavedSession::load. This conversation then goes on, or is empty if the session is.
   template <class From>
   void resume(From&& from) {
     const Busy busy(*conversation_);
@@ -189,13 +183,13 @@ Chat::Chat(const LanguageModel& model, const Checkpoint& checkpoint, ChatOptions
   c.format.thinking |= c.options.thinking;
   if (c.format.thinking && !c.format.can_think)
     fail(ErrorCode::not_supported, checkpoint.folder().string(), ": the chat template has no thinking");
-  // What the files recommend is read only if it is asked for.
+  // The files' recommendation is read only if it is needed.
   c.generation_options = {.sampling = c.options.sampling ? *c.options.sampling : checkpoint.recommended_sampling(),
                           .stop_tokens = checkpoint.stop_tokens(),
                           .max_tokens = c.options.max_tokens,
                           .logits_processor = c.options.logits_processor,
                           .cancelled = [&c] { return c.cancelled(); }};
-  // A model's turn ends with these, whatever its files say.
+  // These end a model's turn, whatever its files say.
   for (const std::string* name : {&c.format.eos, &c.format.turn_end, &c.format.tool_response}) {
     if (const auto token = c.tokenizer.token_to_id(*name)) c.generation_options.stop_tokens.push_back(*token);
   }

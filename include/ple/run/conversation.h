@@ -30,29 +30,28 @@ struct ChatOptions {
   std::string system = {};                       ///< what the model is told before the first turn
   bool thinking = false;                         ///< let the model think before it answers
   bool show_thinking = false;                    ///< the answer's text includes the thoughts
-  std::optional<ChatFormat> format = {};         ///< nothing: what the checkpoint's template writes
-  std::optional<SamplingOptions> sampling = {};  ///< nothing: what the checkpoint recommends
+  std::optional<ChatFormat> format = {};         ///< default: the checkpoint's template
+  std::optional<SamplingOptions> sampling = {};  ///< default: the checkpoint's recommendation
   std::size_t max_tokens = 0;                    ///< of one answer; 0: until the context is full
   std::vector<std::string> stop_strings = {};    ///< an answer's text ends before the first of them
   LogitsProcessor logits_processor = {};         ///< called before each token is drawn; must not use the chat
-  std::function<bool()> cancelled = {};  ///< asked before each token and between a message's chunks: true does what
-                                         ///< Chat::cancel() does; must not use the chat
+  std::function<bool()> cancelled = {};          ///< before each token and chunk; true cancels; must not use the chat
   SessionOptions session = {};
 };
 
 namespace detail {
 
-/// What answers share with the chat, at an address that stays. What takes long to compile is a template, so that
-/// ple/models.h can say that it is compiled in another file.
+/// What answers share with the chat, at an address that stays. Functions that are slow to compile are templates:
+/// ple/models.h can declare them as compiled elsewhere.
 struct Conversation {
-  /// While one of the caller's functions may run, the chat must not change. Errors: ErrorCode::argument if it is so.
+  /// While one lives, a caller's function may run: the chat must not change. Errors: ErrorCode::argument for another.
   struct Busy {
     Conversation& of;
     explicit Busy(Conversation& conversation) : of(conversation) {
       if (std::exchange(of.busy, true)) {
         fail(ErrorCode::argument,
-             "Chat: it is used by a function that it calls itself (progress, logits_processor, cancelled): let that "
-             "return first");
+             "Chat: it is used by a function that it calls (progress, logits_processor, cancelled): let it return "
+             "first");
       }
     }
     Busy(const Busy&) = delete;
@@ -71,7 +70,7 @@ struct Conversation {
   template <class = void>
   void say(std::string_view user, const PromptProgress& progress);
 
-  /// The answer being given ends: what did not come of it never does.
+  /// Ends the answer being given. The rest of it is lost.
   void end_answer() {
     ++turn;
     if (generation) generation->stop();
@@ -122,7 +121,7 @@ struct Conversation {
     unread.clear();
   }
 
-  /// Lets the session read what it has not read yet of the conversation.
+  /// Makes the session read the rest of the conversation.
   void catch_up(const PromptProgress& progress = {}) {
     cancel = false;
     if (generation) generation->flush();
@@ -131,7 +130,7 @@ struct Conversation {
     unread.clear();
   }
 
-  /// Adds text to `ready`; false at the end of the answer. After an error the next call goes on where this one failed.
+  /// Adds text to `ready`; false at the end of the answer. After an error, the next call goes on from there.
   template <class = void>
   bool more();
 
@@ -151,17 +150,17 @@ struct Conversation {
   StopStrings stop_strings;
   std::optional<Token> turn_end, thought_begin, thought_end;
   bool in_thought = false;
-  std::string ready;                   // text of the answer that was not given yet
-  std::optional<Token> drawn;          // a token that is not in it yet
-  std::optional<std::string> decoded;  // the text of that
+  std::string ready;                   // text of the answer, not given out yet
+  std::optional<Token> drawn;          // a token that is not in `ready` yet
+  std::optional<std::string> decoded;  // its text
   std::atomic<bool> cancel{false};     // from another thread
-  bool busy = false;                   // one of the caller's functions may be running
-  std::size_t turn = 0;                // whose answer is given
-  /// The conversation's tokens, of which the session has read the first, after say() failed and it could not go back.
+  bool busy = false;                   // a caller's function may be running
+  std::size_t turn = 0;                // number of the answer being given
+  /// After a failed say() that could not go back: the conversation's tokens, which the session must read again.
   std::vector<Token> unread;
 
  private:
-  /// Asked between chunks: what has been read to its end was said.
+  /// Asks between chunks, not after the last: a message that was read to its end was said.
   PromptProgress or_cancelled(const PromptProgress& progress) {
     return [this, &progress](std::size_t done, std::size_t total) {
       return (done == total || !cancelled()) && (!progress || progress(done, total));
@@ -175,7 +174,7 @@ struct Conversation {
     return all;
   }
 
-  /// Reads all of these tokens, or goes back to where the session was.
+  /// Reads all of these tokens. After an error, goes back to where the session was.
   void read(const std::vector<Token>& tokens, const PromptProgress& progress) {
     const std::size_t before = session.position();
     std::vector<Token> earlier(session.tokens().begin(), session.tokens().end());
@@ -184,7 +183,7 @@ struct Conversation {
     } catch (...) {
       if (before == 0 || before >= session.truncatable_to()) {
         session.truncate(before);
-      } else {  // sliding windows have forgotten what was there
+      } else {  // sliding windows no longer have these positions
         session.reset();
         unread.swap(earlier);
       }
@@ -199,7 +198,7 @@ void Conversation::say(std::string_view user, const PromptProgress& progress) {
   catch_up(progress);
   std::vector<ChatSegment> segments;
   if (session.position() > 0) {
-    // A turn that was generated is not closed: its end is a stop token, which the session has not read.
+    // A generated turn is not closed yet: the session has not read its stop token.
     segments = format.next_turn(user, /*turn_closed=*/turn_end && session.tokens().back() == *turn_end);
   } else {
     const Message message[] = {{Role::user, std::string(user)}};

@@ -20,7 +20,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Means over the predictions of every token of a text but the first, in nats.
+/// Means over every token of a text but the first, in nats.
 struct Evaluation {
   double loss = 0;  ///< -log P(token | tokens before it)
   double kl = 0;    ///< KL(reference || model) = sum over the vocabulary of P_ref (log P_ref - log P_model)
@@ -34,11 +34,11 @@ inline double log_sum_exp(std::span<const float> x) {
   return largest + std::log(sum);
 }
 
-/// What a model predicts along a text, kept to compare other models with: (tokens - 1) * vocab_size floats.
+/// A model's predictions along a text, kept to compare other models with: (tokens - 1) * vocab_size floats.
 class ReferencePredictions {
  public:
-  /// Errors: ErrorCode::argument for fewer than two tokens, a token outside the vocabulary or more than the model has
-  /// positions for; what computing throws.
+  /// Errors: ErrorCode::argument for fewer than two tokens, more than the model has positions, or a token outside the
+  /// vocabulary; what computing throws.
   ReferencePredictions(const LanguageModel& model, std::span<const Token> tokens, Executor& executor)
       : tokens_(tokens.begin(), tokens.end()), vocab_size_(model.vocab_size()) {
     if (tokens.size() < 2) {
@@ -58,12 +58,9 @@ class ReferencePredictions {
   }
 
   std::span<const Token> tokens() const { return tokens_; }
+  double loss() const { return loss_; }  ///< the reference's own
 
-  /// The reference's own.
-  double loss() const { return loss_; }
-
-  /// Another model on the same text.
-  /// Errors: ErrorCode::argument for another vocabulary; what computing throws.
+  /// Another model on the same text. Errors: ErrorCode::argument for another vocabulary; what computing throws.
   Evaluation evaluate(const LanguageModel& model, Executor& executor) const {
     if (model.vocab_size() != vocab_size_) {
       fail(ErrorCode::argument, "ReferencePredictions: a model with a vocabulary of ", model.vocab_size(),
@@ -82,8 +79,7 @@ class ReferencePredictions {
   }
 
  private:
-  /// So many positions' logits are computed at once: 64 MiB of them for a vocabulary of 262144.
-  static constexpr std::size_t chunk = 64;
+  static constexpr std::size_t chunk = 64;  ///< positions computed at once: 64 MiB of logits for a vocabulary of 262144
 
   double target(std::span<const float> logits, std::size_t t) const {
     return logits[static_cast<std::size_t>(tokens_[t + 1])];
@@ -93,7 +89,7 @@ class ReferencePredictions {
     return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
   }
 
-  /// Calls each(t, logits) for what the model predicts after tokens_[t], in any order and several at a time.
+  /// Calls each(t, logits) with the logits that follow tokens_[t], in any order and several at a time.
   template <class F>
   void for_each_prediction(const LanguageModel& model, Executor& executor, F&& each) const {
     const std::size_t count = tokens_.size() - 1;

@@ -18,8 +18,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Changes a copy of the logits, [vocab_size], before the sampling rules see them: -infinity rules a token out.
-/// `tokens` is what the session has read. It must not use the session.
+/// Changes a copy of the logits, [vocab_size], before the sampling rules; -infinity rules a token out. `tokens`: what
+/// the session has read. It must not use the session.
 using LogitsProcessor = std::function<void(std::span<const Token> tokens, std::span<float> logits)>;
 
 struct GenerationOptions {
@@ -33,18 +33,18 @@ struct GenerationOptions {
 /// Why a generation ended; none: it has not, or its caller left it.
 enum class StopReason : std::uint8_t { none, stop_token, max_tokens, context_full, stop_string, cancelled };
 
-/// Tokens one by one, after what a session has read. A token is computed when it is asked for, and read by the session
-/// only when the next one is, so the first is there at once and the last costs nothing.
+/// Generates tokens after what a session has read. A token is computed when it is asked for, and the session reads it
+/// when the next one is. So the first is there at once and the last costs nothing.
 class Generation {
  public:
-  /// `session` must have read something, and stay where it is as long as this is used.
+  /// `session` must have read something, and must not be moved while this is used.
   Generation(Session& session, GenerationOptions options)
       : session_(&session), options_(std::move(options)), sampler_(options_.sampling, session.model().vocab_size()) {
     if (options_.logits_processor) processed_.resize(session.model().vocab_size());
   }
 
-  /// The next token; nothing once the text has ended. Errors: those of Session::read and Sampler::sample, and what the
-  /// functions of GenerationOptions throw. No token is lost then: the next call goes on where this one failed.
+  /// The next token; nothing once the text has ended. Errors: those of Session::read and Sampler::sample; what the
+  /// functions of GenerationOptions throw. No token is lost: the next call goes on from there.
   std::optional<Token> next() {
     if (reason_ != StopReason::none) return std::nullopt;
     if (options_.cancelled && options_.cancelled()) return end(StopReason::cancelled);
@@ -62,8 +62,8 @@ class Generation {
     return token;
   }
 
-  /// Lets the session read the last token too, so that more text can follow it. Errors: those of Session::read, and
-  /// then it is still to be read; ErrorCode::argument if the session has read something else meanwhile, or was reset.
+  /// Makes the session read the last token too, so that text can follow. Errors: those of Session::read, with the token
+  /// still unread; ErrorCode::argument if the session has read something else since, or was reset.
   void flush() {
     if (!unread_) return;
     if (session_->position() != position_) {
@@ -74,7 +74,7 @@ class Generation {
     unread_.reset();
   }
 
-  /// Ends the text here, if it has not ended yet.
+  /// Ends the text, unless it has ended.
   void stop(StopReason reason = StopReason::cancelled) {
     if (reason_ == StopReason::none) reason_ = reason;
   }

@@ -18,7 +18,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Draws tokens; allocates nothing after it is made. Of equal logits the lower token comes first.
+/// Draws tokens. Allocates only when it is made. Of equal logits the lower token comes first.
 class Sampler {
  public:
   /// Errors: ErrorCode::argument for an option out of its range.
@@ -38,9 +38,8 @@ class Sampler {
     sorted_.reserve(vocab_size);
   }
 
-  /// logits: [vocab_size]. history: the tokens that the repetition penalty and the n-grams look at, of which soft
-  /// ones are none. Errors: ErrorCode::argument for logits of another size, with a NaN, which only broken weights give,
-  /// or all minus infinity, as if every token was forbidden.
+  /// logits: [vocab_size]. history: tokens for the repetition penalty and the n-grams, soft ones skipped. Errors:
+  /// ErrorCode::argument for logits of another size, with a NaN (broken weights) or all -infinity (all forbidden).
   Token sample(std::span<const float> logits, std::span<const Token> history = {}) {
     if (logits.size() != scores_.size())
       fail(ErrorCode::argument, "Sampler: ", logits.size(), " logits, expected ", scores_.size());
@@ -59,7 +58,7 @@ class Sampler {
 
  private:
   struct Candidate {
-    float weight;  // probability relative to the likeliest token's, which has 1
+    float weight;  // probability divided by the likeliest token's
     Token token;
   };
   static bool before(const Candidate& a, const Candidate& b) {
@@ -76,7 +75,7 @@ class Sampler {
     return best;
   }
 
-  /// Every token that can be drawn at all, in the order of tokens.
+  /// All tokens with a weight above 0, in token order.
   void weigh(std::size_t best) {
     candidates_.clear();
     for (std::size_t i = 0; i < scores_.size(); ++i) {
@@ -85,7 +84,7 @@ class Sampler {
     }
   }
 
-  /// Those as likely as the k-th stay too, as in the reference.
+  /// Tokens as likely as the k-th stay too, as in the reference.
   void keep_top_k() {
     if (options_.top_k == 0 || options_.top_k >= candidates_.size()) return;
     sorted_.assign(candidates_.begin(), candidates_.end());
@@ -94,8 +93,7 @@ class Sampler {
     std::erase_if(candidates_, [least = kth->weight](const Candidate& c) { return c.weight < least; });
   }
 
-  /// A token stays if those before it do not reach top_p yet, and the first stays always. Sorts no more than it needs
-  /// to.
+  /// A token stays if those before it do not reach top_p; the first always stays. Sorts no more than it must.
   void keep_top_p() {
     if (options_.top_p == 1) return;
     double total = 0, reached = 0;
@@ -114,7 +112,7 @@ class Sampler {
   Token draw() {
     double total = 0;
     for (const Candidate& c : candidates_) total += double(c.weight);
-    // 53 random bits: the distributions of the standard library differ from one library to the next.
+    // 53 random bits, no standard distribution: these differ between libraries.
     double point = static_cast<double>(generator_() >> 11) * 0x1p-53 * total;
     for (const Candidate& c : candidates_) {
       point -= double(c.weight);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What changes logits before a token is drawn: a function each. A token that a rule forbids gets minus infinity.
-// Source: the logits processors of Hugging Face's transformers, of which these give the bits.
+// Rules that change logits before a token is drawn, a function each. Forbidden tokens get -infinity.
+// Source: the logits processors of Hugging Face's transformers, whose results these give bit for bit.
 #pragma once
 
 #include <algorithm>
@@ -27,9 +27,8 @@ constexpr float forbidden = -std::numeric_limits<float>::infinity();
 
 }  // namespace detail
 
-/// Makes every token of `history` less likely, however often it is there: positive logits are divided by `penalty`,
-/// others multiplied. scores: [vocab_size], a copy of `logits`. Soft tokens are passed over.
-/// Errors: ErrorCode::argument for a token outside the vocabulary.
+/// Makes each token of `history` less likely, once: divides positive logits by `penalty`, multiplies others. Skips soft
+/// tokens. scores: [vocab_size], a copy of `logits`. Errors: ErrorCode::argument for a token outside the vocabulary.
 inline void penalize_repetition(std::span<const float> logits, std::span<const Token> history, float penalty,
                                 std::span<float> scores) {
   for (const Token token : history) {
@@ -40,8 +39,8 @@ inline void penalize_repetition(std::span<const float> logits, std::span<const T
   }
 }
 
-/// Forbids each token with which the last size - 1 tokens of `history` and it would be `size` tokens that stand in the
-/// history already. scores: [vocab_size]. Errors: ErrorCode::argument for a token outside the vocabulary.
+/// Forbids each token that would complete `size` tokens in a row that `history` has already. scores: [vocab_size].
+/// Errors: ErrorCode::argument for a token outside the vocabulary.
 inline void forbid_repeated_ngrams(std::span<const Token> history, std::size_t size, std::span<float> scores) {
   if (size == 0 || history.size() < size) return;
   const auto end = history.last(size - 1);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A session in a file, a stream or in memory, to go on later or elsewhere with the same bits: what it has read, the
-// logits that follow, K and V.
-//
-// Little-endian, one behind the other:
+// A session in a file, a stream or memory, to go on later or elsewhere with the same bits: its tokens, the logits that
+// follow, K and V. Little-endian, in this order:
 //   SavedHeader
 //   i32 tokens [position]
 //   f32 logits [logits]
@@ -45,9 +43,8 @@ static_assert(sizeof(SavedHeader) == 48);
 
 class SavedSession {
  public:
-  /// Writes the session to `path`, which it replaces once all was read back. What a Sampler has drawn is not part of
-  /// it. Errors: those of check_output_path; ErrorCode::file, and then an older file is still there; those of
-  /// LanguageModel::identity.
+  /// Writes the session to `path`, replacing a file only after all was read back. Errors: those of check_output_path
+  /// and LanguageModel::identity; ErrorCode::file, with an older file still there. A Sampler's draws are not saved.
   static void save(const Session& session, const std::filesystem::path& path) {
     const SavedHeader header = header_of(session);
     CheckedWriter writer(path, session.model_->files());
@@ -65,8 +62,7 @@ class SavedSession {
     return all;
   }
 
-  /// The same bytes to a stream that carries them as they are. Errors: ErrorCode::file if it takes no more; those of
-  /// LanguageModel::identity.
+  /// The same bytes to a binary stream. Errors: ErrorCode::file if it takes no more; those of LanguageModel::identity.
   static void save(const Session& session, std::ostream& stream) {
     write(session, header_of(session), [&](std::span<const std::byte> bytes) {
       stream.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
@@ -74,18 +70,17 @@ class SavedSession {
     if (!stream.flush()) fail(ErrorCode::file, "a session cannot be written to its stream");
   }
 
-  /// Puts the session where the saved one was; its context, chunk and threads may be others. Its logits, and all that
-  /// follow, have the bits they would have had without a break, on a CPU with the same vectors.
-  /// Errors, before the session has changed: ErrorCode::file; malformed for a file that is none, or damaged; argument
-  /// for one of another model or another type of K and V, or longer than the session's context. A file that only its
-  /// checksum agrees with, or that fails between the two times it is read, leaves the session empty.
+  /// Puts the session where the saved one was. Context, chunk and threads may differ. All logits have the bits they
+  /// would have had without a break, on a CPU with the same vectors. Errors, with the session unchanged:
+  /// ErrorCode::file; malformed for a damaged or other file; argument for another model or type of K and V, or a
+  /// context too short. The session is empty if a wrong file has a right checksum, or if reading the file again fails.
   static void load(Session& session, const std::filesystem::path& path) { load_from(session, *File::open(path)); }
 
   /// As above, from bytes that save() gave.
   static void load(Session& session, std::span<const std::byte> bytes) { load_from(session, Memory{bytes}); }
 
-  /// As above, from a stream, which is read to the session's last byte and no further. It is held in memory until its
-  /// checksum agrees, which no header can make more than the session has K and V.
+  /// As above, from a stream, which is read to the session's last byte and no further. Memory holds it until its
+  /// checksum is right: no more than the session's K and V, whatever the header says.
   static void load(Session& session, std::istream& stream) {
     std::vector<std::byte> all;
     SavedHeader header;
@@ -105,14 +100,14 @@ class SavedSession {
   }
 
  private:
-  /// Bytes that are read as a File is.
+  /// Bytes with a File's functions for reading.
   struct Memory {
     std::span<const std::byte> bytes;
     const char* what = "a saved session in memory";
 
     std::string name() const { return what; }
     std::uint64_t size() const { return bytes.size(); }
-    /// [offset, offset + into.size()) lies within size().
+    /// [offset, offset + into.size()) must be within size().
     void read_all(std::uint64_t offset, std::span<std::byte> into, const std::string& /*what*/) const {
       const auto part = bytes.subspan(static_cast<std::size_t>(offset), into.size());
       std::copy(part.begin(), part.end(), into.begin());
@@ -191,7 +186,7 @@ class SavedSession {
             static_cast<std::size_t>(std::find(letters.begin(), letters.end(), '\0') - letters.begin())};
   }
 
-  /// Everything that can be wrong with what was saved, before a session is touched.
+  /// All checks of what was saved, before the session changes.
   template <class Source>
   static SavedHeader check(const Source& file, const Session& session) {
     const auto refuse = [&](const auto&... parts) { fail(ErrorCode::malformed, file.name(), ": has ", parts...); };

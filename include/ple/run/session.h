@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A session reads tokens and has the logits of what comes next. Tokens in, logits out: no text here.
+// A session reads tokens and has the logits of what comes next. It knows no text.
 #pragma once
 
 #include <algorithm>
@@ -22,12 +22,12 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Called with the tokens read so far and their number in all; false cancels. It must not use the session.
+/// Called with the tokens read so far and their total number; false cancels. It must not use the session.
 using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 
-/// One text being read and written by a model, which must outlive the session. Not for two threads at once; any number
-/// of sessions may share a model, and those with as many threads share a pool (core/shared_pool.h): they take turns,
-/// layer by layer. It can be moved, and then be used where it is now only.
+/// One text that a model reads and writes. The model must outlive it. Not for two threads at once. Any number of
+/// sessions may share a model; those with the same number of threads share a pool (core/shared_pool.h) and take turns,
+/// layer by layer. It can be moved, and then only the new one may be used.
 class Session {
   friend class SavedSession;  // run/saved_session.h
   friend class Batch;
@@ -54,12 +54,10 @@ class Session {
   std::size_t context() const { return context_; }
   std::size_t position() const { return state_->position; }
   std::size_t kv_cache_bytes() const { return state_->kv_cache_bytes(); }
-
-  /// Everything read so far.
   std::span<const Token> tokens() const { return tokens_; }
 
-  /// Scores of every token of the vocabulary to come next, until more is read. Errors: ErrorCode::argument if the last
-  /// read was not finished, nothing was read yet, or nothing since truncate().
+  /// The logits of the next token, until more is read. Errors: ErrorCode::argument if the last read was not finished,
+  /// nothing was read yet, or nothing since truncate().
   std::span<const float> logits() const {
     if (!has_logits_)
       fail(ErrorCode::argument,
@@ -67,10 +65,9 @@ class Session {
     return logits_;
   }
 
-  /// Reads tokens after what was read before. After an error the session goes on from the last chunk that was read: see
-  /// position(); if that is where it was, its logits are still there, too. The same holds if `progress` throws.
-  /// Errors: ErrorCode::argument for a token outside the vocabulary or more than the context holds, before anything is
-  /// read; ErrorCode::cancelled if `progress` says so; ErrorCode::file if a file can no longer be read.
+  /// Reads tokens after those read before. Errors: ErrorCode::argument for a token outside the vocabulary or more than
+  /// the context holds, before anything is read; cancelled if `progress` says so; file if a file can no longer be read.
+  /// After an error, position() is that of the last whole chunk. If none was read, the logits are still there.
   void read(std::span<const Token> tokens, const PromptProgress& progress = {}) { read(tokens, {}, progress); }
 
   /// As above, for tokens that are not all text: each soft_token takes the next row of `soft`, [number of them, d].
@@ -80,13 +77,12 @@ class Session {
   }
   void read(Token token) { read(std::span(&token, 1)); }
 
-  /// A hint that these tokens will be read next, so that what they need from files is on its way meanwhile.
+  /// A hint that these tokens come next: what they need from files can be read meanwhile.
   void prefetch(std::span<const Token> tokens) { model_->prefetch(*state_, tokens); }
   void will_read(std::span<const Token> tokens) { prefetch(tokens); }  ///< Old name; goes with the next version.
 
-  /// Reads tokens and returns the logits that follow each of the last `last` of them, or of all if there are fewer:
-  /// [last, vocab_size], until the next call. Memory for more of them than before is taken then. They have the bits of
-  /// reading token by token. Errors: those of read().
+  /// Reads tokens and returns the logits after each of the last `last` ones, or after all: [last, vocab_size], until
+  /// the next call. They have the bits of reading token by token. Memory grows when needed. Errors: those of read().
   Rows read_logits(std::span<const Token> tokens, std::size_t last = (std::numeric_limits<std::size_t>::max)()) {
     check(tokens, {});
     const std::size_t width = logits_.size(), count = (std::min)(last, tokens.size());
@@ -96,8 +92,8 @@ class Session {
     return rows;
   }
 
-  /// Reads tokens and calls each(i, logits) for every one of them, with the logits that follow tokens[i]. They are read
-  /// in chunks: if `each` throws, the session has read up to the end of the one at hand, and its logits are of there.
+  /// Reads tokens in chunks and calls each(i, logits) with the logits that follow tokens[i]. If `each` throws, the
+  /// session has read to the end of the current chunk and has its logits.
   template <class F>
   void evaluate(std::span<const Token> tokens, F&& each) {
     check(tokens, {});
@@ -111,21 +107,20 @@ class Session {
     }
   }
 
-  /// A session of its own that has read the same: what either reads next has the bits it would have without the other.
-  /// K and V that are still seen are copied, and memory is taken as for a new session; the pool or executor is shared.
-  /// Errors: those of the constructor; ErrorCode::not_supported where a model cannot.
+  /// An independent session that has read the same: both go on with the bits they would have alone. Copies the K and V
+  /// still seen, takes memory like a new session, and shares the pool or executor. Errors: those of the constructor;
+  /// ErrorCode::not_supported where a model cannot.
   Session fork() const { return Session(*this, model_->copy_state(*state_)); }
 
-  /// The earliest position that truncate() can go back to, other than 0. A layer with a sliding window forgets what is
-  /// older, so it is `chunk` positions and SessionOptions::keep before the furthest that was read, or less while a
-  /// window and these hold all; after SavedSession::load, where the session was.
+  /// The earliest position but 0 that truncate() can go back to. Sliding windows forget: it is `chunk` and
+  /// SessionOptions::keep before the furthest position read, or 0 if nothing was forgotten. After SavedSession::load it
+  /// is the one before the saved position.
   std::size_t truncatable_to() const { return state_->truncatable_to(); }
   std::size_t rewindable_from() const { return truncatable_to(); }  ///< Old name; goes with the next version.
 
   /// Forgets what was read from `position` on, as if it had not been: what is read next gives the same bits. There are
-  /// no logits until something is read: to have those of `position` again, truncate one further and read its token.
-  /// Errors, and then nothing has changed: ErrorCode::argument for a position after the session's own, or one of which
-  /// K and V are gone.
+  /// no logits until something is read. For those at `position`, truncate one further and read its token. Errors, with
+  /// nothing changed: ErrorCode::argument for a position after the session's own, or whose K and V are gone.
   void truncate(std::size_t position) {
     if (position == state_->position) return;
     if (position == 0) return reset();
@@ -139,7 +134,7 @@ class Session {
   }
   void rewind(std::size_t position) { truncate(position); }  ///< Old name; goes with the next version.
 
-  /// Forgets everything that was read.
+  /// Forgets everything.
   void reset() {
     has_logits_ = false;
     state_->position = 0;
@@ -162,7 +157,7 @@ class Session {
     }
   }
 
-  /// What can be done about a context that is too short.
+  /// What helps against a context that is too short.
   const char* longer_context() const {
     return context_ < model_->max_position_embeddings() ? "; SessionOptions::context makes it longer"
                                                         : ", which is as long as this model's can be";
@@ -181,7 +176,7 @@ class Session {
     tokens_ = other.tokens_;
   }
 
-  /// Reads chunk after chunk, and writes the logits of the last tokens to `logits`, whose rows are no more than tokens.
+  /// Reads chunk by chunk. Writes the logits of the last tokens to `logits`, which has no more rows than tokens.
   void read_into(Rows logits, std::span<const Token> tokens, Rows soft = {}, const PromptProgress& progress = {}) {
     for (std::size_t done = 0, soft_done = 0, from = tokens.size() - logits.rows; done < tokens.size();) {
       const auto chunk = tokens.subspan(done, (std::min)(chunk_, tokens.size() - done));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writing rows. Apart from reading them, since encoders are long and few programs need them.
+// Writes rows. Apart from reading, since encoders are long and few programs need them.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Stores a row's values, layers() * width() of them, each layer in its type. `row` has row_bytes().
+/// Encodes a row's layers() * width() values, each layer in its type. `row` has row_bytes().
 /// Errors: ErrorCode::not_supported for a type that cannot be written.
 inline void encode_row(const RowLayout& layout, const float* values, std::byte* row) {
   layout.require_encodable();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The PLE table: one row a token, one p-vector a layer in each row. About half of a model's parameters, of which a
-// token needs a few kilobytes; so where it lives is the user's choice.
+// The PLE table: one row per token, with one p-vector per layer. It is about half of a model's parameters, but a token
+// needs only a few kilobytes of it. So the user chooses where it lives.
 #pragma once
 
 #include <algorithm>
@@ -30,14 +30,14 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Which rows some tokens of a text need, and workspace to find them in; made once per session.
+/// The rows that some tokens need, and workspace to find them in. Made once per session.
 struct RowSelection {
-  std::vector<RowId> ids;  ///< per_token for every token
+  std::vector<RowId> ids;  ///< per_token for each token
   std::vector<RowId> unique;
   std::vector<const std::byte*> addresses;
 };
 
-/// [vocabulary, layers * p]. T is the type of all slices; Any: whatever each slice has.
+/// [vocabulary, layers * p]. T is the dtype of all slices; Any: each slice has its own.
 template <class T = Any, Backend B = DefaultBackend>
 class PleTable {
  public:
@@ -56,17 +56,14 @@ class PleTable {
   std::size_t ids_per_token() const { return keys_.per_token; }
   std::size_t history() const { return keys_.history; }
   const std::shared_ptr<RowStore>& store() const { return store_; }
-  /// The file it was taken from, if it was taken from one.
-  const std::optional<FileIdentity>& file() const { return file_; }
+  const std::optional<FileIdentity>& file() const { return file_; }  ///< the file it was loaded from, if any
   TableCounters counters() const { return store_ ? store_->counters() : TableCounters{}; }
-
-  /// Another one after every change to rows or keys; the same never comes again while somebody keeps it.
+  /// Changes with every change to rows or keys. A version that somebody keeps never comes back.
   const std::shared_ptr<const char>& version() const { return version_; }
-
-  /// Whether layer l has values here; the others skip their PLE step.
+  /// Whether layer l has values. Layers without values skip their PLE step.
   bool has(std::size_t l) const { return l < layout_.layers() && layout_.has(l); }
 
-  /// Rows of values in order, in memory of this table and its copies, uninitialised.
+  /// Uninitialised rows, in order, in memory that this table shares with its copies.
   T* allocate() requires StoredType<T> {
     changed();
     layout_ = RowLayout(layers_, width_, DtypeTraits<T>::id);
@@ -77,8 +74,7 @@ class PleTable {
     return reinterpret_cast<T*>(data);
   }
 
-  /// Takes a checkpoint's tensor. Errors: ErrorCode::shape, dtype, file; not_supported for direct reads or io_uring
-  /// where the system has none.
+  /// Errors: ErrorCode::shape, dtype, file; not_supported for direct reads or io_uring where the system has none.
   void load(const Tensor& tensor, const TableStorage& storage) {
     if (tensor.shape != std::vector<std::uint64_t>{rows_, cols()}) {
       fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": shape is ", shape_text(tensor.shape), ", expected ",
@@ -87,7 +83,7 @@ class PleTable {
     load(stored_table(tensor, layers_), storage);
   }
 
-  /// As above, of a file of ple's own. Errors: config too, if it was made for another model.
+  /// As above, from a file of ple's own. Errors: config too, if it was made for another model.
   void load(const TableSource& source, const TableStorage& storage) {
     const Tensor& tensor = source.tensor;
     const auto refuse = [&](ErrorCode code, const auto&... parts) {
@@ -122,19 +118,19 @@ class PleTable {
     file_ = tensor.map ? std::optional(tensor.map->file()->identity()) : std::nullopt;
   }
 
-  /// Another way from tokens to rows. The ids must be below rows(). Sessions have to be made afterwards, for their room
-  /// depends on it. Errors: ErrorCode::argument for no row a token, or several without a function that says which.
+  /// Sets how tokens map to rows; ids must be below rows(). Make sessions afterwards: the keys set the size of their
+  /// workspace. Errors: ErrorCode::argument for 0 rows a token, or several without `keys.ids`.
   void set_keys(RowKeys keys) {
     if (keys.per_token == 0 || (!keys.ids && keys.per_token != 1)) {
       fail(ErrorCode::argument, "PleTable::set_keys: ", keys.per_token, " rows a token, expected ",
-           keys.ids ? "1 or more" : "1, for there is no function that says which");
+           keys.ids ? "1 or more" : "1 without RowKeys::ids");
     }
     changed();
     keys_ = std::move(keys);
   }
 
-  /// Replaces a row, or adds one past the end, in memory only: cols() values, as the file would hold them in f32. Not
-  /// while a session computes. Errors: ErrorCode::argument.
+  /// Replaces a row, or adds one past the end, in memory only. values: cols() of them, as a file would hold them in
+  /// f32. Not while a session computes. Errors: ErrorCode::argument.
   void set_row(RowId id, std::span<const float> values) {
     if (values.size() != cols()) {
       fail(ErrorCode::argument, "PleTable::set_row: ", values.size(), " values, expected ", cols());
@@ -142,8 +138,7 @@ class PleTable {
     changed();
     overlay_[id].assign(values.begin(), values.end());
   }
-  /// The row is again what the file says.
-  void reset_row(RowId id) { changed(), overlay_.erase(id); }
+  void reset_row(RowId id) { changed(), overlay_.erase(id); }  ///< back to what the file says
 
   RowSelection make_selection(std::size_t tokens) const {
     RowSelection selection;
@@ -153,16 +148,16 @@ class PleTable {
     return selection;
   }
 
-  /// Whether the table has a row for the token, be it left out of a cut-down vocabulary: not where it stands for no
-  /// text, and past the table's end only if `set_row` added one.
+  /// Whether the table has a row for the token, even if a cut-down vocabulary left it out. soft_token has none. Tokens
+  /// past the table's end have one only if set_row added it.
   bool has_row(Token token) const {
     if (token == soft_token) return false;
     const auto id = static_cast<RowId>(token);
     return id < vocab_size_ || (!overlay_.empty() && overlay_.contains(id));
   }
 
-  /// Finds the rows of the last `count` tokens of `text`; the tokens before them are history. A token that has none is
-  /// given the row of `pad`, or none in a folded table. Errors: ErrorCode::argument for one that was left out.
+  /// Finds the rows of the last `count` tokens of `text`; the earlier ones are history. A token without a row gets the
+  /// row of `pad`, or none in a folded table. Errors: ErrorCode::argument for a token that was left out.
   void select(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
     selection.ids.clear();
     for (std::size_t i = text.size() - count; i < text.size(); ++i) {
@@ -179,7 +174,7 @@ class PleTable {
     }
   }
 
-  /// The row of the token embedding and of the table that a token has. Errors: ErrorCode::argument.
+  /// The token's row in the table and in the token embedding. Errors: ErrorCode::argument.
   std::size_t row_of(Token token) const {
     if (!vocabulary_) return static_cast<std::size_t>(token);
     if (const auto row = vocabulary_->row(token)) return *row;
@@ -193,13 +188,12 @@ class PleTable {
     store_->request(selection.unique);
   }
 
-  /// What a gather leaves out: the last `layers` layers of the first `tokens` tokens.
   struct LeftOut {
-    std::size_t tokens, layers;
+    std::size_t tokens, layers;  ///< a gather leaves out the last `layers` layers of the first `tokens` tokens
   };
 
-  /// out[t] = layers [first, first + layers) of the rows of token first_token + t, summed and scaled; 0 for what has no
-  /// values. Every row is pinned once. Errors: ErrorCode::file.
+  /// out[t] = layers [first, first + layers) of the rows of token first_token + t, summed and scaled; 0 where there are
+  /// no values. Pins every row once. Errors: ErrorCode::file.
   void gather(const Context& context, RowSelection& selection, std::size_t first_token, std::size_t first,
               std::size_t layers, Rows out, LeftOut left_out = {}) const {
     gather_stored(context, selection, first_token, first, layers, out, left_out);
@@ -209,7 +203,7 @@ class PleTable {
     });
   }
 
-  /// As above, but the values as they are stored: not scaled.
+  /// As above, but not scaled: values as stored.
   void gather_stored(const Context& context, RowSelection& selection, std::size_t first_token, std::size_t first,
                      std::size_t layers, Rows out, LeftOut left_out = {}) const {
     const std::size_t per_token = keys_.per_token, wanted = (first_token + out.rows) * per_token;
@@ -255,7 +249,7 @@ class PleTable {
     return storage.open(source);
   }
 
-  /// The different ids of those from `begin` on that the store has, ascending.
+  /// The distinct ids from `begin` on that the store has, ascending.
   void unique_ids(RowSelection& selection, std::size_t begin, std::size_t count) const {
     auto& unique = selection.unique;
     unique.clear();
@@ -270,7 +264,7 @@ class PleTable {
     for (std::size_t l = first; l < first + layers; ++l, out += width_) {
       const RowLayout::Slice& slice = layout_.slice(l);
       if (!slice.dtype) continue;
-      // Piece by piece: a file may have rows where the type cannot be used, and what several rows add up to needs room.
+      // In pieces: misaligned blocks are copied to be aligned, and sums of several rows need a buffer.
       constexpr std::size_t most = 256;
       for (std::size_t i = 0; i < width_; i += most) {
         const std::size_t count = (std::min)(most, width_ - i);

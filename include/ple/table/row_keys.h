@@ -18,19 +18,17 @@
 
 namespace ple::inline PLE_ABI {
 
-/// From a text to the rows of a table: by default a token is its row. A table keyed by n-grams has a function instead,
-/// and perhaps several rows a token, whose sum is used.
+/// Maps tokens to rows: by default a token is its row. A table keyed by n-grams sets `ids` and may sum rows of a token.
 struct RowKeys {
-  std::size_t per_token = 1;  ///< ids that `ids` writes
-  std::size_t history = 0;    ///< tokens before the token that the ids depend on
-  /// Gets the token, last in `window`, after up to `history` tokens before it (fewer where a text begins); writes its
-  /// ids, each below the table's number of rows. Called from one thread per session; must not throw. Empty: the token.
+  std::size_t per_token = 1;  ///< rows per token: ids that `ids` writes
+  std::size_t history = 0;    ///< earlier tokens that the ids depend on
+  /// Writes the ids of the last token in `window`, each below the table's row count. Up to `history` tokens precede it,
+  /// fewer where a text begins. One thread per session calls it; it must not throw. Empty: the token is the id.
   std::function<void(std::span<const Token> window, std::span<RowId> ids)> ids = {};
 };
 
-/// Keys of hashed n-grams, n = 2 to `longest`: an n-gram's id lies in the n-th of the table's equal parts.
-/// Tokens before a text's begin count as -1. Errors: ErrorCode::argument for a `longest` below 2, or fewer rows than
-/// parts.
+/// Keys of hashed n-grams, n = 2 to `longest`. The table has equal parts, one for each n. Tokens before a text's begin
+/// count as -1. Errors: ErrorCode::argument for a `longest` below 2, or fewer rows than parts.
 inline RowKeys hashed_ngrams(std::size_t longest, std::uint64_t rows) {
   if (longest < 2 || rows < longest - 1) {
     fail(ErrorCode::argument, "hashed_ngrams: n-grams of 2 to ", longest, " tokens in ", rows,
@@ -47,11 +45,11 @@ inline RowKeys hashed_ngrams(std::size_t longest, std::uint64_t rows) {
           }};
 }
 
-/// Which row of a cut-down vocabulary a token has: in the PLE table, the token embedding and the head.
+/// The rows of a cut-down vocabulary: in the PLE table, the token embedding and the head.
 class VocabularyMap {
  public:
-  /// `kept` are the tokens that have rows, in the rows' order, different and below `vocab_size`; `substitute`, one of
-  /// them, stands in for all others where it is given.
+  /// `kept`: the tokens that have rows, in row order, distinct and below `vocab_size`. `substitute`, if given, is one
+  /// of them and stands in for all other tokens.
   VocabularyMap(std::vector<Token> kept, std::size_t vocab_size, std::optional<Token> substitute)
       : kept_(std::move(kept)), row_of_(vocab_size, absent), substitute_(substitute) {
     for (std::size_t row = 0; row < kept_.size(); ++row) {
@@ -63,9 +61,7 @@ class VocabularyMap {
   std::size_t vocab_size() const { return row_of_.size(); }
   std::span<const Token> kept() const { return kept_; }
   std::optional<Token> substitute() const { return substitute_; }
-
-  /// Whether the token has a row of its own.
-  bool has(Token token) const { return find(token) != absent; }
+  bool has(Token token) const { return find(token) != absent; }  ///< whether the token has its own row
 
   /// The token's row, the substitute's, or nothing.
   std::optional<std::size_t> row(Token token) const {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a row of a PLE table is made of: one slice a depth, each in a number type of its own, or none.
+// A row of a PLE table: one slice per layer, each in its own dtype, or pruned.
 #pragma once
 
 #include <cstddef>
@@ -16,13 +16,12 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A row of a table, counted from 0. A table may have more rows than 2^32.
-using RowId = std::uint64_t;
+using RowId = std::uint64_t;  ///< counted from 0; a table may have more than 2^32
 
 /// Where the slice of each layer lies in a stored row.
 class RowLayout {
  public:
-  /// A layer's p values; a layer without a dtype has been pruned away, and skips its PLE step.
+  /// A layer's p values. Without a dtype the layer is pruned and skips its PLE step.
   struct Slice {
     std::optional<Dtype> dtype = {};
     std::size_t offset = 0;  ///< bytes from the row's begin
@@ -31,12 +30,11 @@ class RowLayout {
 
   RowLayout() = default;
 
-  /// Rows as checkpoints have them: every layer in `dtype`, nothing between.
-  /// Errors: ErrorCode::config if `width` is no whole number of the dtype's blocks.
+  /// Rows of checkpoints: every layer in `dtype`, no gaps. Errors: ErrorCode::config if `width` is not whole blocks.
   RowLayout(std::size_t layers, std::size_t width, Dtype dtype)
       : RowLayout(std::vector<std::optional<Dtype>>(layers, dtype), width, 1) {}
 
-  /// A dtype for every layer, or none; the row's size is rounded up to a multiple of `alignment`.
+  /// One dtype per layer, or none. The row's size is rounded up to a multiple of `row_alignment`.
   RowLayout(const std::vector<std::optional<Dtype>>& dtypes, std::size_t width, std::size_t row_alignment = alignment)
       : width_(width) {
     std::size_t end = 0;
@@ -58,7 +56,7 @@ class RowLayout {
   const Slice& slice(std::size_t layer) const { return slices_[layer]; }
   bool has(std::size_t layer) const { return slices_[layer].dtype.has_value(); }
 
-  /// The one type of all layers, if none is pruned and no gap is left between rows.
+  /// The dtype of all layers, if they have the same one and there is no gap between rows.
   std::optional<Dtype> only_dtype() const {
     if (slices_.empty() || !slices_[0].dtype) return std::nullopt;
     const Dtype first = *slices_[0].dtype;
@@ -77,8 +75,7 @@ class RowLayout {
     return text;
   }
 
-  /// Reads what text() wrote; one word stands for all layers. `source` names it for the message.
-  /// Errors: ErrorCode::config.
+  /// Reads what text() wrote; one word stands for all layers. `source` names it in messages. Errors: ErrorCode::config.
   static std::vector<std::optional<Dtype>> parse(std::string_view text, std::size_t layers, const std::string& source) {
     std::vector<std::optional<Dtype>> dtypes;
     for (std::size_t begin = 0; begin <= text.size();) {
@@ -99,7 +96,7 @@ class RowLayout {
     return dtypes;
   }
 
-  /// Errors: ErrorCode::not_supported if a layer is in a type that can be read but not written.
+  /// Errors: ErrorCode::not_supported for a layer whose type can be read but not written.
   void require_encodable() const {
     for (std::size_t l = 0; l < layers(); ++l) {
       if (has(l) && !is_encodable(*slices_[l].dtype)) {
@@ -109,7 +106,7 @@ class RowLayout {
     }
   }
 
-  /// The same rows, of which only these layers are used: layer l is what was layers[l].
+  /// The same rows, with only these layers: layer l was layers[l].
   RowLayout select(const std::vector<std::size_t>& layers) const {
     RowLayout some = *this;
     some.slices_.clear();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The rows of a few tokens, taken out of a table: small enough to be stored in many ways, one after another, and tried.
+// A few tokens' rows of a table: small enough to be stored in many ways and tried.
 #pragma once
 
 #include <algorithm>
@@ -19,16 +19,16 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Rows in f32 as the table stores them, which is exact: every type fits into an f32.
+/// Rows in f32, as stored. This is exact, since every type fits into f32.
 template <Backend B>
 class RowSample {
  public:
-  /// Takes the rows of `tokens`, which may come more than once and in any order.
-  /// Errors: ErrorCode::argument for a token outside the table, and for a folded or cut-down one; file.
+  /// Takes the rows of `tokens`, in any order and with repeats. Errors: ErrorCode::argument for a token outside the
+  /// table, and for a folded or cut-down table; file.
   RowSample(const PleTable<Any, B>& table, std::span<const Token> tokens, Executor& executor)
       : layers_(table.layout().layers()), width_(table.width()), scale_(table.scale()) {
     if (table.vocabulary() || table.folded()) {
-      fail(ErrorCode::argument, "RowSample: the table was packed already: start from the original");
+      fail(ErrorCode::argument, "RowSample: the table is already packed: use the original");
     }
     auto sorted = std::make_shared<std::vector<Token>>(tokens.begin(), tokens.end());
     std::sort(sorted->begin(), sorted->end());
@@ -47,11 +47,9 @@ class RowSample {
     table.gather_stored(executor, selection, 0, 0, layers_, values_);
   }
 
-  /// The tokens that have rows, ascending.
-  std::span<const Token> tokens() const { return *tokens_; }
-
-  /// A table of these rows, each layer in its type or, without one, pruned away: what a model gets from a file that
-  /// pack_table wrote, for the tokens of the sample. Others must not be asked for. Errors: those of RowLayout.
+  std::span<const Token> tokens() const { return *tokens_; }  ///< those that have rows, ascending
+  /// A table of these rows, each layer in its type or, without one, pruned: as from a file that pack_table wrote. Ask
+  /// only for tokens of the sample. Errors: those of RowLayout.
   PleTable<Any, B> table(const std::vector<std::optional<Dtype>>& dtypes) const {
     const RowLayout layout(dtypes, width_);
     auto bytes = std::make_shared<AlignedVector<std::byte>>(tokens_->size() * layout.row_bytes());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which slot of a cache has which row, and which of them may be taken for another.
+// Which slot of a cache has which row, and which slot is reused next.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Room for a row, and what became of the read that fills it.
+/// Room for a row, and the state of the read that fills it.
 struct RowSlot {
   static constexpr std::uint32_t none = ~std::uint32_t{0};
   enum class State : std::uint8_t { free, reading, ready, failed };
@@ -24,22 +24,22 @@ struct RowSlot {
   RowId id = 0;
   State state = State::free;
   std::uint32_t pins = 0;
-  std::uint32_t same_bucket = none;           // the next slot of its hash bucket
-  std::uint32_t before = none, after = none;  // in the order of use, or of the free ones (after)
+  std::uint32_t same_bucket = none;           // next slot of the hash bucket
+  std::uint32_t before = none, after = none;  // links: order of use; `after` also in the free list
   std::size_t begin = 0;                      // where the row begins in the slot
   std::size_t bytes = 0;                      // read so far
   int tries = 0;
-  int error = 0;  // 0 for a file that ended
+  int error = 0;  // 0: the file ended too early
 };
 
-/// A slot is free, or has a row: one that is read, is pinned, or is kept. Kept ones, of which there are `kept_most` at
-/// most, nobody uses at the moment; the one used longest ago goes first.
+/// A slot is free, being read, pinned or kept. Nobody uses a kept row at the moment. At most `kept_most` are kept; the
+/// least recently used goes first.
 class RowSlots {
  public:
   using State = RowSlot::State;
   static constexpr std::uint32_t none = RowSlot::none;
 
-  /// `count` of them, all free.
+  /// Makes `count` slots, all free.
   void reset(std::size_t count, std::size_t kept_most) {
     kept_most_ = kept_most;
     slots_.assign(count, RowSlot{});
@@ -61,10 +61,8 @@ class RowSlots {
     return slot;
   }
 
-  /// Whether take() finds a slot.
   bool can_take() const { return free_ != none || kept_ > 0; }
-
-  /// A slot for a row that none has; it is to be read.
+  /// Takes a slot for a row that has none; the caller must read the row.
   std::uint32_t take(RowId id) {
     if (free_ == none) evict();
     const std::uint32_t slot = std::exchange(free_, slots_[free_].after);
@@ -75,12 +73,11 @@ class RowSlots {
     return slot;
   }
 
-  /// The row is there.
   void arrived(std::uint32_t slot) {
     slots_[slot].state = State::ready;
     if (slots_[slot].pins == 0) keep(slot);
   }
-  /// The row could not be read: nobody finds it any more.
+  /// The read failed: find() no longer finds the row.
   void failed(std::uint32_t slot, int error) {
     slots_[slot].state = State::failed;
     slots_[slot].error = error;
@@ -88,7 +85,7 @@ class RowSlots {
     if (slots_[slot].pins == 0) put_free(slot);
   }
 
-  /// A kept row becomes the one that was used last.
+  /// Makes a kept row the most recently used one.
   void touch(std::uint32_t slot) {
     if (!in_kept(slot)) return;
     unlink(slot);
@@ -104,7 +101,7 @@ class RowSlots {
     if (slots_[slot].state == State::failed) put_free(slot);
   }
 
-  /// How many of the rows have no slot; nothing if slots for these are missing once the others are pinned.
+  /// How many of the rows have no slot. Nothing if there is no room for these while the others are pinned.
   std::optional<std::size_t> missing(std::span<const RowId> ids) const {
     std::size_t missing = 0, available = kept_;
     for (const RowId id : ids) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the rows of a table live. All stores hand out the same bytes; they differ in memory, speed and faults.
+// Where the rows of a table live. All stores give the same bytes; they differ in memory, speed and faults.
 #pragma once
 
 #include <algorithm>
@@ -22,9 +22,9 @@ namespace ple::inline PLE_ABI {
 
 /// What a table has done since it was opened.
 struct TableCounters {
-  std::uint64_t rows_asked = 0;  ///< different rows of each pass, or other gather
-  std::uint64_t hits = 0;        ///< of them, those that were there already, or on their way
-  std::uint64_t bytes_read = 0;  ///< by the table itself; what a mapping reads only the system knows
+  std::uint64_t rows_asked = 0;  ///< distinct rows of each pass or other gather
+  std::uint64_t hits = 0;        ///< of them, those already in memory or on their way
+  std::uint64_t bytes_read = 0;  ///< by the table itself; what a mapping reads, only the system knows
   std::uint64_t waits = 0;       ///< times a thread had to wait for a read
 };
 
@@ -33,14 +33,14 @@ class RowStore {
  public:
   virtual ~RowStore() = default;
 
-  /// Most rows that may be pinned together.
+  /// Most rows that can be pinned together.
   virtual std::size_t most_at_once() const { return (std::numeric_limits<std::size_t>::max)(); }
 
-  /// A hint: these rows, ascending and different, will be pinned soon. Never throws, never waits.
+  /// A hint: these rows, ascending and distinct, will be pinned soon. Never waits, never throws.
   virtual void request(std::span<const RowId> ids) noexcept { static_cast<void>(ids); }
 
-  /// Puts the addresses of these rows, ascending and different, into `rows`. They stay until `unpin`. Errors:
-  /// ErrorCode::file, and then none is pinned.
+  /// Writes the addresses of these rows, ascending and distinct, to `rows`. They are valid until `unpin`.
+  /// Errors: ErrorCode::file, and then none is pinned.
   virtual void pin(std::span<const RowId> ids, std::span<const std::byte*> rows) { hold(ids, rows); }
   virtual void unpin(std::span<const RowId> ids) noexcept { release(ids); }
 
@@ -53,7 +53,7 @@ class RowStore {
   virtual TableCounters counters() const = 0;
 };
 
-/// Rows that are pinned while it lives, whatever happens meanwhile.
+/// Pins rows for as long as it lives.
 class PinnedRows {
  public:
   /// As RowStore::pin.
@@ -68,10 +68,9 @@ class PinnedRows {
   RowStore& store_;
   std::span<const RowId> ids_;
 };
-/// Old name; goes with the next version.
-using HeldRows = PinnedRows;
+using HeldRows = PinnedRows;  ///< Old name; goes with the next version.
 
-/// All rows in memory that somebody keeps.
+/// All rows in memory that `owner` keeps.
 class MemoryRows final : public RowStore {
  public:
   MemoryRows(const std::byte* rows, std::size_t row_bytes, std::shared_ptr<const void> owner)
@@ -91,10 +90,9 @@ class MemoryRows final : public RowStore {
   std::atomic<std::uint64_t> asked_{0};
 };
 
-/// All rows in a mapped file. Before a row is touched the system is asked to bring it in, so that a file that shrank or
-/// cannot be read is an error and not the end of the process. With a budget, rows are pinned a few at a time, and the
-/// process lets go of its pages of the table whenever they may have grown past it; they stay in the system's page
-/// cache.
+/// All rows in a mapped file. Before it touches a row it asks the system to load it: a file that shrank or cannot be
+/// read is then an error, not a crash. With a budget, it pins few rows at a time, and drops the process's pages of the
+/// table when they may exceed the budget. These stay in the system's page cache.
 class MappedRows final : public RowStore {
  public:
   MappedRows(std::shared_ptr<const MappedFile> map, std::uint64_t offset, std::size_t row_bytes, std::uint64_t rows,
@@ -129,7 +127,7 @@ class MappedRows final : public RowStore {
   TableCounters counters() const override { return {asked_, 0, 0, 0}; }
 
  private:
-  // Around a page that is touched, the system may map all that its page cache has in one piece: up to a huge page.
+  // When a page is touched, the system may map all around it that its page cache has in one piece: up to a huge page.
   static constexpr std::uint64_t around = std::uint64_t{2} << 20;
   std::uint64_t most_per_row() const { return (row_bytes_ / around + 2) * around; }
 
@@ -137,7 +135,7 @@ class MappedRows final : public RowStore {
     if (budget_ == 0) return;
     const std::uint64_t most = count * most_per_row();
     if (touched_.fetch_add(most, std::memory_order_relaxed) + most <= budget_) return;
-    // Another session's rows that are dropped with the others come back when it touches them.
+    // Rows of other sessions that are dropped too come back when touched.
     touched_.store(most, std::memory_order_relaxed);
     map_->drop(offset_, rows_ * row_bytes_);
   }

@@ -11,10 +11,10 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Rows are read when they are needed, into a cache of a fixed size: see StreamedRows for its rules.
+/// Rows are read on demand into a cache of fixed size: see StreamedRows.
 struct Streamed {
   std::size_t budget = std::size_t{64} << 20;  ///< bytes of rows kept for later
-  bool direct = false;                         ///< past the operating system's page cache
+  bool direct = false;                         ///< bypasses the operating system's page cache
   ReadEngine engine = ReadEngine::best;
 
   std::shared_ptr<RowStore> open(const TableSource& source) const {

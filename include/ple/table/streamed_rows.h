@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows read on demand into a cache of a fixed size. The mapping of the file and the system's page cache play no part.
+// Rows read on demand into a cache of fixed size, independent of file mappings and the system's page cache.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Where a file has the rows.
+/// Where the rows are in a file.
 struct RowFile {
   std::string name;  ///< for messages
   std::uint64_t offset = 0;
@@ -31,11 +31,10 @@ struct RowFile {
   bool direct = false;  ///< whether reads must be aligned to File::direct_alignment
 };
 
-/// A cache of rows. `budget` bytes hold rows that nobody uses at the moment; of those, the one used longest ago makes
-/// room for a new one. `in_flight` more rows have room while they are read or decoded, so a budget of 0 works: it keeps
-/// nothing. Errors of reads that were only hinted at are forgotten; the rows are read again when they are needed. A
-/// process that fork() made begins with an empty cache, in the same memory, and with a queue of its own: rows must not
-/// be pinned across fork().
+/// A cache of rows. `budget` bytes keep rows that nobody uses at the moment; the least recently used makes room for a
+/// new one. `in_flight` more rows have room while they are read or decoded, so a budget of 0 works: it keeps nothing.
+/// Errors of requested reads are dropped: the rows are read again when pinned. After fork(), the child has an empty
+/// cache in the same memory, and its own queue: rows must not be pinned across fork().
 class StreamedRows final : public RowStore {
  public:
   static constexpr std::size_t in_flight = 64;
@@ -48,7 +47,7 @@ class StreamedRows final : public RowStore {
     const std::size_t kept = budget / slot_bytes_, count = kept + in_flight;
     if (count >= RowSlots::none) {
       fail(ErrorCode::argument, file_.name, ": a budget of ", budget, " bytes for rows of ", file_.row_bytes,
-           " is more than ple can count");
+           " bytes has too many rows, expected less than ", RowSlots::none);
     }
     memory_.resize(count * slot_bytes_ + grain);
     use_huge_pages(memory_);
@@ -63,11 +62,10 @@ class StreamedRows final : public RowStore {
       abandon_locks();
       return;
     }
-    while (in_flight_ > 0) in_flight_ -= queue_->wait(done_);  // reads in flight write into our memory
+    while (in_flight_ > 0) in_flight_ -= queue_->wait(done_);  // reads in flight write to our memory
   }
 
-  /// What the cache takes at most.
-  std::size_t bytes() const { return slots_.size() * slot_bytes_; }
+  std::size_t bytes() const { return slots_.size() * slot_bytes_; }  ///< most bytes that the cache takes
   const char* engine() const { return queue_->name(); }
 
   std::size_t most_at_once() const override { return (std::min)(slots_.size(), queue_->depth()); }
@@ -76,10 +74,10 @@ class StreamedRows final : public RowStore {
     try {
       renew_after_fork();
     } catch (...) {
-      return;  // whoever needs the rows is told
+      return;  // pin() will report the error
     }
     const std::lock_guard lock(locks_->mutex);
-    // Half of what is kept: rows must not push each other out before they are used.
+    // Only half of what is kept: rows must not evict each other before they are used.
     const std::size_t most = (std::min)(ids.size(), slots_.kept_most() / 2);
     for (std::size_t i = 0; i < most; ++i) {
       if (const std::uint32_t slot = slots_.find(ids[i]); slot != none) {
@@ -135,7 +133,7 @@ class StreamedRows final : public RowStore {
   }
 
   void unpin(std::span<const RowId> ids) noexcept override {
-    if (!guard_.same_process()) return;  // here nobody has pinned anything
+    if (!guard_.same_process()) return;  // this process has pinned nothing
     const std::lock_guard lock(locks_->mutex);
     for (const RowId id : ids) {
       const std::uint32_t slot = slots_.find(id);
@@ -158,8 +156,7 @@ class StreamedRows final : public RowStore {
   static constexpr int most_tries = 8;
   using State = RowSlot::State;
 
-  /// Apart from the rest, since those of another process can neither be used nor destroyed: they may be held, or waited
-  /// for.
+  /// Separate: after fork() the parent's locks can be neither used nor destroyed, since threads may hold them.
   struct Locks {
     std::mutex mutex;
     std::condition_variable changed;
@@ -192,15 +189,13 @@ class StreamedRows final : public RowStore {
     return static_cast<std::uint32_t>((row - base_) / static_cast<std::ptrdiff_t>(slot_bytes_));
   }
 
-  /// Whether all of ids could be pinned now.
+  /// Whether all of `ids` can be pinned now.
   bool has_room(std::span<const RowId> ids) const {
     const auto missing = slots_.missing(ids);
     return missing && in_flight_ + *missing <= queue_->depth();
   }
 
-  // --- reads
-
-  /// Takes a slot for a row, which is read with the next submit().
+  /// Takes a slot for a row. The next submit() reads it.
   std::uint32_t ask(RowId id) {
     const std::uint32_t slot = slots_.take(id);
     add_to_batch(slot);
@@ -227,7 +222,7 @@ class StreamedRows final : public RowStore {
     batch_.clear();
   }
 
-  /// Until a read is done or a row unpinned. One thread waits for the reads, others for that thread.
+  /// Waits for a read or an unpin. One thread waits for reads, the others wait for that thread.
   void wait(std::unique_lock<std::mutex>& lock) {
     if (collecting_ || in_flight_ == 0) {
       ++waiting_;
@@ -250,7 +245,7 @@ class StreamedRows final : public RowStore {
     collecting_ = false;
     in_flight_ -= count;
     for (std::size_t i = 0; i < count; ++i) arrived(static_cast<std::uint32_t>(done_[i].tag), done_[i].result);
-    submit();  // what has to be read again
+    submit();  // reads that must be repeated
     if (waiting_ > 0) locks_->changed.notify_all();
   }
 
@@ -258,7 +253,7 @@ class StreamedRows final : public RowStore {
     RowSlot& s = slots_[slot];
     s.bytes += result.bytes;
     counters_.bytes_read += result.bytes;
-    // A kernel cancels the reads of a thread that ends, and may be out of memory for a moment.
+    // The kernel cancels the reads of a thread that ends, and may be out of memory for a moment.
     const bool again = result.error == ECANCELED || result.error == EAGAIN || result.error == EINTR;
     if (result.error == 0 && s.bytes >= s.begin + file_.row_bytes) {
       slots_.arrived(slot);

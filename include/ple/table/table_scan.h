@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A whole table, once, in the order it lies in its file: as fast as the file can be read.
+// Reads a whole table once, in file order: as fast as the file can be read.
 #pragma once
 
 #include <algorithm>
@@ -25,8 +25,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// Calls a function on another thread meanwhile. Where that thread is not there, because none could be started or
-/// fork() made this process, whoever waits for it calls the function.
+/// Calls a function on another thread. Without one, because none starts or fork() made this process, wait() calls it.
 class Meanwhile {
  public:
   explicit Meanwhile(std::function<void()> f) : f_(std::move(f)) {
@@ -37,7 +36,7 @@ class Meanwhile {
   }
   Meanwhile(const Meanwhile&) = delete;
   Meanwhile& operator=(const Meanwhile&) = delete;
-  ~Meanwhile() {  // of a future whose thread is missing the destructor would wait for ever
+  ~Meanwhile() {  // a future whose thread is missing would wait for ever
     if (!guard_.same_process()) static_cast<void>(running_.release());
   }
 
@@ -55,9 +54,9 @@ class Meanwhile {
 
 }  // namespace detail
 
-/// Calls f(first, rows) for piece after piece of the table: rows first, first + 1, ... as [rows, layers * p], in f32 as
-/// they are stored, not scaled; 0 where a layer is pruned. The next piece is read from the file meanwhile. Holds some
-/// 20 MiB, whatever the table's size. Errors: ErrorCode::file; what f throws.
+/// Calls f(first, rows) for each piece of the table: rows first, first + 1, ... as [rows, layers * p], in f32 as
+/// stored, not scaled; 0 where a layer is pruned. Reads the next piece meanwhile. Takes about 20 MiB, whatever the
+/// table's size. Errors: ErrorCode::file; what f throws.
 template <Backend B, class F>
 void scan_table(const TableSource& source, Executor& executor, F&& f) {
   constexpr std::size_t piece_bytes = std::size_t{8} << 20;  // of f32
@@ -81,7 +80,7 @@ void scan_table(const TableSource& source, Executor& executor, F&& f) {
   const RowsRequest requests[] = {{&values, most, cols}};
   const AlignedVector<float> memory = allocate_rows(requests);
 
-  std::optional<detail::Meanwhile> reading;  // destroyed before what it reads into; waits for its thread
+  std::optional<detail::Meanwhile> reading;  // waits for its thread; destroyed before what it reads into
   if (in_file) read(0, 0);
   std::size_t turn = 0;
   for (std::uint64_t first = 0; first < source.rows; first += most, turn = 1 - turn) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a PLE table lives: each choice is a type that opens the rows of a table in a file, and only those that a
-// program names are compiled into it. Streamed has a header of its own.
+// Where a PLE table lives. Each choice is a type that opens a table; a program compiles only those it names.
 #pragma once
 
 #include <algorithm>
@@ -25,20 +24,19 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A table as a file has it.
+/// A table in a file.
 struct TableSource {
   Tensor tensor = {};  ///< its bytes: rows of layout.row_bytes(), one after another
   RowLayout layout = {};
   std::uint64_t rows = 0;
-  float scale = 1;                       ///< values are multiplied by it when they are used
-  bool folded = false;                   ///< rows are whole per-layer inputs of text, not only their identity part
+  float scale = 1;                       ///< multiplies values when they are used
+  bool folded = false;                   ///< rows are complete per-layer inputs of text, not only their identity part
   std::vector<float> pad_identity = {};  ///< folded: the identity part of positions without text
-  std::shared_ptr<const VocabularyMap> vocabulary = nullptr;  ///< where only some tokens have rows
-  std::optional<Tensor> token_embedding = {};                 ///< of those tokens
+  std::shared_ptr<const VocabularyMap> vocabulary = nullptr;  ///< if only some tokens have rows
+  std::optional<Tensor> token_embedding = {};                 ///< of these tokens
 };
 
-/// A checkpoint's table: rows of all layers in the tensor's type, which the reference multiplies by sqrt(p), rounded to
-/// that type. The tensor is a matrix of whole rows.
+/// A checkpoint's table, [rows, layers * p]. The reference multiplies it by sqrt(p), rounded to the tensor's type.
 inline TableSource stored_table(const Tensor& tensor, std::size_t layers) {
   const std::size_t width = static_cast<std::size_t>(tensor.shape[1]) / layers;
   return {.tensor = tensor,
@@ -47,9 +45,9 @@ inline TableSource stored_table(const Tensor& tensor, std::size_t layers) {
           .scale = rounded_to(tensor.dtype, std::sqrt(static_cast<float>(width)))};
 }
 
-/// The table stays in its file, mapped: the operating system keeps the pages that were touched as long as it likes.
+/// The table stays in its file, mapped. The operating system decides how long touched pages stay in memory.
 struct Mapped {
-  std::size_t budget = 0;  ///< bytes of them that the process keeps at most; 0: no limit
+  std::size_t budget = 0;  ///< most bytes of such pages that the process keeps; 0: no limit
 
   std::shared_ptr<RowStore> open(const TableSource& source) const {
     const Tensor& tensor = source.tensor;
@@ -57,7 +55,7 @@ struct Mapped {
   }
 };
 
-/// The table is read into memory of the process when it is opened.
+/// The table is read into memory when it is opened.
 struct Resident {
   std::shared_ptr<RowStore> open(const TableSource& source) const {
     const Tensor& tensor = source.tensor;
@@ -72,13 +70,13 @@ struct Resident {
   }
 };
 
-/// The table is left away: every layer skips its PLE step. To measure what it costs and what it does.
+/// No table: every layer skips its PLE step. To measure what the table costs and does.
 struct Pruned {
   std::shared_ptr<RowStore> open(const TableSource& /*source*/) const { return nullptr; }
 };
 
-/// A choice among these, Streamed (ple/table/streamed.h), or one of the caller's own: `open` makes the store of a table
-/// that lies in a file. The model never changes the choice.
+/// One of these, Streamed (ple/table/streamed.h), or a type of the caller's: `open` makes the store of a table in a
+/// file. The model never overrides the choice.
 class TableStorage {
  public:
   template <class Storage>
@@ -89,9 +87,8 @@ class TableStorage {
       : prunes_(std::same_as<Storage, Pruned>),
         open_([storage](const TableSource& source) { return storage.open(source); }) {}
 
-  /// Whether the table is to be left away: it need not even be in the checkpoint.
-  bool prunes() const { return prunes_; }
-  /// Errors: those of the choice; ErrorCode::file, and not_supported for reads that the system does not have.
+  bool prunes() const { return prunes_; }  ///< if so, the checkpoint need not have a table
+  /// Errors: those of the choice; ErrorCode::file; not_supported for reads that the system does not have.
   std::shared_ptr<RowStore> open(const TableSource& source) const { return open_(source); }
 
  private:

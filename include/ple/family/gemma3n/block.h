@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gemma 3n: several streams of which a layer computes one, a low-rank residual beside attention, sparse feed-forwards;
-// attention and the PLE step are as in Gemma 4.
+// Gemma 3n: several streams, of which a layer computes one; a low-rank residual beside attention; sparse feed-forwards.
+// Attention and the PLE step are as in Gemma 4.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// For a block to compute one chunk in.
+/// What a block computes one chunk in.
 class Gemma3nWorkspace : public BlockWorkspace {
  public:
   Gemma3nWorkspace(const Gemma3nConfig& config, const SessionOptions& options) : BlockWorkspace(config, options) {
@@ -80,7 +80,7 @@ struct Gemma3nBlock {
   Gemma3nBlock(const Gemma3nConfig& config, std::size_t l);
 
   /// h: [T, n * d], the streams H[0], H[1], ... of the chunk's rows from row `row` on, becomes the layer's output. For
-  /// the rest see Gemma4Block::forward. The active stream is a; P, u and y are [T, d] but for P's other streams.
+  /// the rest see Gemma4Block::forward. a is the active stream. P is [T, n * d]; P[a], u and y are [T, d].
   void forward(const Context& context, const Gemma3nWorkspace& w, std::size_t row, Rows h,
                FunctionRef<Rows()> per_layer_input, const Positions& positions) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows), low = w.laurel_low.slice(0, h.rows);
@@ -136,17 +136,14 @@ struct Gemma3nBlock {
     f(Parameter::post_ple_norm, per_layer.norm.weight);
   }
 
-  /// Lays a parameter that has its values out in a way of the block's own. Returns whether it did.
+  /// Repacks a parameter, which has values, into a layout of the block's own. Returns whether it did.
   bool repack(Parameter parameter, Executor& executor, Arena& arena) {
     if (parameter == Parameter::up) return mlp.repack_up(executor, arena);
     return parameter == Parameter::down && mlp.repack_down(executor, arena);
   }
 
-  /// Once all parameters have their values.
-  void finalize() { mlp.finalize(); }
-
-  /// Besides what products need: see SparseMlp.
-  std::size_t workspace_bytes(std::size_t tokens) const { return mlp.workspace_bytes(tokens); }
+  void finalize() { mlp.finalize(); }  ///< once all parameters have their values
+  std::size_t workspace_bytes(std::size_t tokens) const { return mlp.workspace_bytes(tokens); }  ///< as in SparseMlp
 };
 
 /// Gemma 3n of any size: T is the weights' stored type (Any: whatever the file has), B the backend.

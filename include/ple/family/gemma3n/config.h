@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The numbers that make a Gemma 3n text model: nothing here computes.
+// The configuration of a Gemma 3n text model: nothing here computes.
 #pragma once
 
 #include <algorithm>
@@ -19,29 +19,28 @@ namespace ple::inline PLE_ABI {
 struct Gemma3nLayerConfig {
   AttentionType attention = AttentionType::sliding;
   std::size_t intermediate_size = 16384;
-  float activation_sparsity = 0;  ///< share of the gate that is made 0; 0: none
+  float activation_sparsity = 0;  ///< share of the gate that becomes 0; 0: none
 };
 
 /// Names are those of Hugging Face's config.json.
 struct Gemma3nConfig {
   static constexpr const char* family = "Gemma 3n";
-  /// GGUF's word; config.json says "gemma3n_text" for the text model alone, too.
-  static constexpr const char* model_type = "gemma3n";
+  static constexpr const char* model_type = "gemma3n";  ///< GGUF's; config.json also has "gemma3n_text", the text model
 
   std::size_t vocab_size = 262400;
   std::size_t hidden_size = 2048;
   std::size_t num_attention_heads = 8;
   std::size_t num_key_value_heads = 2;
   std::size_t head_dim = 256;
-  std::size_t num_kv_shared_layers = 0;  ///< the last layers, which attend over an earlier layer's K and V
-  std::size_t sliding_window = 512;      ///< positions a sliding layer sees, the token itself included
+  std::size_t num_kv_shared_layers = 0;  ///< the last layers, which use the K and V of an earlier layer
+  std::size_t sliding_window = 512;      ///< positions that a sliding layer sees, the token's own included
   std::size_t max_position_embeddings = 32768;
   std::size_t vocab_size_per_layer_input = 262144;  ///< tokens from here on have the row of token 0
   std::size_t hidden_size_per_layer_input = 256;    ///< p
   std::int32_t pad_token_id = 0;
   std::size_t altup_num_inputs = 4;  ///< streams
-  std::size_t altup_active_idx = 0;  ///< the stream that attention and feed-forward see
-  float altup_coef_clip = 120;       ///< of the coefficients' weights, while training
+  std::size_t altup_active_idx = 0;  ///< the stream that attention and feed-forward work on
+  float altup_coef_clip = 120;       ///< limit of the coefficients' weights in training
   bool altup_correct_scale = true;   ///< whether the PLE step's input is multiplied by correct_output_scale
   std::size_t laurel_rank = 64;
   bool tie_word_embeddings = true;
@@ -59,12 +58,10 @@ struct Gemma3nConfig {
   std::size_t first_shared_layer() const { return layers.size() - num_kv_shared_layers; }
   const RopeConfig& rope(AttentionType type) const { return type == AttentionType::full ? full_rope : sliding_rope; }
 
-  /// Tokens below it have an embedding; those that the PLE table has no row for have the row of pad_token.
+  /// Tokens below it have an embedding. Those without a PLE row use pad_token()'s.
   std::size_t token_limit() const { return vocab_size; }
-  /// Whose PLE row positions have that are no text: in this family not the padding token's, whatever that is.
+  /// The token whose PLE row is used where there is no text: in this family not pad_token_id, whatever that is.
   static constexpr std::int32_t pad_token() { return 0; }
-
-  /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
   std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }
 };
 
@@ -82,7 +79,7 @@ void for_each_field(const Gemma3nConfig& c, F&& f) {
   }
 }
 
-/// What the published models have in common: every fifth layer is full, the first ten are sparse.
+/// The published models' layers: every fifth is full, the first ten are sparse.
 inline std::vector<Gemma3nLayerConfig> gemma3n_layers(std::size_t layers, std::size_t intermediate_size) {
   std::vector<Gemma3nLayerConfig> list(layers, {.intermediate_size = intermediate_size});
   for (std::size_t l = 4; l < layers; l += 5) list[l].attention = AttentionType::full;
@@ -90,14 +87,11 @@ inline std::vector<Gemma3nLayerConfig> gemma3n_layers(std::size_t layers, std::s
   return list;
 }
 
-/// Gemma 3n E2B, as published.
+/// Gemma 3n E2B and E4B, as published.
 inline Gemma3nConfig gemma3n_e2b() { return {.num_kv_shared_layers = 10, .layers = gemma3n_layers(30, 8192)}; }
-
-/// Gemma 3n E4B, as published.
 inline Gemma3nConfig gemma3n_e4b() { return {.num_kv_shared_layers = 15, .layers = gemma3n_layers(35, 16384)}; }
 
-/// Refuses numbers that no model can have, before anything is computed or allocated from them.
-/// `source` names the file for the message. Errors: ErrorCode::config.
+/// Refuses impossible numbers before they are used. `source` names the file in messages. Errors: ErrorCode::config.
 inline void validate(const Gemma3nConfig& config, const std::string& source) {
   const detail::ConfigChecks check{source};
   check.decoder(config);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The keys and shapes of a GGUF file of architecture gemma3n -> Gemma3nConfig.
-// Source: what llama.cpp's converter writes and its loader reads.
+// GGUF keys and shapes of architecture gemma3n -> Gemma3nConfig. Source: llama.cpp's converter and its loader.
 #pragma once
 
 #include <cmath>
@@ -55,7 +54,7 @@ inline Gemma3nConfig gemma3n_config(const GgufShards& file) {
                     scales = prefix + "activation_sparsity_scale";
   const std::vector<bool> sliding = keys.booleans(pattern);
   keys.check_length(pattern, sliding.size(), layers);
-  const std::vector<double> quantiles = keys.numbers(scales);  // of the share that is made 0; minus infinity for none
+  const std::vector<double> quantiles = keys.numbers(scales);  // normal, of the shares made 0; -infinity: none
   keys.check_length(scales, quantiles.size(), layers);
   const std::vector<std::size_t> widths = keys.per_layer(prefix + "feed_forward_length", layers);
   for (std::size_t l = 0; l < layers; ++l) {

@@ -17,7 +17,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// A field with one number for all layers, or a list with one for each: calls set(layer, number).
+/// Calls set(layer, number) for a field with one number for all layers, or a list with one for each.
 template <class F>
 void each_layer(const JsonField& text, std::string_view name, std::size_t layers, F&& set) {
   const Json& field = *text.find(name);
@@ -32,7 +32,7 @@ void each_layer(const JsonField& text, std::string_view name, std::size_t layers
   for (std::size_t l = 0; l < layers; ++l) set(l, field.items()[l]);
 }
 
-/// As rope_config, of files that have no rope_parameters but a theta for each attention type.
+/// As rope_config; without rope_parameters, each attention type's theta is a field of its own.
 inline RopeConfig gemma3n_rope(const JsonField& text, const std::string& type, const char* theta, RopeConfig rope) {
   if (!text.find("rope_parameters")) rope.theta = text.number(theta, rope.theta);
   return rope_config(text, type, rope);
@@ -40,8 +40,8 @@ inline RopeConfig gemma3n_rope(const JsonField& text, const std::string& type, c
 
 }  // namespace detail
 
-/// The text model's configuration: `config_json` itself, or its text_config. `source` names the file in errors.
-/// Errors: ErrorCode::config; ErrorCode::not_supported for other models, and for what a later version may add.
+/// The text model's configuration: `config_json` itself or its text_config. `source` names the file in messages.
+/// Errors: ErrorCode::config; ErrorCode::not_supported for other models and unsupported features.
 inline Gemma3nConfig gemma3n_config(const Json& config_json, const std::string& source) {
   const JsonField top(config_json, source);
   const JsonField text = top.object("text_config").value_or(top);

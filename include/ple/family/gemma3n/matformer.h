@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// MatFormer: the smaller models inside a Gemma 3n. A slice has the first part of every feed-forward's width, and some
-// layers less. Source: Devvrit et al. 2023; Google's MatFormer Lab for Gemma 3n, which says what becomes of shared
-// layers.
+// MatFormer: smaller models inside a Gemma 3n. A slice has the first part of each feed-forward's width, and fewer
+// layers. Source: Devvrit et al. 2023; Google's MatFormer Lab for Gemma 3n, which says what becomes of shared layers.
 #pragma once
 
 #include <algorithm>
@@ -17,17 +16,16 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Which slice of a model.
 struct MatformerOptions {
-  std::vector<std::size_t> intermediate_size = {};  ///< of all layers, or of each that is left; none: as it is
-  std::vector<std::size_t> skip_layers = {};        ///< layers that are left out, counted from 0
+  std::vector<std::size_t> intermediate_size = {};  ///< for all layers, or for each that is left; empty: unchanged
+  std::vector<std::size_t> skip_layers = {};        ///< layers to leave out, counted from 0
 
   bool empty() const { return intermediate_size.empty() && skip_layers.empty(); }
 };
 
-/// A published slice of E4B: "e2b", which is the published E2B; "e1.96b" and "e2.54b", whose full layers, or some of
-/// them, keep their width. Source: https://huggingface.co/datasets/google/gemma3n-slicing-configs, where the latter two
-/// are called 'layer-level'. Errors: ErrorCode::argument for another name.
+/// A published slice of E4B: "e2b" is the published E2B; "e1.96b" and "e2.54b" keep some layers' whole width, and are
+/// called 'layer-level' in the source. Source: https://huggingface.co/datasets/google/gemma3n-slicing-configs. Errors:
+/// ErrorCode::argument for another name.
 inline MatformerOptions published_slice(std::string_view name) {
   constexpr std::size_t narrow = 8192, wide = 16384;
   const std::vector<std::size_t> block = {20, 21, 22, 23, 24};
@@ -45,18 +43,17 @@ inline MatformerOptions published_slice(std::string_view name) {
     for (const std::size_t l : block) options.intermediate_size[l] = wide;
     return options;
   }
-  fail(ErrorCode::argument, "'", name, "' is no published slice that ple knows, expected e2b, e1.96b or e2.54b");
+  fail(ErrorCode::argument, "'", name, "' is no published slice, expected e2b, e1.96b or e2.54b");
 }
 
 /// A slice's configuration, and where its layers come from.
 struct MatformerSlice {
   Gemma3nConfig config;
-  std::vector<std::size_t> layers;  ///< of the whole model, by layer of the slice
+  std::vector<std::size_t> layers;  ///< by layer of the slice: its layer in the whole model
 };
 
-/// Layers keep their attention type and sparsity; those that share K and V keep the layer that they share with, which
-/// therefore cannot be left out before them. `source` names the whole model for the message.
-/// Errors: ErrorCode::argument.
+/// Layers keep attention type and sparsity. Layers that share K and V keep the layer they share with, so it cannot be
+/// left out before them. `source` names the whole model in messages. Errors: ErrorCode::argument.
 inline MatformerSlice matformer_slice(const Gemma3nConfig& whole, const MatformerOptions& options,
                                       const std::string& source) {
   const auto refuse = [&](const auto&... parts) { fail(ErrorCode::argument, source, ": slice: ", parts...); };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every parameter of a Gemma 3n and its shape, from a configuration alone: no values are read or allocated.
+// Every parameter of a Gemma 3n and its shape, from the configuration alone.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +13,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// In the order of the decoder's own walk. Errors: ErrorCode::config. The published files carry K and V of layers that
-/// share another's; they are in the list, unused. Source: the modules of transformers' Gemma3nTextModel.
+/// In the order of Decoder::parameters. Published files have K and V for layers that share another's: listed as unused.
+/// Source: the modules of transformers' Gemma3nTextModel. Errors: ErrorCode::config.
 inline std::vector<ParameterShape> parameter_shapes(const Gemma3nConfig& config) {
   validate(config, "the configuration");
   const std::uint64_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers(),

@@ -36,7 +36,7 @@ struct Gemma4Block {
 
   Gemma4Block(const Gemma4Config& config, std::size_t l);
 
-  /// h: [T, d], the chunk's rows from row `row` on, becomes the layer's output.
+  /// h: [T, d], the chunk's rows from `row` on, becomes the layer's output.
   void forward(const Context& context, const BlockWorkspace& w, std::size_t row, Rows h,
                FunctionRef<Rows()> per_layer_input, const Positions& positions) const {
     const Rows x = w.x.slice(0, h.rows), y = w.y.slice(0, h.rows);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The numbers that make a Gemma 4 text model: nothing here computes.
+// The configuration of a Gemma 4 text model: nothing here computes.
 #pragma once
 
 #include <algorithm>
@@ -20,14 +20,13 @@ using Gemma4LayerConfig = LayerConfig;  ///< Old name; goes with the next versio
 /// Names are those of Hugging Face's config.json.
 struct Gemma4Config {
   static constexpr const char* family = "Gemma 4";
-  /// GGUF's word; config.json says "gemma4_text" for the text model alone, too.
-  static constexpr const char* model_type = "gemma4";
+  static constexpr const char* model_type = "gemma4";  ///< GGUF's; config.json also has "gemma4_text", the text model
 
   std::size_t vocab_size = 262144;
   std::size_t hidden_size = 1536;
   std::size_t num_attention_heads = 8;
-  std::size_t num_kv_shared_layers = 0;  ///< the last layers, which attend over an earlier layer's K and V
-  std::size_t sliding_window = 512;      ///< positions a sliding layer sees, the token itself included
+  std::size_t num_kv_shared_layers = 0;  ///< the last layers, which use the K and V of an earlier layer
+  std::size_t sliding_window = 512;      ///< positions that a sliding layer sees, the token's own included
   std::size_t max_position_embeddings = 131072;
   std::size_t vocab_size_per_layer_input = 262144;
   std::size_t hidden_size_per_layer_input = 256;  ///< p; 0 for a model without PLE
@@ -49,10 +48,7 @@ struct Gemma4Config {
   std::size_t token_limit() const {
     return hidden_size_per_layer_input > 0 ? (std::min)(vocab_size, vocab_size_per_layer_input) : vocab_size;
   }
-  /// Whose PLE row positions have that are no text.
-  std::int32_t pad_token() const { return pad_token_id; }
-
-  /// The layer whose K and V layer `l` attends over: itself, or for a shared layer the last non-shared one of its type.
+  std::int32_t pad_token() const { return pad_token_id; }  ///< the token whose PLE row is used where there is no text
   std::optional<std::size_t> kv_layer(std::size_t l) const { return detail::kv_layer(layers, first_shared_layer(), l); }
 };
 
@@ -69,7 +65,7 @@ void for_each_field(const Gemma4Config& c, F&& f) {
   }
 }
 
-/// What the published models have in common, for `layers` layers of which every `period`-th is full.
+/// The published models' layers: every `period`-th is full.
 inline std::vector<LayerConfig> gemma4_layers(std::size_t layers, std::size_t period, LayerConfig sliding,
                                               std::size_t full_kv_heads) {
   std::vector<LayerConfig> list(layers, sliding);
@@ -81,7 +77,7 @@ inline std::vector<LayerConfig> gemma4_layers(std::size_t layers, std::size_t pe
   return list;
 }
 
-/// Gemma 4 E2B, as published.
+/// Gemma 4 E2B, E4B and 31B (the same block without PLE), as published.
 inline Gemma4Config gemma4_e2b() {
   Gemma4Config config{.hidden_size = 1536, .num_attention_heads = 8, .num_kv_shared_layers = 20, .layers = {}};
   config.layers = gemma4_layers(35, 5, {.num_key_value_heads = 1, .intermediate_size = 6144}, 1);
@@ -90,7 +86,6 @@ inline Gemma4Config gemma4_e2b() {
   return config;
 }
 
-/// Gemma 4 E4B, as published.
 inline Gemma4Config gemma4_e4b() {
   return {.hidden_size = 2560,
           .num_attention_heads = 8,
@@ -98,7 +93,6 @@ inline Gemma4Config gemma4_e4b() {
           .layers = gemma4_layers(42, 6, {.num_key_value_heads = 2, .intermediate_size = 10240}, 2)};
 }
 
-/// Gemma 4 31B, as published: the same block without PLE.
 inline Gemma4Config gemma4_31b() {
   return {.hidden_size = 5376,
           .num_attention_heads = 32,
@@ -109,8 +103,7 @@ inline Gemma4Config gemma4_31b() {
           .layers = gemma4_layers(60, 6, {.num_key_value_heads = 16, .intermediate_size = 21504}, 4)};
 }
 
-/// Refuses numbers that no model can have, before anything is computed or allocated from them.
-/// `source` names the file for the message. Errors: ErrorCode::config.
+/// Refuses impossible numbers before they are used. `source` names the file in messages. Errors: ErrorCode::config.
 inline void validate(const Gemma4Config& config, const std::string& source) {
   const detail::ConfigChecks check{source};
   check.decoder(config);

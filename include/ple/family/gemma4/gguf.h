@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The keys and shapes of a GGUF file of architecture gemma4 -> Gemma4Config.
-// Source: what llama.cpp's converter writes and its loader reads.
+// GGUF keys and shapes of architecture gemma4 -> Gemma4Config. Source: llama.cpp's converter and its loader.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +21,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// Full layers that own their K and V, but have no value projection, use the keys' as V.
+/// Whether V is Wk x in full layers: those that own their K and V have no value projection.
 inline bool gguf_k_eq_v(const GgufShards& file, const Gemma4Config& config) {
   bool any = false;
   for (std::size_t l = 0; l < config.first_shared_layer(); ++l) {

@@ -18,7 +18,7 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// Head width and K/V heads of the full layers: the published files name them once, newer transformers per layer.
+/// Head width and K/V heads of the full layers. Published files have them once, newer transformers for each layer.
 inline void override_layers(const JsonField& text, Gemma4Config& config) {
   const auto per_layer = text.object("per_layer_config");
   if (!per_layer) {
@@ -59,8 +59,8 @@ inline void refuse_unsupported_gemma4(const JsonField& text) {
 
 }  // namespace detail
 
-/// The text model's configuration: `config_json` itself, or its text_config. `source` names the file in errors.
-/// Errors: ErrorCode::config; ErrorCode::not_supported for other models, and for what a later version may add.
+/// The text model's configuration: `config_json` itself or its text_config. `source` names the file in messages.
+/// Errors: ErrorCode::config; ErrorCode::not_supported for other models and unsupported features.
 inline Gemma4Config gemma4_config(const Json& config_json, const std::string& source) {
   const JsonField top(config_json, source);
   const JsonField text = top.object("text_config").value_or(top);
@@ -90,7 +90,7 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
                            text.count("intermediate_size", 9216)};
   config.layers.assign(layers, common);
   auto types = detail::layer_types(text, layers, 6);
-  types.back() = AttentionType::full;  // whatever the file says
+  types.back() = AttentionType::full;  // the last layer is full, whatever the file says
   for (std::size_t l = 0; l < layers; ++l) {
     config.layers[l].attention = types[l];
     if (double_wide && l >= config.first_shared_layer()) config.layers[l].intermediate_size *= 2;

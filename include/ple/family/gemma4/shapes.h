@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every parameter of a Gemma 4 and its shape, from a configuration alone: no values are read or allocated.
+// Every parameter of a Gemma 4 and its shape, from the configuration alone.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// In the order of the decoder's own walk. Errors: ErrorCode::config.
+/// In the order of Decoder::parameters. Errors: ErrorCode::config.
 inline std::vector<ParameterShape> parameter_shapes(const Gemma4Config& config) {
   validate(config, "the configuration");
   const std::uint64_t d = config.hidden_size, p = config.hidden_size_per_layer_input, layers = config.num_layers();
