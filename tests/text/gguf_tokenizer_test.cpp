@@ -461,7 +461,7 @@ TEST_CASE("tokenizers that a GGUF file cannot have") {
         ErrorCode::malformed, part, spm);
   };
   scores({0, 0}, "scores: has 2 entries, expected 3");
-  scores({0, std::numeric_limits<float>::quiet_NaN(), 0}, "scores: entry 1 is no number");
+  scores({0, std::numeric_limits<float>::quiet_NaN(), 0}, "scores: entry 1 is not a number");
 }
 
 TEST_CASE("long text without a break takes no quadratic time") {
