@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The number types that GGUF files name, those that ple does not compute with too: their tensors have a size.
-// Source: the table GGML_QUANT_SIZES of the Python package `gguf`.
+// GGUF's number types, also those of which ple knows only the size. Source: GGML_QUANT_SIZES in Python's `gguf`.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +41,7 @@ inline const GgmlType* ggml_type(std::uint32_t id) {
 
 inline const GgmlType& ggml_type(Dtype dtype) {
   const auto* found = std::begin(ggml_types);
-  while (found->name != name_of(dtype)) ++found;  // the table has every type of ple's
+  while (found->name != name_of(dtype)) ++found;  // the table has all of ple's types
   return *found;
 }
 
