@@ -70,7 +70,7 @@ TEST_CASE("a path that is no folder says what it is") {
 
 TEST_CASE("a folder without a model says what it has instead") {
   const std::pair<std::vector<const char*>, const char*> cases[] = {
-      {{}, "config.json is missing, which says what shape the model has"},
+      {{}, "config.json is missing, so the model's shape is unknown"},
       {{"params.json", "tokenizer.model", "consolidated.00.pth"}, "consolidated.00.pth is not read"},
       {{"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}, "adapter_config.json), not a model"},
       {{"gemma-4-E2B-Q4_K_M.gguf", "README.md"}, "to open gemma-4-E2B-Q4_K_M.gguf, name the file itself"},
