@@ -34,7 +34,7 @@ namespace ple::inline PLE_ABI {
 
 inline constexpr std::string_view packed_table_format = "ple.table.1";
 
-/// How a safetensors file spells a type that it knows.
+/// A type's name in safetensors, which knows blocks only as bytes.
 inline std::string_view safetensors_name(Dtype type) {
   return type == Dtype::f32 ? "F32" : type == Dtype::bf16 ? "BF16" : type == Dtype::f16 ? "F16" : "U8";
 }

@@ -64,7 +64,7 @@ class PackedWeights {
     };
     for (const char* ending : {"_zero_point", "_g_idx"}) {
       if (const std::string* other = part(ending))
-        refuse("there is ", *other, ": only symmetric weights in order are read");
+        refuse("there is ", *other, ": only symmetric weights that are not reordered are read");
     }
     const std::string& scale_name = needed("_scale");
     const Tensor scale = files_.at(scale_name)->tensor(scale_name);
@@ -115,7 +115,7 @@ class PackedWeights {
   template <class Block>
   static Tensor converted(const Tensor& packed, const Tensor& scale, std::uint64_t rows, std::uint64_t cols,
                           std::uint64_t group) {
-    constexpr std::size_t block_bytes = sizeof(Block) - sizeof(f16);  // of integers, in both
+    constexpr std::size_t block_bytes = sizeof(Block) - sizeof(f16);  // of integers, in the file and in Block
     const auto blocks = std::make_shared<AlignedVector<Block>>(static_cast<std::size_t>(rows * cols / 32));
     const auto* from = reinterpret_cast<const unsigned char*>(packed.data);
     for (std::uint64_t i = 0; i < blocks->size(); ++i) {

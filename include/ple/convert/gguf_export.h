@@ -31,7 +31,7 @@ struct GgufTypes {
   Dtype feed_forward = Dtype::q4_0;
   Dtype token_embedding = Dtype::q6_k;  ///< and of a separate head
   Dtype ple_table = Dtype::q6_k;
-  Dtype ple_projections = Dtype::q8_0;  ///< 1 % of the size, and sensitive: less than 8 bits cost much
+  Dtype ple_projections = Dtype::q8_0;  ///< 1 % of the size, and sensitive: fewer than 8 bits cost much
   Dtype fallback = Dtype::q8_0;         ///< if rows are not whole blocks of the type wanted; bf16 if not of this either
 };
 
@@ -181,7 +181,7 @@ inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const 
 
 namespace detail {
 
-/// Whether the file can be written as planned, before anything is.
+/// Checks that the plan can be written, before anything is.
 inline void check_plan(const Checkpoint& checkpoint, std::span<const GgufPlanEntry> plan) {
   for (const GgufPlanEntry& entry : plan) {
     const Dtype type = entry.tensor.dtype, from = checkpoint.tensor(entry.parameter, entry.layer).dtype;

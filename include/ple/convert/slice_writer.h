@@ -84,7 +84,6 @@ inline Json sliced_config(const Json& whole, const MatformerSlice& slice) {
   return &text == &whole ? changed : with_fields(whole, {{"text_config", std::move(changed)}});
 }
 
-/// A tensor of the folder that is written.
 struct SlicedTensor {
   std::string name, dtype;
   std::vector<std::uint64_t> shape;
@@ -93,7 +92,7 @@ struct SlicedTensor {
   std::optional<TensorPart> part = {};  ///< nothing: all of it
 };
 
-/// What becomes of one file of the folder.
+/// The slice's part of one safetensors file.
 class SlicedFile {
  public:
   SlicedFile(const SafetensorsFile& file, const HfFolder& folder, const SlicedSource& slice)

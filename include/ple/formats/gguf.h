@@ -137,7 +137,7 @@ class GgufFile {
     return std::string(text);
   }
 
-  /// Where tensors may begin: at multiples of a power of two.
+  /// The tensors' alignment in bytes, a power of two.
   std::uint64_t read_alignment(const detail::GgufCursor& cursor) const {
     constexpr std::string_view key = "general.alignment";
     constexpr std::size_t least = 8, most = 65536;

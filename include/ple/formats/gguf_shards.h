@@ -33,7 +33,7 @@ class GgufShards {
   }
 
   const GgufMetadata& metadata() const { return files_[0].metadata(); }
-  /// The first file.
+  /// The first file's.
   const std::filesystem::path& path() const { return files_[0].path(); }
   const std::string& name() const { return metadata().file(); }
   std::size_t count() const { return files_.size(); }

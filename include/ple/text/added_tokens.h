@@ -42,7 +42,7 @@ class AddedTokens {
     token.piece = token.normalized ? std::string(normalized_content) : token.content;
     if (token.piece.size() > max_piece_size)
       check_piece_size(token.piece, source + ": normalized added token " + std::to_string(token.id));
-    // Where two contents normalize to the same text the special one wins, then the first one.
+    // If two contents normalize to the same text, the special one wins, then the first one.
     insert(token.normalized ? normalized_trie_ : raw_trie_, token);
     place_.resize(names_.id_end(), -1);
     place_[static_cast<std::size_t>(token.id)] = static_cast<std::int32_t>(tokens_.size());
@@ -56,7 +56,6 @@ class AddedTokens {
   }
   std::optional<Token> find(std::string_view content) const { return names_.find(content); }
 
-  /// One past the highest id.
   std::size_t id_end() const { return names_.id_end(); }
 
   /// Splits `text` at the tokens that are matched before (`normalized`: after) the normalizer. Calls `on_token(Token)`

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Byte pair encoding: a word becomes characters, then the best-ranked adjacent pair is merged until none is left.
+// Byte pair encoding: splits a word into characters, then merges the best-ranked adjacent pair until none is left.
 #pragma once
 
 #include <algorithm>
@@ -30,10 +30,9 @@ struct BpeOptions {
   bool ignore_merges = false;            ///< a whole word that is a piece becomes that piece
 };
 
-/// More merges are refused; Gemma has half a million.
+/// More merges than this are refused; Gemma has half a million.
 inline constexpr std::size_t max_merges = std::size_t{1} << 23;
 
-/// The BPE model: a vocabulary and ranked merges.
 class Bpe {
  public:
   /// `source` names the file in errors. Throws malformed if unk or, with byte_fallback, a byte piece is not a piece.

@@ -42,7 +42,7 @@ class ControlTokens {
   std::vector<bool> is_control_;  // by id
 };
 
-/// Which tokens the encoder may make of a text.
+/// The tokens that encoding may produce.
 struct AllowedTokens {
   const ControlTokens* forbidden = nullptr;  ///< null: every token is allowed
   std::span<const Token> also_forbidden = {};

@@ -57,7 +57,7 @@ class GgufTokenizer {
     parts.decoder.byte_fallback = true;
     if (space_first) parts.decoder.on_whole_text.push_back({" ", "", 1});
     for (std::size_t row = 0; row < tokens_.size(); ++row) add_special(static_cast<Token>(row), parts);
-    // Early files of Gemma 4, and Ollama's, deny the <bos> that the model needs.
+    // Early Gemma 4 files, and Ollama's, turn off the <bos> that the model needs.
     if (is_gemma4_ || keys_.boolean("tokenizer.ggml.add_bos_token", true))
       parts.prefix.push_back(token("tokenizer.ggml.bos_token_id"));
     if (keys_.boolean("tokenizer.ggml.add_eos_token", false))
@@ -88,7 +88,7 @@ class GgufTokenizer {
 
   /// The ids that a key names, if it names any.
   std::vector<std::size_t> ids_of(std::string_view key) const {
-    constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();  // stands for none
+    constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();  // means none
     if (!key.starts_with("tokenizer.ggml.")) return {};
     if (key.ends_with("_token_ids")) return keys_.counts(key, most);
     if (key.ends_with("_token_id")) return {keys_.count(key, std::nullopt, most)};

@@ -106,7 +106,7 @@ class JinjaBuiltins : public JinjaOperators {
     if (name == "ne" || name == "!=") return !jinja_equal(heap_, value, *other);
     if (name == "in") return contains(*other, value);
     if (name == "divisibleby") {
-      if (integer(*other) == 0) heap_.wrong("a division by 0");
+      if (integer(*other) == 0) heap_.wrong("division by 0");
       return integer(value) % integer(*other) == 0;
     }
     heap_.not_supported("the test '" + std::string(name) + "'");
@@ -181,7 +181,7 @@ class JinjaBuiltins : public JinjaOperators {
   }
 
   Value replace(std::string_view text, std::string_view old, std::string_view replacement) {
-    if (old.empty()) heap_.not_supported("replacing nothing");
+    if (old.empty()) heap_.not_supported("replacing an empty string");
     return join(*split(text, old).items, replacement);
   }
 

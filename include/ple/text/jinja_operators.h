@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the operators and literals of Jinja mean.
+// Jinja's operators and literals.
 #pragma once
 
 #include <algorithm>
@@ -107,7 +107,7 @@ class JinjaOperators {
     if (sign == "/" || sign == "**" || ((sign == "*" || sign == "%") && !(a.is_number() && b.is_number())))
       heap_.not_supported("this use of '" + std::string(sign) + "'");
     const std::int64_t x = integer(a), y = integer(b);
-    if ((sign == "//" || sign == "%") && y == 0) heap_.wrong("a division by 0");
+    if ((sign == "//" || sign == "%") && y == 0) heap_.wrong("division by 0");
     const std::int64_t quotient = y == 0 ? 0 : x / y - (x % y != 0 && (x < 0) != (y < 0));  // rounds down, as Python
     const std::int64_t result = sign == "+"    ? x + y
                                 : sign == "-"  ? x - y

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Jinja template as a tree.
 #pragma once
 
 #include <cstddef>

@@ -19,7 +19,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// All that a Tokenizer is made of, whatever file it came from.
+/// The parts of a Tokenizer, from any kind of file.
 struct TokenizerParts {
   Bpe model;
   AddedTokens added;

@@ -72,7 +72,6 @@ class Vocabulary {
     return std::string_view(chars_).substr(span.offset, span.length);
   }
 
-  /// One past the highest id.
   std::size_t id_end() const { return spans_.size(); }
 
  private:
