@@ -138,7 +138,7 @@ void run(examples::Arguments& arguments) {
   ple::ThreadPool pool(arguments.threads());
   arguments.done();
   if (!std::filesystem::is_directory(model))
-    throw std::runtime_error(fmt::format("{}: is no folder: expected a Hugging Face folder", model));
+    throw std::runtime_error(fmt::format("{}: is not a folder: expected a Hugging Face folder", model));
 
   const auto checkpoint = ple::Checkpoint::open(model);
   ple::check_output_path(out, ple::identities_of(checkpoint.files()));

@@ -279,12 +279,12 @@ TEST_CASE("stop tokens, sampling and chat template") {
   tiny.config["eos_token_id"] = {1, 5, 7, 9};
   tiny.write();
   CHECK(message(ErrorCode::not_supported, [&] { write(Checkpoint::open(tiny.path()), {}); }) ==
-        "GGUF has no word for 4 stop tokens, only for 3");
+        "GGUF cannot express 4 stop tokens, at most 3");
   tiny.config["eos_token_id"] = 1;
   tiny.config["rope_parameters"]["full_attention"] = {{"rope_type", "proportional"}, {"factor", 8.0}};
   tiny.write();
   CHECK(message(ErrorCode::not_supported, [&] { write(Checkpoint::open(tiny.path()), {}); }) ==
-        "GGUF has no word for a RoPE factor, which is 8 in full layers");
+        "GGUF cannot express a RoPE factor of 8 in full layers");
 }
 
 TEST_CASE("what a model recommends for greedy decoding goes into the file") {
@@ -300,7 +300,7 @@ TEST_CASE("what a model recommends for greedy decoding goes into the file") {
   CHECK(sampling.repetition_penalty == 1.2f);
   CHECK(sampling.suppress_tokens == std::vector<Token>{7, 3});
   CHECK(message(ErrorCode::not_supported, [&] { write(generation(R"({"no_repeat_ngram_size":3})"), {}); }) ==
-        "GGUF has no word for no_repeat_ngram_size, which is 3");
+        "GGUF cannot express no_repeat_ngram_size 3");
 }
 
 TEST_CASE("values that a type cannot hold are an error that names the row") {
@@ -312,9 +312,10 @@ TEST_CASE("values that a type cannot hold are an error that names the row") {
   tiny.write();
   const Checkpoint checkpoint = Checkpoint::open(tiny.path());
   write(checkpoint, all_types(Dtype::bf16));
-  CHECK(message(ErrorCode::dtype, [&] { write(checkpoint, all_types(Dtype::f16)); })
-            .ends_with("model.layers.1.mlp.up_proj.weight: row 3 has values that are not finite, or not when stored as "
-                       "f16"));
+  CHECK(
+      message(ErrorCode::dtype, [&] { write(checkpoint, all_types(Dtype::f16)); })
+          .ends_with("model.layers.1.mlp.up_proj.weight: row 3 has values that are not finite, or are not once stored "
+                     "as f16"));
 }
 
 TEST_CASE("a full disk, and who cancels, leave the older file as it was and nothing beside it") {

@@ -61,7 +61,7 @@ TEST_CASE("a path that is no folder says what it is") {
   check_opening(absent, ErrorCode::file,
                 {absent.string() + ": no such file or folder: expected a Hugging Face folder"});
   check_opening(text / "below", ErrorCode::file, {"no such file or folder"});
-  check_opening(text, ErrorCode::file, {text.string() + ": is no folder: expected a Hugging Face folder"});
+  check_opening(text, ErrorCode::file, {text.string() + ": is not a folder: expected a Hugging Face folder"});
   check_opening(loop, ErrorCode::file, {loop.string() + ": cannot open: " + os::text_of(ELOOP)});
   check_says(message_of([&] { HfFolder{gguf}; }, ErrorCode::file), {"is a GGUF file: expected a Hugging Face folder"});
   check_says(message_of([&] { Checkpoint::open(absent); }, ErrorCode::file), {"or a GGUF file"});
@@ -70,13 +70,12 @@ TEST_CASE("a path that is no folder says what it is") {
 
 TEST_CASE("a folder without a model says what it has instead") {
   const std::pair<std::vector<const char*>, const char*> cases[] = {
-      {{}, "config.json is missing, which says what shape the model has"},
+      {{}, "config.json is missing, so the model's shape is unknown"},
       {{"params.json", "tokenizer.model", "consolidated.00.pth"}, "consolidated.00.pth is not read"},
-      {{"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"},
-       "adapter_config.json), which is no model"},
+      {{"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}, "adapter_config.json), not a model"},
       {{"gemma-4-E2B-Q4_K_M.gguf", "README.md"}, "to open gemma-4-E2B-Q4_K_M.gguf, name the file itself"},
       {{"snapshots"}, "the models are in the folders of"},
-      {{"gemma-4-E2B-it.litertlm"}, "gemma-4-E2B-it.litertlm is of a kind that is not read"}};
+      {{"gemma-4-E2B-it.litertlm"}, "gemma-4-E2B-it.litertlm is in an unsupported format"}};
   for (const auto& [names, says] : cases) {
     CAPTURE(says);
     Folder folder;
@@ -129,12 +128,12 @@ TEST_CASE("a pointer of Git LFS is told from a damaged file") {
   Folder folder;
   folder.write();
   write_file(folder.model(), pointer);
-  check_opening(folder.path(), ErrorCode::malformed, {"model.safetensors: is a pointer of Git LFS"});
+  check_opening(folder.path(), ErrorCode::malformed, {"model.safetensors: is a Git LFS pointer"});
   write_file(folder.path() / "x.gguf", pointer);
   check_says(message_of([&] { Checkpoint::open(folder.path() / "x.gguf"); }, ErrorCode::malformed),
-             {"x.gguf: is a pointer of Git LFS"});
+             {"x.gguf: is a Git LFS pointer"});
   write_file(folder.path() / "config.json", pointer);
-  check_opening(folder.path(), ErrorCode::malformed, {"config.json: is a pointer of Git LFS"});
+  check_opening(folder.path(), ErrorCode::malformed, {"config.json: is a Git LFS pointer"});
 }
 
 TEST_CASE("an index may name too much and too little; a model.safetensors goes before it") {

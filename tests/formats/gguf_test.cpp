@@ -251,7 +251,7 @@ TEST_CASE("counts that the file cannot hold are refused before anything is alloc
 }
 
 TEST_CASE("keys that the format forbids") {
-  malformed([](auto& f) { f.count("a.true", 1); }, {"a.true: the key stands twice"});
+  malformed([](auto& f) { f.count("a.true", 1); }, {"a.true: the key appears twice"});
   malformed([](auto& f) { f.add("k", 13, ""); }, {"k: the type of its value is 13, expected 0 to 12"});
   malformed([](auto& f) { f.array("k", 99, 0, ""); }, {"k: the type of its value is 99"});
   malformed([](auto& f) { f.add("k", GgufWriter::boolean, "\x02"); }, {"k: a bool is 2, expected 0 or 1"});

@@ -238,7 +238,7 @@ TEST_CASE("a template that writes something else is an error that shows it") {
             .starts_with("the chat template writes an answer with a thought as '"));
   CHECK(message(ErrorCode::malformed, "{% if %}").starts_with("chat template: line 1: "));
   CHECK(message(ErrorCode::malformed, "{{ raise_exception('no') }}") ==
-        "chat template: line 1: the template refuses this: no");
+        "chat template: line 1: the template raised: no");
   CHECK(message(ErrorCode::not_supported, "{{ messages | tojson }}") ==
         "chat template: line 1: the filter 'tojson' is not supported");
 }

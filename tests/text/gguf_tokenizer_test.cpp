@@ -268,15 +268,15 @@ TEST_CASE("tokenizers that GGUF's 'gemma4' has no word for") {
     std::ofstream(folder / "tokenizer.json") << changed.dump();
     check_message([&] { gguf_tokenizer_keys(folder / "tokenizer.json", 2000); }, ErrorCode::not_supported, part);
   };
-  refused([](json& t) { t["normalizer"] = nullptr; }, "the normalizer does something else");
-  refused([](json& t) { t["normalizer"]["content"] = "_"; }, "the normalizer does something else");
-  refused([](json& t) { t["decoder"] = nullptr; }, "the decoder does something else");
-  refused([](json& t) { t["post_processor"] = nullptr; }, "the post-processor does something else");
+  refused([](json& t) { t["normalizer"] = nullptr; }, "the normalizer does not just");
+  refused([](json& t) { t["normalizer"]["content"] = "_"; }, "the normalizer does not just");
+  refused([](json& t) { t["decoder"] = nullptr; }, "the decoder does not just");
+  refused([](json& t) { t["post_processor"] = nullptr; }, "the post-processor does not just");
   refused([](json& t) { t["model"]["ignore_merges"] = true; }, "model.ignore_merges is true");
   refused([](json& t) { t["model"]["byte_fallback"] = false; }, "model.byte_fallback is false");
-  refused([](json& t) { t["added_tokens"][4]["lstrip"] = true; }, "added token '<|turn>' takes white space with it");
+  refused([](json& t) { t["added_tokens"][4]["lstrip"] = true; }, "added token '<|turn>' takes whitespace with it");
   const json split = {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Isolated"}, {"invert", false}};
-  refused([&](json& t) { t["pre_tokenizer"] = split; }, "the pre-tokenizer splits at something else");
+  refused([&](json& t) { t["pre_tokenizer"] = split; }, "the pre-tokenizer splits at something other");
 }
 
 TEST_CASE("Gemma 4 begins with <bos> even where a file denies it") {
@@ -461,7 +461,7 @@ TEST_CASE("tokenizers that a GGUF file cannot have") {
         ErrorCode::malformed, part, spm);
   };
   scores({0, 0}, "scores: has 2 entries, expected 3");
-  scores({0, std::numeric_limits<float>::quiet_NaN(), 0}, "scores: entry 1 is no number");
+  scores({0, std::numeric_limits<float>::quiet_NaN(), 0}, "scores: entry 1 is not a number");
 }
 
 TEST_CASE("long text without a break takes no quadratic time") {

@@ -78,7 +78,7 @@ TEST_CASE("templates render as the reference renders them, or are refused where 
 
 TEST_CASE("errors name the template and the line") {
   CHECK(render("a\n{{ q.x }}").error == "t: line 2: 'q' is undefined");
-  CHECK(render("\n\n{{ raise_exception('by turns') }}").error == "t: line 3: the template refuses this: by turns");
+  CHECK(render("\n\n{{ raise_exception('by turns') }}").error == "t: line 3: the template raised: by turns");
   CHECK(render("{% if x %}").error == "t: line 1: found 'the end', expected 'endif'");
   CHECK(render("{{ 'a' | sort }}").error == "t: line 1: the filter 'sort' is not supported");
   CHECK(render("{{ 'a' | sort }}").code == ErrorCode::not_supported);

@@ -224,7 +224,7 @@ TEST_CASE("merges have a largest number") {
     FAIL_CHECK("no error");
   } catch (const ple::Error& error) {
     CHECK(error.code() == ErrorCode::not_supported);
-    CHECK(std::string(error.what()) == "merges.json: 8388609 merges, more than are supported, which are 8388608");
+    CHECK(std::string(error.what()) == "merges.json: has 8388609 merges, expected at most 8388608");
   }
 }
 
@@ -238,9 +238,9 @@ TEST_CASE("what a file does to a text is bounded") {
   };
   // 2^40 times the text.
   check_change([&](json& f) { f["normalizer"] = steps("normalizers", replace("a", "aa"), 40); }, unsupported,
-               "tokenizer.normalizer has 40 steps, more than are supported, which are 16");
+               "tokenizer.normalizer has 40 steps, expected at most 16");
   check_change([&](json& f) { f["normalizer"] = steps("normalizers", replace("a", "aa"), 5); }, unsupported,
-               "tokenizer.normalizer may make 32 bytes of one, more than is supported, which is 16");
+               "tokenizer.normalizer may turn 1 byte into 32, expected at most 16");
   check_change([&](json& f) { f["normalizer"] = replace("ab", std::string(33, 'a')); }, unsupported,
                "tokenizer.normalizer may make 16.5 bytes of one");
   check_change(
@@ -264,7 +264,7 @@ TEST_CASE("what a file does to a text is bounded") {
                "tokenizer.pre_tokenizer has 17 steps");
   // A pattern, a piece, an added token, what an added token becomes.
   const std::string many(40'000, 'a'), most(256, 'a');
-  const std::string size = "' has 40000 bytes, more than is supported, which is 256";
+  const std::string size = "' has 40000 bytes, expected at most 256";
   const std::string shown = "'" + many.substr(0, 40) + "..." + size;
   check_change([&](json& f) { f["normalizer"]["pattern"]["String"] = many; }, unsupported, "pattern " + shown);
   check_change([&](json& f) { f["model"]["vocab"][many] = 9; }, unsupported, "piece 9 " + shown);

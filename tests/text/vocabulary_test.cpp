@@ -110,10 +110,9 @@ TEST_CASE("a piece has a longest size") {
   vocabulary.add(0, std::string(max_piece_size, 'a'), "long");
   CHECK(vocabulary.find(std::string(max_piece_size, 'a')) == 0);
   CHECK(!vocabulary.find(std::string(max_piece_size + 1, 'a')));
-  CHECK_THROWS_WITH_AS(
-      vocabulary.add(1, std::string(max_piece_size + 1, 'a'), "long"),
-      ("long: piece 1 '" + std::string(40, 'a') + "...' has 257 bytes, more than is supported, which is 256").c_str(),
-      Error);
+  CHECK_THROWS_WITH_AS(vocabulary.add(1, std::string(max_piece_size + 1, 'a'), "long"),
+                       ("long: piece 1 '" + std::string(40, 'a') + "...' has 257 bytes, expected at most 256").c_str(),
+                       Error);
 }
 
 }  // namespace ple::vocabulary_test

@@ -28,33 +28,30 @@
 namespace ple::inline PLE_ABI {
 
 struct CheckpointOptions {
-  /// A file that `examples/pack` wrote: its PLE table takes the place of the model's.
+  /// A file that `examples/pack` wrote: its PLE table replaces the model's.
   std::filesystem::path table = {};
-  /// A smaller model inside a Gemma 3n: of what it leaves out nothing is read. See published_slice() too.
+  /// A smaller model inside a Gemma 3n; nothing of what it leaves out is read. See also published_slice().
   MatformerOptions slice = {};
-  Limits limits = {};  ///< for files of strangers
+  Limits limits = {};  ///< for untrusted files
 };
 
-/// Files are mapped and their headers checked when it is opened; weights are read only when they are used, and those of
-/// no use to the text model (vision, audio, K and V of layers that share another's) never.
+/// Opening maps the files and checks their headers. Weights are read when used; those that the text model does not use
+/// (vision, audio, K and V of layers that share another's), never.
 class Checkpoint {
  public:
-  /// A Hugging Face folder, or a GGUF file, of which any part will do if it is split.
-  /// Errors: ErrorCode::file, missing, malformed, dtype, shape, config, not_supported, limit; argument for a slice that
-  /// the model does not have.
+  /// A Hugging Face folder or a GGUF file, any part of it if it is split. Errors: ErrorCode::file, missing, malformed,
+  /// dtype, shape, config, not_supported, limit; argument for a slice that the model does not have.
   static Checkpoint open(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
     return open_files<Checkpoint>(path, options);
   }
 
-  /// Those it was opened with.
   const Limits& limits() const { return limits_; }
 
-  /// The folder its files lie in.
   std::filesystem::path folder() const { return tokenizer_file().parent_path(); }
 
-  /// The configuration, of whatever family the model is.
+  /// The configuration of whatever family.
   const ModelConfig& any_config() const { return config_; }
-  /// As that of one family. Errors: ErrorCode::not_supported for a model of another.
+  /// The configuration of one family. Errors: ErrorCode::not_supported for a model of another.
   template <class Config>
   const Config& config() const {
     return config_of<Config>(config_, path_);
@@ -62,27 +59,24 @@ class Checkpoint {
 
   bool has(Parameter parameter, std::size_t layer = 0) const { return source_->has(parameter, layer); }
 
-  /// The table that takes the place of the model's, if one does: a packed one, or a slice's.
+  /// The table that replaces the model's, if any: a packed one or a slice's.
   const std::optional<TableSource>& ple_table() const { return ple_table_; }
 
-  /// A parameter's tensor; its shape is for the model to check. Errors: ErrorCode::missing, dtype.
+  /// A parameter's tensor; the model checks its shape. Errors: ErrorCode::missing, dtype.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const { return source_->tensor(parameter, layer); }
 
-  /// The tokens that end a text. A folder: generation_config.json's, or else config.json's.
+  /// The tokens that end a text; a folder's come from generation_config.json, or else from config.json.
   const std::vector<Token>& stop_tokens() const { return stop_tokens_; }
 
-  /// What the files recommend; greedy where they do not ask for sampling. Errors: ErrorCode::config for what makes no
-  /// sense.
+  /// What the files recommend; greedy unless they ask for sampling. Errors: ErrorCode::config for invalid values.
   SamplingOptions recommended_sampling() const { return source_->recommended_sampling(); }
 
-  /// The chat template's text, if there is one.
   std::optional<std::string> chat_template() const { return source_->chat_template(); }
 
   /// For open_tokenizer: tokenizer.json, or the GGUF file itself.
   std::filesystem::path tokenizer_file() const { return source_->tokenizer_file(); }
 
-  /// What it is read from, which nothing that is made from it should overwrite: see check_output_path. Some of it may
-  /// not be there.
+  /// What it is read from, perhaps missing files too. Nothing made from it may overwrite these: see check_output_path.
   std::vector<std::filesystem::path> files() const {
     std::vector<std::filesystem::path> files = source_->files();
     if (!table_path_.empty()) files.push_back(table_path_);
@@ -90,12 +84,12 @@ class Checkpoint {
   }
 
  private:
-  /// A template, so that ple/models.h can say that it is compiled in another file.
+  /// A template, so that ple/models.h can have it compiled in another file.
   template <class Self>
   static Self open_files(const std::filesystem::path& path, const CheckpointOptions& options);
 
   Checkpoint(const std::filesystem::path& path, const Limits& limits) : path_(path.string()), limits_(limits) {
-    // A file that is no GGUF file says so better itself.
+    // For a .gguf file that is not GGUF, GgufCheckpoint has the better error.
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
       source_ = std::make_shared<const GgufCheckpoint>(path);
     } else {

@@ -18,8 +18,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The configuration as that of one family; `name` names the model for the message. Errors: ErrorCode::not_supported
-/// for a model of another.
+/// The configuration as that of one family; `name` is for errors: ErrorCode::not_supported for another family.
 template <class Config>
 const Config& config_of(const ModelConfig& any, const std::string& name) {
   if (const auto* config = std::get_if<Config>(&any)) return *config;
@@ -27,30 +26,30 @@ const Config& config_of(const ModelConfig& any, const std::string& name) {
        ": load_model() opens both");
 }
 
-/// What a kind of model file has to tell: see Checkpoint, which asks.
+/// What every kind of model file provides; Checkpoint says more of each function.
 class CheckpointSource {
  public:
   virtual ~CheckpointSource() = default;
 
   virtual bool has(Parameter parameter, std::size_t layer = 0) const = 0;
-  /// Its shape is for the model to check. Errors: ErrorCode::missing, dtype.
+  /// The model checks its shape. Errors: ErrorCode::missing, dtype.
   virtual Tensor tensor(Parameter parameter, std::size_t layer = 0) const = 0;
   /// Errors: ErrorCode::missing, malformed, limit.
   virtual std::optional<std::string> chat_template() const = 0;
-  /// Asked for only by who will sample with it, so that nonsense in it stops nobody else. Errors: ErrorCode::config.
+  /// Read only by who samples, so that invalid values stop nobody else. Errors: ErrorCode::config.
   virtual SamplingOptions recommended_sampling() const = 0;
   virtual std::filesystem::path tokenizer_file() const = 0;
-  /// What it is read from; some of it may not be there.
+  /// The files it is read from; some may be missing.
   virtual std::vector<std::filesystem::path> files() const = 0;
 
-  /// The configuration, of whatever family the model is. Errors: ErrorCode::config, not_supported.
+  /// The configuration of whatever family. Errors: ErrorCode::config, not_supported.
   virtual ModelConfig any_config() const = 0;
   /// The tokens that end a text. Errors: ErrorCode::config.
   virtual std::vector<Token> stop_tokens() const = 0;
-  /// Of the folder or file, for messages.
+  /// The folder's or file's, for messages.
   virtual std::string name() const = 0;
 
-  /// The configuration as that of one family. Errors: ErrorCode::not_supported for a model of another.
+  /// The configuration of one family. Errors: ErrorCode::not_supported for a model of another.
   template <class Config>
   Config config() const {
     return config_of<Config>(any_config(), name());

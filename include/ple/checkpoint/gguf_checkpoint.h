@@ -54,7 +54,7 @@ class GgufCheckpoint final : public CheckpointSource {
     return is_of_stream(parameter) ? matrix_of_stack(files_.tensor(name), layer) : files_.tensor(name);
   }
 
-  /// The converter writes the default of named templates as a single one, and the others under their names.
+  /// Of named templates, the converter writes the default as a single one and the others under their names.
   std::optional<std::string> chat_template() const override {
     const GgufMetadata& keys = files_.metadata();
     for (const char* const key : {"tokenizer.chat_template", "tokenizer.chat_template.default"}) {
@@ -67,9 +67,8 @@ class GgufCheckpoint final : public CheckpointSource {
     fail(ErrorCode::missing, files_.name(), ": none of its chat templates is the default one, they are ", names);
   }
 
-  /// What the converter takes from generation_config.json. It does not say there whether to sample at all; who
-  /// recommends a temperature, a top-k or a top-p means so. As llama.cpp has it, a temperature or a top-k of 0 or less
-  /// is greedy or none, a top-p of 1 or more and a min-p of 0 or less are none.
+  /// What the converter takes from generation_config.json. It has no do_sample: a temperature, top-k or top-p asks to
+  /// sample. As in llama.cpp, temperature <= 0 is greedy; top-k <= 0, top-p >= 1 and min-p <= 0 are off.
   SamplingOptions recommended_sampling() const override {
     const GgufMetadata& keys = files_.metadata();
     const std::string prefix = "general.sampling.";
@@ -115,7 +114,7 @@ class GgufCheckpoint final : public CheckpointSource {
     return tensor;
   }
 
-  /// A file may leave a layer's scalar away where it is 1.
+  /// A file may omit a layer's scalar where it is 1.
   Tensor one(const std::string& name) const {
     const auto value = std::make_shared<const float>(1.0f);
     return {files_.name(), name, Dtype::f32, {1}, reinterpret_cast<const std::byte*>(value.get()),
@@ -130,8 +129,8 @@ class GgufCheckpoint final : public CheckpointSource {
                                 gguf_name(Parameter::token_embedding, 0));
   }
 
-  /// The converter writes one token that ends a text, Ollama's a list. What ends a turn of a chat, and where a model
-  /// waits for what a tool answers, is known by name, whatever the keys say.
+  /// The converter writes one token that ends a text, Ollama a list. The tokens that end a chat turn or wait for a
+  /// tool's answer are known by name, whatever the keys say.
   void read_stop_tokens() {
     const GgufMetadata& keys = files_.metadata();
     const auto add = [&](std::size_t token) {

@@ -14,11 +14,10 @@
 #include "ple/formats/json_field.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
-/// Field `chat_template` of a JSON file: one template, or named ones, of which it is the one called `default`. They are
-/// a list of objects with `name` and `template`, or an object with a member for each.
+/// Field `chat_template` of a JSON file: one template, or of several the one named `default`. Several are a list of
+/// objects with `name` and `template`, or an object with a member for each.
 inline std::optional<std::string> chat_template_of(const std::filesystem::path& file, const JsonLimits& limits) {
   if (!file_exists(file)) return std::nullopt;
   const Json json = read_json_file(file, limits);
@@ -43,10 +42,9 @@ inline std::optional<std::string> chat_template_of(const std::filesystem::path& 
 
 }  // namespace detail
 
-/// The folder's chat template, if it has one. As transformers' tokenizers take it: a file of its own goes before
-/// tokenizer_config.json's. Then what only its processors read: chat_template.json and processor_config.json. Of named
-/// templates it is the default one. Errors: ErrorCode::file, malformed, config, limit; missing if none of named
-/// templates is the default one.
+/// The folder's chat template, if any. As in transformers' tokenizers, a file of its own takes precedence over
+/// tokenizer_config.json. Then come chat_template.json and processor_config.json, which only processors read. Errors:
+/// ErrorCode::file, malformed, config, limit; missing if no named template is the default.
 inline std::optional<std::string> hf_chat_template(const std::filesystem::path& folder, const JsonLimits& limits = {}) {
   for (const char* const name : {"additional_chat_templates/default.jinja", "chat_template.jinja"}) {
     if (file_exists(folder / name)) return read_text_file(folder / name, limits.bytes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A model's folder as Hugging Face lays it out: config.json, safetensors, and small files for text. A program that
-// opens nothing else compiles faster with it than with Checkpoint, which opens everything.
+// opens nothing else compiles faster with HfFolder than with Checkpoint.
 #pragma once
 
 #include <cstddef>
@@ -32,21 +32,20 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Files are mapped and their headers checked when it is opened; weights are read only when they are used.
+/// Opening maps the files and checks their headers; weights are read only when used.
 class HfFolder final : public CheckpointSource {
  public:
-  /// Errors: ErrorCode::file, missing, malformed, config; not_supported for a model of no family here, and for an
-  /// adapter that was not merged into its model; limit for a JSON file that goes over `limits`.
+  /// Errors: ErrorCode::file, missing, malformed, config; not_supported (family, unmerged adapter); limit (`limits`).
   explicit HfFolder(const std::filesystem::path& folder, const JsonLimits& limits = {})
       : folder_(folder), limits_(limits) {
     check_is_folder(folder, "a Hugging Face folder with config.json and safetensors");
     if (!exists("config.json")) {
-      fail(ErrorCode::missing, folder.string(), ": config.json is missing, which says what shape the model has",
+      fail(ErrorCode::missing, folder.string(), ": config.json is missing, so the model's shape is unknown",
            other_models_in(folder));
     }
     config_name_ = (folder / "config.json").string();
     json_ = read_json_file(config_name_, limits);
-    with_family(json_, config_name_, []<class Config>() {});  // its error, before that of a file
+    with_family(json_, config_name_, []<class Config>() {});  // its error comes before a file's
     if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json", limits);
     files_ = open_safetensors(folder, limits);
     if (files_.empty()) {
@@ -78,8 +77,8 @@ class HfFolder final : public CheckpointSource {
     return names_.find(parameter, layer) != nullptr || packed(parameter, layer);
   }
 
-  /// A parameter's tensor; its shape is for the model to check. Weights that compressed-tensors packed are q4_0 or q8_0
-  /// in memory of their own. Errors: ErrorCode::missing, dtype; those of PackedWeights::tensor.
+  /// A parameter's tensor; the model checks its shape. Weights packed by compressed-tensors become q4_0 or q8_0 in new
+  /// memory. Errors: ErrorCode::missing, dtype; those of PackedWeights::tensor.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const override {
     const std::string* name = names_.find(parameter, layer);
     if (!name) {
@@ -95,11 +94,11 @@ class HfFolder final : public CheckpointSource {
       fail(ErrorCode::dtype, file.raw(*name).file, ": ", *name, ": dtype is ", file.dtype(*name),
            ", expected F32, BF16 or F16", hf_quantization(json_));
     }
-    // The table may be read rather than mapped, and then it may lie anywhere.
+    // The table may be read rather than mapped, so it need not be aligned.
     return parameter == Parameter::ple_table ? file.unaligned_tensor(*name) : file.tensor(*name);
   }
 
-  /// generation_config.json's, or else those at the top of config.json, or else its text_config's.
+  /// Those of generation_config.json, else of config.json's top level, else of its text_config.
   std::vector<Token> stop_tokens() const override {
     const JsonField top(json_, config_name_);
     const auto text = top.object("text_config");
@@ -117,18 +116,17 @@ class HfFolder final : public CheckpointSource {
     return fields ? hf_sampling(*fields, vocab_size()) : SamplingOptions{};
   }
 
-  /// As hf_chat_template() finds it.
   std::optional<std::string> chat_template() const override { return hf_chat_template(folder_, limits_); }
 
   std::filesystem::path tokenizer_file() const override { return folder_ / "tokenizer.json"; }
   std::filesystem::path tokenizer_json() const { return tokenizer_file(); }  ///< Old name; goes with the next version.
 
-  /// The tensors' files, and what the text model's are called in them.
+  /// The tensors' files, and the names in them of the text model's tensors.
   const TensorFiles& tensor_files() const { return files_; }
   const HfTensorNames& names() const { return names_; }
   std::string_view prefix() const { return names_.prefix(); }
 
-  /// Everything that a model is read from, be it there or not.
+  /// All files that a model is read from, present or not.
   std::vector<std::filesystem::path> files() const override {
     std::vector<std::filesystem::path> paths;
     for (const char* name : {"config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json",
@@ -145,7 +143,6 @@ class HfFolder final : public CheckpointSource {
  private:
   bool exists(const char* name) const { return file_exists(folder_ / name); }
 
-  /// The fields of generation_config.json, if there is one.
   std::optional<JsonField> generation() const {
     if (!generation_) return std::nullopt;
     return JsonField(*generation_, (folder_ / "generation_config.json").string());

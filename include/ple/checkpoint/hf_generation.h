@@ -35,13 +35,12 @@ inline std::vector<Token> hf_stop_tokens(const JsonField& fields, std::size_t vo
 }
 
 /// What generation_config.json recommends. repetition_penalty, no_repeat_ngram_size and suppress_tokens apply to greedy
-/// decoding, too; temperature, top_k, top_p and min_p only where it says do_sample. As transformers has it, a top_p of
-/// 1 or more and a no_repeat_ngram_size below 1 are none, and tokens to suppress that the vocabulary has not change
-/// nothing; a top_k below 1 is none, as other engines have it, and a temperature of 0 is greedy. Other fields (beams,
-/// biases, words and lengths that are forced or forbidden, typical_p and other cuts) are not read.
-/// Errors: ErrorCode::config for what makes no sense.
+/// decoding too; temperature, top_k, top_p and min_p only with do_sample. As in transformers, top_p >= 1 and
+/// no_repeat_ngram_size < 1 are off, and suppressed tokens outside the vocabulary change nothing. As in other engines,
+/// top_k < 1 is off. Temperature 0 is greedy. Other fields (beams, biases, forced or forbidden words and lengths,
+/// typical_p and other cuts) are not read. Errors: ErrorCode::config for invalid values.
 inline SamplingOptions hf_sampling(const JsonField& fields, std::size_t vocab_size) {
-  // The largest is for comparison only: no float is larger.
+  // No float is larger, so this is no limit.
   constexpr double largest = (std::numeric_limits<float>::max)();
   const auto number = [&](std::string_view name, double otherwise, double least, double most, const char* expected) {
     const double value = fields.number(name, otherwise);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What config.json says of how a model was quantized, for errors and for what cannot be read.
+// What config.json says of a model's quantization, for errors.
 #pragma once
 
 #include <string>
@@ -9,7 +9,6 @@
 #include "ple/formats/json_field.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 /// The numbers that most methods have, as ", 4 bits, groups of 32".
@@ -24,7 +23,7 @@ inline std::string quantized_numbers(const Json& fields) {
   return text;
 }
 
-/// The first of compressed-tensors' config_groups' fields of that name; nullptr if there is none.
+/// The first object called `name` in compressed-tensors' config_groups; nullptr if none.
 inline const Json* of_config_groups(const Json& quantization, const char* name) {
   const Json* groups = quantization.find("config_groups");
   if (!groups || !groups->is_object()) return nullptr;
@@ -38,9 +37,9 @@ inline const Json* of_config_groups(const Json& quantization, const char* name) 
 }  // namespace detail
 
 /// The end of an error about a weight that cannot be read: "the model is quantized by gptq, 4 bits, groups of 128 ...".
-/// Empty if config.json says nothing of it.
+/// Empty if config.json has no quantization.
 inline std::string hf_quantization(const Json& config_json) {
-  for (const char* name : {"quantization_config", "quantization"}) {  // the latter is MLX'
+  for (const char* name : {"quantization_config", "quantization"}) {  // the latter is MLX's
     const Json* fields = config_json.find(name);
     if (!fields || !fields->is_object()) continue;
     const auto text_of = [&](const char* field) {
@@ -51,13 +50,12 @@ inline std::string hf_quantization(const Json& config_json) {
     const Json* weights = detail::of_config_groups(*fields, "weights");
     return ": the model is quantized" + (method.empty() ? "" : " by " + method) +
            (format.empty() ? "" : " (" + format + ")") + detail::quantized_numbers(weights ? *weights : *fields) +
-           ": of quantized models, GGUF files are read, and symmetric integers of 4 or 8 bits that compressed-tensors "
-           "packed (pack-quantized)";
+           ": ple reads quantized GGUF files and compressed-tensors' pack-quantized (symmetric, 4 or 8 bits)";
   }
   return "";
 }
 
-/// Errors: ErrorCode::not_supported where activations were meant to be rounded, too, to a type that is not computed in.
+/// Errors: ErrorCode::not_supported if activations were to be quantized too, to a type that ple does not compute in.
 inline void refuse_quantized_activations(const Json& config_json, const std::string& source) {
   const Json* fields = config_json.find("quantization_config");
   if (!fields || !fields->is_object() || !detail::of_config_groups(*fields, "input_activations")) return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the text model's tensors are among those of a folder's files. Tools that train, wrap or save a model put words
-// of their own before transformers' names: "model.", "model.language_model.", "language_model.model.", nothing at all,
-// "base_model.model." (PEFT), "module." (data parallel), "_orig_mod." (torch.compile), one behind another.
+// Finds the text model's tensors in a folder's files. Tools that train, wrap or save a model put prefixes, also
+// several, before transformers' names: "model.", "model.language_model.", "language_model.model.", nothing at all,
+// "base_model.model." (PEFT), "module." (data parallel), "_orig_mod." (torch.compile).
 #pragma once
 
 #include <cstddef>
@@ -19,8 +19,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Which of a multimodal file's tensors belong to vision or audio: a tower and its projection into the text model's
-/// width. Source: the modules of transformers' Gemma4Model and Gemma3nModel.
+/// Which tensors of a multimodal file belong to vision or audio: a tower and its projection to the text model's width.
+/// Source: the modules of transformers' Gemma4Model and Gemma3nModel.
 enum class HfTower : std::uint8_t { none, vision, audio };
 
 inline HfTower hf_tower(std::string_view name) {
@@ -36,8 +36,8 @@ class HfTensorNames {
  public:
   HfTensorNames() = default;
 
-  /// `folder` names the files in errors. Errors: ErrorCode::missing where there is no text model; malformed where there
-  /// are two; not_supported for an adapter that was not merged into its model.
+  /// Errors name `folder`: ErrorCode::missing for no text model, malformed for two, not_supported for an adapter that
+  /// was not merged into its model.
   HfTensorNames(const TensorFiles& files, const std::string& folder) {
     refuse_adapters(files);
     prefix_ = find_prefix(files, folder);
@@ -52,35 +52,34 @@ class HfTensorNames {
     }
   }
 
-  /// What stands before the text model's names, without what wraps modules.
+  /// The prefix of the text model's names, without module wrappers.
   std::string_view prefix() const { return prefix_; }
 
-  /// What a tensor of the files is called in the text model ("layers.0.layer_scalar"); empty outside of it.
+  /// A tensor's name in the text model ("layers.0.layer_scalar"); empty if it is outside.
   std::string inside(const std::string& name) const {
     const std::string plain = without_wrappers(name);
     const bool text = plain.starts_with(prefix_) && hf_tower(plain) == HfTower::none;
     return text ? plain.substr(prefix_.size()) : "";
   }
 
-  /// The files' name of what is called `inside` in the text model ("layers.0.layer_scalar", "lm_head.weight");
-  /// nullptr if they do not have it.
+  /// The files' name of the text model's `inside` ("layers.0.layer_scalar", "lm_head.weight"); nullptr if none.
   const std::string* find(std::string_view inside) const {
     const auto found = names_.find(inside);
     return found == names_.end() ? nullptr : &found->second;
   }
   const std::string* find(Parameter parameter, std::size_t layer) const { return find(hf_name("", parameter, layer)); }
 
-  /// The files' name, or what it should be.
+  /// The files' name, or the one it should have.
   std::string name(Parameter parameter, std::size_t layer) const {
     const std::string* found = find(parameter, layer);
     return found ? *found : hf_name(prefix_, parameter, layer);
   }
 
-  /// For a configuration that says whether the head is the token embedding. Returns whether it is: a file's own head is
-  /// used all the same, as transformers does where its values differ. One of the two matrices alone is both.
+  /// Returns whether the head is the token embedding. If the configuration says so, a file's own head is used all the
+  /// same, as in transformers if its values differ. One of the two matrices alone serves as both.
   bool tie(bool tie_word_embeddings) {
     const std::string name(role_of(Parameter::head).hf);
-    if (!tie_word_embeddings || find(name + "_packed")) return false;  // compressed-tensors' word for a quantized one
+    if (!tie_word_embeddings || find(name + "_packed")) return false;  // a head that compressed-tensors quantized
     const auto head = names_.find(name);
     if (head == names_.end()) return true;
     if (find(Parameter::token_embedding, 0)) return false;
@@ -99,7 +98,7 @@ class HfTensorNames {
     return name;
   }
 
-  /// Where "module." begins in a name; npos: nowhere.
+  /// Where module `module`, with its dot, begins in a name; npos: nowhere.
   static std::size_t module_at(std::string_view name, std::string_view module) {
     std::size_t at = name.find(module);
     while (at != name.npos && at > 0 && name[at - 1] != '.') at = name.find(module, at + 1);
@@ -111,14 +110,12 @@ class HfTensorNames {
       for (const std::string_view part : {".lora_", ".base_layer.", ".modules_to_save.", ".original_module."}) {
         if (name.find(part) == name.npos || hf_tower(name) != HfTower::none) continue;
         fail(ErrorCode::not_supported, file->raw(name).file, ": ", name,
-             ": is of an adapter that was not merged: merge it into its model (merge_and_unload() of PEFT) and save "
-             "that");
+             ": belongs to an unmerged adapter: merge it into its model (merge_and_unload() of PEFT) and save that");
       }
     }
   }
 
-  /// Only the text model has token embeddings, whatever stands before their name. A file may leave them away where it
-  /// has the head: then by the first layer's first norm.
+  /// Only the text model has token embeddings. A file with a head may omit them: then layer 0's first norm tells.
   static std::string find_prefix(const TensorFiles& files, const std::string& folder) {
     for (const std::string_view inside : {"embed_tokens.weight", "layers.0.input_layernorm.weight"}) {
       std::map<std::string, std::string> found;  // prefix -> a name that has it
@@ -130,7 +127,7 @@ class HfTensorNames {
       }
       if (found.size() > 1) {
         fail(ErrorCode::malformed, folder, ": ", found.begin()->second, " and ", std::next(found.begin())->second,
-             ": which of them is the text model's?");
+             ": both could be the text model's, expected one");
       }
       if (!found.empty()) return found.begin()->first;
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opens a model of whatever family a checkpoint holds. Who knows the family names it: Gemma4<>::load(checkpoint).
+// Opens a model of any family. If you know the family, name it instead: Gemma4<>::load(checkpoint).
 #pragma once
 
 #include <memory>

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A PLE table in a file of its own: a safetensors file whose metadata say what a row is made of.
-//
 //   ple_table        [rows, layers * p] in its type; U8 [rows, bytes of a row] where layers differ or are quantised
 //   pad_identity     F32 [layers * p], folded tables only: the identity part of positions without text
 //   kept_tokens      I32 [rows], cut-down vocabularies only: the tokens that have rows, in the rows' order
 //   token_embedding  [rows, d], with kept_tokens: their embeddings
-//
 // Metadata: format, layers, width, vocab_size, dtypes ("bf16,q8_0,none": one a layer), scale, folded, substitute.
 #pragma once
 
@@ -36,13 +34,12 @@ namespace ple::inline PLE_ABI {
 
 inline constexpr std::string_view packed_table_format = "ple.table.1";
 
-/// How a safetensors file spells a type that it knows.
+/// A type's name in safetensors, which knows blocks only as bytes.
 inline std::string_view safetensors_name(Dtype type) {
   return type == Dtype::f32 ? "F32" : type == Dtype::bf16 ? "BF16" : type == Dtype::f16 ? "F16" : "U8";
 }
 
-/// What a packed table's rows are made of: as a checkpoint has them if all layers are in one type whose values stand
-/// alone, from one cache line to another otherwise. Errors: those of RowLayout.
+/// Rows as in a checkpoint if all layers have one unquantised type, else aligned to cache lines. Errors: RowLayout's.
 inline RowLayout packed_layout(const std::vector<std::optional<Dtype>>& dtypes, std::size_t width) {
   const RowLayout tight(dtypes, width, 1);
   const std::optional<Dtype> only = tight.only_dtype();
@@ -51,7 +48,6 @@ inline RowLayout packed_layout(const std::vector<std::optional<Dtype>>& dtypes, 
 
 namespace detail {
 
-/// The metadata of a packed table, field by field.
 class TableMetadata {
  public:
   TableMetadata(const SafetensorsFile& file, std::string name) : fields_(&file.metadata()), file_(std::move(name)) {}
@@ -93,8 +89,7 @@ class TableMetadata {
 
 }  // namespace detail
 
-/// Opens a table that `pack` wrote. No row is read. Errors: ErrorCode::file, malformed, missing, config; limit for a
-/// vocabulary of more than limits.vocab_size tokens.
+/// Opens a packed table without reading rows. Errors: ErrorCode::file, malformed, missing, config, limit (vocab_size).
 inline TableSource read_packed_table(const std::filesystem::path& path, const Limits& limits = {}) {
   const auto file = SafetensorsFile::open(path, limits.json);
   const std::string name = path.string();
@@ -103,7 +98,7 @@ inline TableSource read_packed_table(const std::filesystem::path& path, const Li
   const auto layers = metadata.number<std::size_t>("layers", 1, 4096);
   const auto width = metadata.number<std::size_t>("width", 1, 65536);
   const auto vocab_size = metadata.number<std::size_t>("vocab_size", 1, std::size_t{1} << 30);
-  detail::check_vocab_size(name, vocab_size, limits);  // which a cut-down vocabulary takes 4 bytes a token of
+  detail::check_vocab_size(name, vocab_size, limits);  // a cut-down vocabulary takes 4 bytes a token
   const auto dtypes = RowLayout::parse(metadata.text("dtypes"), layers, name + ": __metadata__: dtypes");
   const auto expect = [&](const Tensor& tensor, const std::vector<std::uint64_t>& shape) {
     if (tensor.shape == shape) return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights as compressed-tensors packs them ("pack-quantized"; Google's QAT checkpoints are w4a16 in groups of 32):
-// symmetric integers of 4 or 8 bits, and a scale for each group of them in a row. GGUF's q4_0 and q8_0 hold the same
-// numbers in another order. compressed-tensors rounds scale * integer to the scale's type; here it stays exact.
+// symmetric integers of 4 or 8 bits and a scale per group of a row. q4_0 and q8_0 hold the same numbers in another
+// order. compressed-tensors rounds scale * integer to the scale's type; here it stays exact.
 // Source: pack_quantized in the Python package `compressed-tensors`.
 #pragma once
 
@@ -23,10 +23,9 @@
 #include "ple/tensor/tensor.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
-/// 32 integers, of which `from` holds the first in its lowest bits, each with 2^(bits - 1) added.
+/// Unpacks 32 integers; `from` holds the first in its lowest bits, each with 2^(bits - 1) added.
 inline void copy_integers(const unsigned char* from, q4_0& block) {
   for (int i = 0; i < 16; ++i) {
     const int low = from[i / 2] >> 4 * (i % 2) & 15, high = from[i / 2 + 8] >> 4 * (i % 2) & 15;
@@ -46,8 +45,7 @@ inline float scale_at(const Tensor& scale, std::uint64_t i) {
 
 }  // namespace detail
 
-/// The weights whose name would be `name` in the text model, as q4_0 or q8_0 in memory of their own: 4.5 or 8.5 bits
-/// each. False if the files do not have them packed.
+/// The weights called `name` in the text model, as q4_0 or q8_0 in new memory: 4.5 or 8.5 bits each. False if absent.
 class PackedWeights {
  public:
   PackedWeights(const TensorFiles& files, const HfTensorNames& names, const std::string& name)
@@ -55,8 +53,8 @@ class PackedWeights {
 
   explicit operator bool() const { return part("_packed") != nullptr; }
 
-  /// Errors: ErrorCode::missing, shape, dtype, not_supported for other integers, malformed for a scale that is no
-  /// number or that f16 does not hold. (A scale of less than 2^-14, whose weights are next to nothing, may lose bits.)
+  /// Errors: ErrorCode::missing, shape, dtype; not_supported for other integers; malformed for a scale that is not a
+  /// number or not exact in f16. (One below 2^-14 may lose bits: its weights are next to nothing.)
   Tensor tensor() const {
     const std::string& name = needed("_packed");
     const SafetensorsFile& file = *files_.at(name);
@@ -66,7 +64,7 @@ class PackedWeights {
     };
     for (const char* ending : {"_zero_point", "_g_idx"}) {
       if (const std::string* other = part(ending))
-        refuse("there is ", *other, ": only symmetric weights in order are read");
+        refuse("there is ", *other, ": only symmetric weights that are not reordered are read");
     }
     const std::string& scale_name = needed("_scale");
     const Tensor scale = files_.at(scale_name)->tensor(scale_name);
@@ -117,7 +115,7 @@ class PackedWeights {
   template <class Block>
   static Tensor converted(const Tensor& packed, const Tensor& scale, std::uint64_t rows, std::uint64_t cols,
                           std::uint64_t group) {
-    constexpr std::size_t block_bytes = sizeof(Block) - sizeof(f16);  // of integers, in both
+    constexpr std::size_t block_bytes = sizeof(Block) - sizeof(f16);  // of integers, in the file and in Block
     const auto blocks = std::make_shared<AlignedVector<Block>>(static_cast<std::size_t>(rows * cols / 32));
     const auto* from = reinterpret_cast<const unsigned char*>(packed.data);
     for (std::uint64_t i = 0; i < blocks->size(); ++i) {

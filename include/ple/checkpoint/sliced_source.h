@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A MatFormer slice of a model's files, which is itself such a model: of what the slice leaves out nothing is read, but
-// for what a PLE table's rows hold between the parts that are needed.
+// A MatFormer slice of a model, itself a model. Of what it omits, only bytes between needed parts of PLE rows are read.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +21,7 @@ namespace ple::inline PLE_ABI {
 
 class SlicedSource final : public CheckpointSource {
  public:
-  /// `name` is the whole model's, for messages. Errors: ErrorCode::argument for a slice that the model does not have;
-  /// not_supported for models other than Gemma 3n.
+  /// Errors name `name`: ErrorCode::argument for a slice that is not in the model; not_supported except for Gemma 3n.
   SlicedSource(std::shared_ptr<const CheckpointSource> whole, const MatformerOptions& options, const std::string& name)
       : whole_(std::move(whole)) {
     const ModelConfig whole_config = whole_->any_config();
@@ -45,9 +43,8 @@ class SlicedSource final : public CheckpointSource {
     return whole_->has(parameter, whole_layer(parameter, layer));
   }
 
-  /// Where it lies in the file, but for what is copied because it does not lie there in one piece: columns of `down`,
-  /// rows of the context's projection behind a skipped layer, and the PLE table, which table() spares.
-  /// Errors: ErrorCode::shape, file too.
+  /// In place in the file, or a copy if it is not contiguous there: columns of `down`, rows of the context projection
+  /// behind a skipped layer, and the PLE table (table() avoids that copy). Errors: also ErrorCode::shape, file.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const override {
     if (is_cut(parameter)) return part(parameter, layer).tensor();
     return whole_->tensor(parameter, whole_layer(parameter, layer));
@@ -64,8 +61,8 @@ class SlicedSource final : public CheckpointSource {
            parameter == Parameter::ple_table || parameter == Parameter::ple_context_projection;
   }
 
-  /// The slice's part of such a parameter. Errors: those of the whole model's tensor; ErrorCode::shape if that has
-  /// another shape than its configuration says, or if the part is no whole number of its blocks.
+  /// The slice's part of such a parameter. Errors: those of the whole model's tensor; ErrorCode::shape if its shape is
+  /// not the configuration's, or if the part is not whole blocks.
   TensorPart part(Parameter parameter, std::size_t layer) const {
     Tensor tensor = whole_->tensor(parameter, whole_layer(parameter, layer));
     const std::size_t d = whole_config_.hidden_size, p = whole_config_.hidden_size_per_layer_input,
@@ -82,14 +79,13 @@ class SlicedSource final : public CheckpointSource {
     return {expect(std::move(tensor), whole_width, d), {{0, width}}, {{0, d}}};
   }
 
-  /// The table without the skipped layers' slices, where it lies; nothing if no layer is skipped. Errors: those of
-  /// part().
+  /// The table without skipped layers' parts, in place; nothing if no layer is skipped. Errors: those of part().
   std::optional<TableSource> table() const {
     if (slice_.layers.size() == whole_config_.num_layers()) return std::nullopt;
     return cut(stored_table(part(Parameter::ple_table, 0).whole(), whole_config_.num_layers()));
   }
 
-  /// A table that was packed for the whole model, without the skipped layers' slices; another one as it is.
+  /// A table that was packed for the whole model, without skipped layers' parts; any other as it is.
   TableSource cut(TableSource table) const {
     if (table.layout.layers() != whole_config_.num_layers()) return table;
     const std::size_t width = table.layout.width();

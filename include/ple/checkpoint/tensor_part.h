@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Some of a matrix' rows and columns, without reading the others.
+// Some rows and columns of a matrix, without reading the others.
 #pragma once
 
 #include <algorithm>
@@ -25,8 +25,7 @@ struct Run {
   std::uint64_t begin = 0, count = 0;
 };
 
-/// Copies a tensor's bytes from `begin` on: out of its file if it lies in one, so that no page of a mapping is touched.
-/// Errors: ErrorCode::file.
+/// Copies bytes from `begin` on: from the tensor's file, if any, to touch no mapped page. Errors: ErrorCode::file.
 inline void read_tensor(const Tensor& tensor, std::uint64_t begin, std::span<std::byte> into) {
   if (tensor.map) return tensor.map->file()->read_all(tensor.offset + begin, into, tensor.name);
   std::memcpy(into.data(), tensor.data + begin, into.size());
@@ -34,8 +33,7 @@ inline void read_tensor(const Tensor& tensor, std::uint64_t begin, std::span<std
 
 class TensorPart {
  public:
-  /// Of a matrix, runs that ascend and lie in it, one at least of each. Errors: ErrorCode::shape where columns are no
-  /// whole blocks of the matrix' type.
+  /// Runs ascend and lie in the matrix, one or more each. Errors: ErrorCode::shape for columns not in whole blocks.
   TensorPart(Tensor whole, const std::vector<Run>& rows, const std::vector<Run>& columns)
       : whole_(std::move(whole)), rows_(joined(rows)), columns_(joined(columns)) {
     const std::size_t block = values_per_block(whole_.dtype);
@@ -50,7 +48,7 @@ class TensorPart {
   std::vector<std::uint64_t> shape() const { return {total(rows_), total(columns_)}; }
   std::uint64_t bytes() const { return total(rows_) * bytes_in_row(total(columns_)); }
 
-  /// Calls f(begin, size) for the bytes of the whole tensor that the part is made of, in its order.
+  /// Calls f(begin, size) for each range of the whole tensor's bytes that the part consists of, in order.
   template <class F>
   void for_each_range(F&& f) const {
     const std::uint64_t row = bytes_in_row(whole_.shape[1]);
@@ -65,7 +63,7 @@ class TensorPart {
     }
   }
 
-  /// Where it lies if it lies there in one piece; or else a copy in memory. Errors: ErrorCode::file.
+  /// In place if it is contiguous there, else a copy in memory. Errors: ErrorCode::file.
   Tensor tensor() const {
     Tensor part = whole_;
     part.shape = shape();
@@ -96,7 +94,7 @@ class TensorPart {
     return count;
   }
 
-  /// One run for those that lie next to each other.
+  /// Merges adjacent runs.
   static std::vector<Run> joined(const std::vector<Run>& runs) {
     std::vector<Run> fewer;
     for (const Run& run : runs) {

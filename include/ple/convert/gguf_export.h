@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes a model as a GGUF file of architecture gemma4, each matrix in a number type of its own.
-// Source: what llama.cpp's converter writes and its loader reads.
+// Writes a Gemma 4 as a GGUF file, each matrix in its own number type. Source: llama.cpp's converter and loader.
 #pragma once
 
 #include <algorithm>
@@ -30,19 +29,18 @@ namespace ple::inline PLE_ABI {
 struct GgufTypes {
   Dtype attention = Dtype::q4_0;
   Dtype feed_forward = Dtype::q4_0;
-  Dtype token_embedding = Dtype::q6_k;  ///< and a head of its own
+  Dtype token_embedding = Dtype::q6_k;  ///< and of a separate head
   Dtype ple_table = Dtype::q6_k;
-  Dtype ple_projections = Dtype::q8_0;  ///< 1 % of the size, and sensitive: less than 8 bits cost much
-  Dtype fallback = Dtype::q8_0;  ///< where rows are no whole blocks of the type wanted; bf16 where not of it either
+  Dtype ple_projections = Dtype::q8_0;  ///< 1 % of the size, and sensitive: fewer than 8 bits cost much
+  Dtype fallback = Dtype::q8_0;         ///< if rows are not whole blocks of the type wanted; bf16 if not of this either
 };
 
-/// A tensor of the file to be.
+/// A tensor of the new file.
 struct GgufPlanEntry {
   Parameter parameter = Parameter::token_embedding;
-  std::size_t layer = 0;  ///< 0 for what exists once
-  GgufTensor tensor;      ///< its dtype may be changed before the file is written
-  Dtype wanted =
-      Dtype::f32;  ///< what GgufTypes says; another than the tensor's where its rows are no whole blocks of it
+  std::size_t layer = 0;      ///< 0 for what exists once
+  GgufTensor tensor;          ///< its dtype may be changed before the file is written
+  Dtype wanted = Dtype::f32;  ///< GgufTypes' choice; the tensor's differs if rows are not whole blocks of this
 };
 
 namespace detail {
@@ -60,14 +58,14 @@ inline Dtype wanted_type(const GgufTypes& types, Parameter parameter) {
   return types.token_embedding;
 }
 
-/// How many pairs of a full layer's head turn, as nn/rope.h counts them, and the factors that say so in a file.
+/// Factors of a full layer's RoPE pairs: 1 for those that turn, as nn/rope.h counts them, 1e30 for the others.
 inline std::vector<float> gguf_rope_factor_values(const RopeConfig& rope, std::size_t head_dim) {
   std::vector<float> factors(head_dim / 2, 1e30f);
   std::fill_n(factors.begin(), static_cast<std::size_t>(rope.fraction * static_cast<double>(head_dim) / 2), 1.0f);
   return factors;
 }
 
-/// Head widths and the pattern of attention types, which a file gives once for all layers of a type.
+/// Head widths and the pattern of attention types. A file gives each width once for all layers of a type.
 struct GgufHeads {
   std::size_t full = 0, sliding = 0;
   std::vector<bool> is_sliding;
@@ -84,22 +82,21 @@ struct GgufHeads {
 
 }  // namespace detail
 
-/// Every key of a model but its tokenizer's. Errors: ErrorCode::not_supported for what GGUF has no word for.
+/// Every key of a model except its tokenizer's. Errors: ErrorCode::not_supported for what GGUF cannot express.
 inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   const Gemma4Config& config = checkpoint.config<Gemma4Config>();
-  const auto refuse = [](const auto&... parts) { fail(ErrorCode::not_supported, "GGUF has no word for ", parts...); };
-  if (config.full_rope.factor != 1) refuse("a RoPE factor, which is ", config.full_rope.factor, " in full layers");
-  if (config.sliding_rope.factor != 1)
-    refuse("a RoPE factor, which is ", config.sliding_rope.factor, " in sliding ones");
+  const auto refuse = [](const auto&... parts) { fail(ErrorCode::not_supported, "GGUF cannot express ", parts...); };
+  if (config.full_rope.factor != 1) refuse("a RoPE factor of ", config.full_rope.factor, " in full layers");
+  if (config.sliding_rope.factor != 1) refuse("a RoPE factor of ", config.sliding_rope.factor, " in sliding layers");
   if (config.sliding_rope.fraction != 1)
-    refuse("a part of the pairs that turns in sliding layers, which is ", config.sliding_rope.fraction);
+    refuse("RoPE on a fraction of ", config.sliding_rope.fraction, " of the pairs in sliding layers");
 
   GgufKeys keys;
   keys.text("general.architecture", "gemma4").text("general.type", "model").count("general.quantization_version", 2);
   const std::string prefix = "gemma4.";
   const auto count = [&](const char* name, std::size_t value) { keys.count(prefix + name, value); };
   const auto number = [&](const char* name, double value) { keys.number(prefix + name, value); };
-  /// One number where all layers have the same, else one for each.
+  /// One number if all layers agree, else one for each.
   const auto per_layer = [&](const char* name, auto&& number_of) {
     std::vector<std::int32_t> numbers;
     for (const LayerConfig& layer : config.layers) numbers.push_back(static_cast<std::int32_t>(number_of(layer)));
@@ -117,7 +114,7 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   count("attention.shared_kv_layers", config.num_kv_shared_layers);
   count("attention.sliding_window", config.sliding_window);
   number("attention.layer_norm_rms_epsilon", static_cast<double>(config.rms_norm_eps));
-  // Where a file is silent, llama.cpp takes 30: so 0, which is none, is said too.
+  // Without this key llama.cpp takes 30, so 0, which is none, is written too.
   number("final_logit_softcapping", static_cast<double>(config.final_logit_softcapping));
   const detail::GgufHeads heads(config);
   keys.flags(prefix + "attention.sliding_window_pattern", heads.is_sliding);
@@ -129,15 +126,15 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   number("rope.freq_base_swa", config.sliding_rope.theta);
 
   keys.count("tokenizer.ggml.padding_token_id", static_cast<std::uint64_t>(config.pad_token_id));
-  // All of these end a text, for llama.cpp too.
+  // All of these end a text in llama.cpp too.
   constexpr const char* stops[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                    "tokenizer.ggml.eom_token_id"};
   const std::vector<Token>& tokens = checkpoint.stop_tokens();
-  if (tokens.size() > std::size(stops)) refuse(tokens.size(), " stop tokens, only for ", std::size(stops));
+  if (tokens.size() > std::size(stops)) refuse(tokens.size(), " stop tokens, at most ", std::size(stops));
   for (std::size_t i = 0; i < tokens.size(); ++i) keys.count(stops[i], static_cast<std::uint64_t>(tokens[i]));
   if (const auto chat_template = checkpoint.chat_template()) keys.text("tokenizer.chat_template", *chat_template);
   const SamplingOptions sampling = checkpoint.recommended_sampling();
-  if (sampling.no_repeat_ngram_size > 0) refuse("no_repeat_ngram_size, which is ", sampling.no_repeat_ngram_size);
+  if (sampling.no_repeat_ngram_size > 0) refuse("no_repeat_ngram_size ", sampling.no_repeat_ngram_size);
   if (sampling.repetition_penalty != 1)
     keys.number("general.sampling.penalty_repeat", static_cast<double>(sampling.repetition_penalty));
   if (!sampling.suppress_tokens.empty()) keys.integers("tokenizer.ggml.suppress_tokens", sampling.suppress_tokens);
@@ -152,7 +149,7 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
 
 namespace detail {
 
-/// How many values in a row must be whole blocks: of a PLE table those of one layer, which are used by themselves.
+/// How many adjacent values must be whole blocks: a row, or in a PLE table a layer's part, which is used by itself.
 inline std::size_t values_together(const Gemma4Config& config, Parameter parameter, const GgufTensor& tensor) {
   if (parameter == Parameter::ple_table) return config.hidden_size_per_layer_input;
   return static_cast<std::size_t>(tensor.shape.back());
@@ -160,8 +157,7 @@ inline std::size_t values_together(const Gemma4Config& config, Parameter paramet
 
 }  // namespace detail
 
-/// The tensors of a file, in its order. Their types may be changed, within what write_gguf takes. Errors: those of
-/// Checkpoint::tensor; ErrorCode::shape.
+/// The file's tensors in order; types may change as write_gguf allows. Errors: Checkpoint::tensor's; ErrorCode::shape.
 inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const GgufTypes& types = {}) {
   std::vector<GgufPlanEntry> plan;
   for (const ParameterShape& shape : parameter_shapes(checkpoint.config<Gemma4Config>())) {
@@ -185,7 +181,7 @@ inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const 
 
 namespace detail {
 
-/// Whether the file can be written as planned, before anything is.
+/// Checks that the plan can be written, before anything is.
 inline void check_plan(const Checkpoint& checkpoint, std::span<const GgufPlanEntry> plan) {
   for (const GgufPlanEntry& entry : plan) {
     const Dtype type = entry.tensor.dtype, from = checkpoint.tensor(entry.parameter, entry.layer).dtype;
@@ -205,10 +201,10 @@ inline void check_plan(const Checkpoint& checkpoint, std::span<const GgufPlanEnt
 
 }  // namespace detail
 
-/// Writes the model to `path`, which it replaces at the end, once all was read back. `tokenizer` holds the keys of its
-/// tokenizer (convert/gguf_tokenizer_keys.h), or none. Takes memory for a few rows at a time. Returns one entry for
-/// each of the plan's. Errors: ErrorCode::argument, also if `path` is a file that the model is read from; file, shape,
-/// dtype; not_supported if a type can be read but not written; cancelled if `progress` says so.
+/// Writes the model to `path`, which is replaced only once all was read back. `tokenizer`: the keys of its tokenizer
+/// (convert/gguf_tokenizer_keys.h), or none. Takes memory for a few rows. Returns one entry for each of the plan's.
+/// Errors: ErrorCode::argument, also if the model is read from `path`; file, shape, dtype; not_supported for a type
+/// that cannot be written; cancelled by `progress`.
 inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const GgufKeys& tokenizer,
                                           std::span<const GgufPlanEntry> plan, const std::filesystem::path& path,
                                           Executor& executor, const WriteProgress& progress = {}) {
@@ -219,7 +215,7 @@ inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const Gg
   GgufKeys keys = gguf_model_keys(checkpoint);
   keys.add(tokenizer);
   if (!keys.has("tokenizer.ggml.model")) {
-    // llama.cpp's word for models that are fed with tokens; it then asks for their number.
+    // llama.cpp's name for no tokenizer; it then requires the vocabulary's size.
     keys.text("tokenizer.ggml.model", "none").count("gemma4.vocab_size", config.vocab_size);
   }
   std::vector<GgufTensor> tensors;

@@ -22,7 +22,6 @@
 #include "ple/text/tokenizer_parts.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 /// Whether a piece stands for a byte, as "<0x0A>" does.
@@ -30,32 +29,32 @@ inline bool is_byte_piece(std::string_view piece) {
   return piece.size() == 6 && piece.starts_with("<0x") && piece.back() == '>';
 }
 
-/// What a GGUF file says of a tokenizer by its name alone, 'gemma4': everything else in a tokenizer.json must be that.
+/// GGUF's tokenizer name 'gemma4' implies everything else: a tokenizer.json must match that.
 inline void expect_gemma4_tokenizer(const TokenizerParts& parts, const JsonField& model, const std::string& source) {
   const auto refuse = [&](const char* what) {
-    fail(ErrorCode::not_supported, source, ": ", what, ", for which GGUF's tokenizer 'gemma4' has no word");
+    fail(ErrorCode::not_supported, source, ": ", what, ", which GGUF's tokenizer 'gemma4' cannot express");
   };
   const std::vector<Normalizer::Step>& steps = parts.normalizer.steps;
   if (steps.size() != 1 || steps[0].pattern != " " || steps[0].content != space_piece)
-    refuse("the normalizer does something else than to replace ' ' by U+2581");
-  // After that there is no space left to split at.
+    refuse("the normalizer does not just replace ' ' by U+2581");
+  // After that no space is left to split at.
   for (const PreTokenizer::Split& split : parts.pre_tokenizer.splits) {
-    if (split.pattern != " " || split.invert) refuse("the pre-tokenizer splits at something else than ' '");
+    if (split.pattern != " " || split.invert) refuse("the pre-tokenizer splits at something other than ' '");
   }
   const PieceDecoder& decoder = parts.decoder;
   const auto& before = decoder.before_bytes;
   if (before.size() != 1 || before[0].pattern != space_piece || before[0].content != " " || before[0].strip_left != 0 ||
       !decoder.byte_fallback || !decoder.after_bytes.empty() || !decoder.on_whole_text.empty() ||
       !decoder.separator.empty()) {
-    refuse("the decoder does something else than to replace U+2581 by ' ' and to join bytes");
+    refuse("the decoder does not just replace U+2581 by ' ' and join bytes");
   }
   if (parts.prefix.size() != 1 || !parts.suffix.empty())
-    refuse("the post-processor does something else than to put one token in front of a text");
+    refuse("the post-processor does not just put one token in front of a text");
   if (model.boolean("ignore_merges", false)) refuse("model.ignore_merges is true");
   if (!model.boolean("byte_fallback", false)) refuse("model.byte_fallback is false");
 }
 
-/// Every id's text and type, up to the number of rows that the model has for them.
+/// Text and type of every id, for as many rows as the model has.
 class GgufTokenList {
  public:
   GgufTokenList(const TokenizerParts& parts, std::size_t vocab_size, const std::string& source) {
@@ -73,7 +72,7 @@ class GgufTokenList {
       } else {
         const std::string& name = padding_.emplace_back("[PAD" + std::to_string(row) + "]");
         if (pieces.find(name) || parts.added.find(name))
-          fail(ErrorCode::malformed, source, ": '", name, "' is a token, and token ", row, " is none");
+          fail(ErrorCode::malformed, source, ": '", name, "' is a token, so it cannot stand for the unused id ", row);
         add(name, GgufTokenType::unused);
       }
     }
@@ -91,9 +90,9 @@ class GgufTokenList {
   static GgufTokenType added_type(const AddedToken& token, const Normalizer& normalizer, const std::string& source) {
     if (token.lstrip || token.rstrip || (token.normalized && normalizer(token.content) != token.content)) {
       fail(ErrorCode::not_supported, source, ": added token '", token.content,
-           "' takes white space with it, or is looked for in another form, for which GGUF has no word");
+           "' takes whitespace with it or is matched in another form, which GGUF cannot express");
     }
-    // llama.cpp shows the text of user-defined tokens only, and finds what a model thinks or calls in that text.
+    // llama.cpp shows the text of user-defined tokens only, and finds a model's thoughts and calls in that text.
     constexpr std::array<std::string_view, 7> visible = {
         "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>"};
     const bool shown = std::find(visible.begin(), visible.end(), token.content) != visible.end();
@@ -105,9 +104,8 @@ class GgufTokenList {
 
 }  // namespace detail
 
-/// The keys of a tokenizer.json for a model that knows `vocab_size` tokens. Errors: those of Tokenizer::open;
-/// ErrorCode::config for more tokens than the model knows; not_supported for a tokenizer of another kind than Gemma
-/// 4's.
+/// A tokenizer.json as keys, for a model that knows `vocab_size` tokens. Errors: those of Tokenizer::open;
+/// ErrorCode::config for more tokens than that; not_supported for a tokenizer that is not Gemma 4's.
 inline GgufKeys gguf_tokenizer_keys(const std::filesystem::path& tokenizer_json, std::size_t vocab_size) {
   const std::string name = tokenizer_json.string();
   const auto file = MappedFile::open(tokenizer_json);
@@ -127,7 +125,7 @@ inline GgufKeys gguf_tokenizer_keys(const std::filesystem::path& tokenizer_json,
   GgufKeys keys;
   keys.text("tokenizer.ggml.model", "gemma4").texts("tokenizer.ggml.tokens", tokens.texts);
   keys.integers("tokenizer.ggml.token_type", tokens.types);
-  // Merges have ranks and pieces no scores, but a file has a place for them; llama.cpp's converter writes this number.
+  // With merges pieces have no scores, but the format has a key for them; llama.cpp's converter writes this number.
   keys.numbers("tokenizer.ggml.scores", std::vector<float>(vocab_size, -1000.0f));
   keys.texts("tokenizer.ggml.merges", std::vector<std::string_view>(joined.begin(), joined.end()));
   keys.count("tokenizer.ggml.bos_token_id", static_cast<std::uint64_t>(parts.prefix[0]));

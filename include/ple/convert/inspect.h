@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a model is made of, without reading it: its configuration, and the headers of its files.
+// What a model is made of, from its configuration and its files' headers alone.
 #pragma once
 
 #include <cstddef>
@@ -44,10 +44,10 @@ struct StoredParameter {
 struct Inspection {
   std::string source = {};  ///< a folder, or a published model's name
   ModelConfig config = {};
-  bool has_files = false;                           ///< no: the text was counted from the configuration, as bf16
-  std::vector<StoredParameter> text = {};           ///< its token embedding and PLE table too
+  bool has_files = false;                           ///< false: text is counted from the configuration, as bf16
+  std::vector<StoredParameter> text = {};           ///< with token embedding and PLE table
   std::vector<TensorInfo> vision = {}, audio = {};  ///< towers and their projections into the text's width
-  std::vector<TensorInfo> rest = {};                ///< tensors of the files that no part of the model has
+  std::vector<TensorInfo> rest = {};                ///< tensors that belong to no part of the model
   ParameterGroups groups = {};
 };
 
@@ -57,12 +57,11 @@ inline constexpr std::string_view assumed_dtype = "BF16";  // of the published f
 
 inline std::uint64_t count_of(std::span<const TensorInfo> tensors) {
   std::uint64_t n = 0;
-  // The shape of a type that ple does not know is not checked: one that nothing can have counts as nothing.
+  // The shape of an unknown type is not checked: an impossible one counts as 0.
   for (const TensorInfo& tensor : tensors) n += checked_product(tensor.shape).value_or(0);
   return n;
 }
 
-/// Every tensor of the folder, by name.
 inline std::map<std::string, TensorInfo> tensor_list(const TensorFiles& files) {
   std::map<std::string, TensorInfo> all;
   std::set<const SafetensorsFile*> listed;
@@ -75,7 +74,7 @@ inline std::map<std::string, TensorInfo> tensor_list(const TensorFiles& files) {
   return all;
 }
 
-/// Takes integers, scales and shape of a packed weight out of `tensors`.
+/// Moves a packed weight's integers, scales and shape out of `tensors`.
 inline StoredParameter take_packed(const ParameterShape& of, const TensorFiles& files, const HfTensorNames& names,
                                    std::map<std::string, TensorInfo>& tensors) {
   const std::string name = hf_name("", of.parameter, of.layer), packed = *names.find(name + "_packed");
@@ -94,8 +93,7 @@ inline StoredParameter take_packed(const ParameterShape& of, const TensorFiles& 
   return stored;
 }
 
-/// Takes the text model's tensors out of `tensors`. A parameter that no token needs may be missing. `quantization` ends
-/// an error about one that is needed.
+/// Moves the text model's tensors out of `tensors`. An error for a needed one that is missing ends in `quantization`.
 inline std::vector<StoredParameter> take_text(const std::vector<ParameterShape>& shapes, const TensorFiles& files,
                                               const HfTensorNames& names, std::map<std::string, TensorInfo>& tensors,
                                               const std::string& folder, const std::string& quantization) {
@@ -141,7 +139,7 @@ inline Inspection without_files(std::string source, ModelConfig config) {
 
 }  // namespace detail
 
-/// A Hugging Face folder, of which config.json and the headers of its safetensors are read, if it has any; or one of
+/// A Hugging Face folder, of which config.json and the headers of any safetensors are read, or one of
 /// published_models(). Errors: ErrorCode::file, missing, malformed, config, not_supported, shape.
 inline Inspection inspect(const std::string& model) {
   if (const auto config = published_config(model)) return detail::without_files(model, *config);
@@ -149,7 +147,7 @@ inline Inspection inspect(const std::string& model) {
   check_is_folder(folder, "a Hugging Face folder, or one of " + published_models());
   const std::filesystem::path path = folder / "config.json";
   if (!file_exists(path)) {
-    fail(ErrorCode::missing, model, ": config.json is missing, which says what shape the model has",
+    fail(ErrorCode::missing, model, ": config.json is missing, so the model's shape is unknown",
          other_models_in(folder));
   }
   const Json json = read_json_file(path);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes a model's PLE table into a file of its own, in another form: see checkpoint/packed_table.h for the file.
+// Writes a model's PLE table into a file of its own, in another form; checkpoint/packed_table.h describes the file.
 #pragma once
 
 #include <cstddef>
@@ -26,14 +26,13 @@ namespace ple::inline PLE_ABI {
 
 struct PackOptions {
   std::vector<std::optional<Dtype>> dtypes = {};  ///< of each layer; nothing: the layer is pruned away
-  bool fold = false;             ///< whole per-layer inputs of text, so that no token needs the context projection
+  bool fold = false;             ///< store whole per-layer inputs, so that no token needs the context projection
   std::vector<Token> kept = {};  ///< the tokens that keep their rows; none: all
-  std::optional<Token> substitute = {};  ///< with `kept`: stands in for all others, which otherwise are an error
+  std::optional<Token> substitute = {};  ///< with `kept`: replaces all others, which otherwise are an error
 };
 
-/// Writes `model`'s table to `path`, which it replaces at the end, once all was read back.
-/// Errors: ErrorCode::argument, also if `path` is a file that the model lies in; config, file; not_supported if a type
-/// can be read but not written; cancelled if `progress` says so.
+/// Writes `model`'s table to `path`, which is replaced only once all was read back. Errors: ErrorCode::argument, also
+/// if the model lies in `path`; config, file; not_supported for a type that cannot be written; cancelled by `progress`.
 template <class Block, class Table>
 void pack_table(const Decoder<Block, Table>& model, PackOptions options, const std::filesystem::path& path,
                 Executor& executor, const WriteProgress& progress = {}) {

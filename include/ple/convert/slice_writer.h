@@ -35,10 +35,9 @@
 #include "ple/model/parameter.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
-/// The object with other values in these fields; those that it has not come last.
+/// The object with these fields replaced; new ones come last.
 inline Json with_fields(const Json& object, std::map<std::string, Json> fields) {
   Json changed = Json::object();
   for (const Json& member : object.members()) {
@@ -50,8 +49,7 @@ inline Json with_fields(const Json& object, std::map<std::string, Json> fields) 
   return changed;
 }
 
-/// A field of one entry for each layer, without the skipped layers'; where the file has no list, `otherwise(l)` for
-/// each layer l of the slice.
+/// A per-layer field without skipped layers' entries; without a list in the file, `otherwise(l)` for each kept layer l.
 template <class F>
 Json list_of_layers(const Json& text, const char* name, const MatformerSlice& slice, F&& otherwise) {
   const Json* list = text.find(name);
@@ -62,7 +60,6 @@ Json list_of_layers(const Json& text, const char* name, const MatformerSlice& sl
   return kept;
 }
 
-/// config.json of the slice, from that of the whole model.
 inline Json sliced_config(const Json& whole, const MatformerSlice& slice) {
   const Json* nested = whole.find("text_config");
   const Json& text = nested && nested->is_object() ? *nested : whole;
@@ -81,13 +78,12 @@ inline Json sliced_config(const Json& whole, const MatformerSlice& slice) {
                                         return std::string(full ? "full_attention" : "sliding_attention");
                                       })},
        {"activation_sparsity_pattern", list_of_layers(text, "activation_sparsity_pattern", slice, [&](std::size_t l) {
-          // The shortest text of the float: as a double, it has more digits.
+          // The float's shortest text: as a double it would have more digits.
           return parse_number<double>(number_text(layers[l].activation_sparsity)).value_or(0);
         })}});
   return &text == &whole ? changed : with_fields(whole, {{"text_config", std::move(changed)}});
 }
 
-/// A tensor of the folder that is written.
 struct SlicedTensor {
   std::string name, dtype;
   std::vector<std::uint64_t> shape;
@@ -96,12 +92,12 @@ struct SlicedTensor {
   std::optional<TensorPart> part = {};  ///< nothing: all of it
 };
 
-/// What becomes of one file of the folder.
+/// The slice's part of one safetensors file.
 class SlicedFile {
  public:
   SlicedFile(const SafetensorsFile& file, const HfFolder& folder, const SlicedSource& slice)
       : metadata_(file.metadata()) {
-    metadata_.emplace("format", "pt");  // transformers wants to know
+    metadata_.emplace("format", "pt");  // transformers requires it
     std::vector<TensorInfo> infos = file.list();
     std::sort(infos.begin(), infos.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
     for (const TensorInfo& info : infos) add(file, info, folder.names(), slice);
@@ -114,7 +110,7 @@ class SlicedFile {
     return sum;
   }
 
-  /// `done` of `total` bytes were written before. Errors: those of CheckedWriter; ErrorCode::file.
+  /// `done` of `total` bytes are already written. Errors: those of CheckedWriter; ErrorCode::file.
   void write(const std::filesystem::path& path, const WriteProgress& progress, std::uint64_t done,
              std::uint64_t total) const {
     SafetensorsHeader header;
@@ -177,10 +173,10 @@ class SlicedFile {
   std::vector<SlicedTensor> tensors_;
 };
 
-/// A new or empty folder that one at a time may fill. Unless all of it is there, it becomes what it was.
+/// A new or empty folder that one writer at a time may fill. Unless completed, it becomes what it was.
 class FolderToFill {
  public:
-  /// Errors: ErrorCode::file; ErrorCode::argument for a folder that is not empty, or that somebody else fills.
+  /// Errors: ErrorCode::file; argument for a folder that is not empty, or that another writer fills.
   explicit FolderToFill(const std::filesystem::path& folder) : folder_(folder), mark_(folder / "ple.partial") {
     std::error_code error;
     is_new_ = std::filesystem::create_directories(folder_, error);
@@ -203,7 +199,7 @@ class FolderToFill {
     if (is_new_) std::filesystem::remove(folder_, ignored);
   }
 
-  /// A file that is about to be written.
+  /// Registers a file that is about to be written.
   std::filesystem::path add(const std::filesystem::path& name) { return files_.emplace_back(folder_ / name); }
 
   void complete() {
@@ -230,12 +226,11 @@ inline void write_text_file(const std::filesystem::path& path, const std::string
 
 }  // namespace detail
 
-/// Writes the slice that `options` describe of the Gemma 3n in folder `from` to folder `to`, which must be new or
-/// empty: config.json, as many safetensors files as there are, and copies of the files for text, images and sound.
-/// Whatever is no layer of the text model goes along: a head of its own, vision, audio. config.json comes last, so what
-/// is not complete does not open; after an error the folder is as it was. Takes a few megabytes of memory. Returns the
-/// slice.
-/// Errors: ErrorCode::argument, file, shape; those of opening `from`; cancelled if `progress` says so.
+/// Writes the slice `options` of the Gemma 3n in folder `from` to folder `to`, which must be new or empty: config.json,
+/// as many safetensors files as `from` has, and copies of the files for text, images and sound. Tensors outside the
+/// text model's layers go along: a separate head, vision, audio. config.json comes last, so an incomplete folder does
+/// not open; after an error the folder is as before. Takes a few megabytes of memory. Returns the slice. Errors:
+/// ErrorCode::argument, file, shape; those of opening `from`; cancelled by `progress`.
 inline MatformerSlice write_slice(const std::filesystem::path& from, const MatformerOptions& options,
                                   const std::filesystem::path& to, const WriteProgress& progress = {}) {
   const auto whole = std::make_shared<const HfFolder>(from);

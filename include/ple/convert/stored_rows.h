@@ -21,15 +21,14 @@
 
 namespace ple::inline PLE_ABI {
 
-/// What became of a tensor: sums over its values and over what was stored of them.
+/// Sums over a tensor's values and over the errors of storing them.
 struct StoredSums {
   double squares = 0;         ///< of the values
-  double squared_errors = 0;  ///< of what was stored, less the value
+  double squared_errors = 0;  ///< of stored value minus value
 };
 
 namespace detail {
 
-/// Stores a tensor's rows in another type, a few at a time.
 class StoredRows {
  public:
   StoredRows(const Tensor& from, Dtype to, Executor& executor)
@@ -47,8 +46,7 @@ class StoredRows {
 
   std::size_t rows() const { return rows_; }
 
-  /// Rows from `begin` on, as many as a chunk has. Errors: ErrorCode::dtype for values that the type cannot hold;
-  /// ErrorCode::file if the file has shrunk.
+  /// A chunk of rows from `begin` on. Errors: ErrorCode::dtype for values that the type cannot hold; file if it shrank.
   std::span<const std::byte> next(std::size_t begin, StoredSums& total) {
     if (from_.map) from_.map->check_size();
     const std::size_t count = (std::min)(chunk_, rows_ - begin);
@@ -59,7 +57,7 @@ class StoredRows {
     for (std::size_t r = 0; r < count; ++r) {
       if (!std::isfinite(sums_[r].squared_errors)) {
         fail(ErrorCode::dtype, from_.file, ": ", from_.name, ": row ", begin + r,
-             " has values that are not finite, or not when stored as ", name_of(to_));
+             " has values that are not finite, or are not once stored as ", name_of(to_));
       }
       total.squares += sums_[r].squares;
       total.squared_errors += sums_[r].squared_errors;
@@ -77,7 +75,7 @@ class StoredRows {
     const std::byte* from = from_.data + row * size;
     std::byte* to = encoded_.data() + in_chunk * row_bytes_;
     float *values = scratch_.data() + part * 2 * cols_, *stored = values + cols_;
-    if (reinterpret_cast<std::uintptr_t>(from) % alignment_of(from_.dtype) != 0) {  // a table may lie anywhere
+    if (reinterpret_cast<std::uintptr_t>(from) % alignment_of(from_.dtype) != 0) {  // a table may be unaligned
       std::byte* aligned = aligned_.data() + part * size;
       std::memcpy(aligned, from, size);
       from = aligned;
@@ -110,11 +108,10 @@ class StoredRows {
   Executor& executor_;
   std::size_t chunk_, row_bytes_;
   AlignedVector<std::byte> encoded_;
-  AlignedVector<float> scratch_;  // for each part: a row's values, and what was stored of them
+  AlignedVector<float> scratch_;  // for each part: a row's values, then what was stored of them
   AlignedVector<std::byte> aligned_;
   std::vector<StoredSums> sums_;
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

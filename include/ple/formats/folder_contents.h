@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What to say of a path that is not the model's folder that somebody expected.
+// Errors for a path that is not the expected model folder.
 #pragma once
 
 #include <cstddef>
@@ -16,26 +16,25 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Errors: ErrorCode::file unless `path` is a folder; `expected` says of what kind.
+/// Errors: ErrorCode::file unless `path` is a folder; `expected` names the kind expected.
 inline void check_is_folder(const std::filesystem::path& path, std::string_view expected) {
   const auto status = find_file(path);
   if (status && status->kind == os::FileKind::folder) return;
   fail(ErrorCode::file, path.string(), ": ",
        !status                       ? "no such file or folder"
        : path.extension() == ".gguf" ? "is a GGUF file"
-                                     : "is no folder",
+                                     : "is not a folder",
        ": expected ", expected);
 }
 
-/// Errors: ErrorCode::malformed for a file that begins as those do that stand where Git has not fetched a large one.
+/// Errors: ErrorCode::malformed for a Git LFS pointer, which stands for a large file that was not fetched.
 inline void refuse_lfs_pointer(std::span<const std::byte> bytes, const std::string& file) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (!text.starts_with("version https://git-lfs.")) return;
-  fail(ErrorCode::malformed, file, ": is a pointer of Git LFS, not the file itself: 'git lfs pull' fetches it");
+  fail(ErrorCode::malformed, file, ": is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'");
 }
 
-/// The end of an error about a folder without a model that can be opened: what it has instead, and what to do with it.
-/// Empty if nothing is known.
+/// The end of an error about a folder without a model to open: what it has instead, and what to do. Empty if unknown.
 inline std::string other_models_in(const std::filesystem::path& folder) {
   std::set<std::string> names;
   std::error_code error;
@@ -43,8 +42,7 @@ inline std::string other_models_in(const std::filesystem::path& folder) {
     names.insert(entry->path().filename().string());
   }
   if (names.contains("adapter_config.json")) {
-    return ": it has an adapter (adapter_config.json), which is no model: merge it into the model that it was trained "
-           "for, and save that";
+    return ": it has an adapter (adapter_config.json), not a model: merge it into its base model and save the result";
   }
   if (names.contains("snapshots")) return ": the models are in the folders of " + (folder / "snapshots").string();
   std::string found;
@@ -66,7 +64,7 @@ inline std::string other_models_in(const std::filesystem::path& folder) {
            " is not read, because PyTorch's files may hold code: save the model as safetensors "
            "(save_pretrained() of transformers)";
   }
-  if (has(".litertlm", ".task", ".tflite", ".msgpack", ".onnx")) return ": " + found + " is of a kind that is not read";
+  if (has(".litertlm", ".task", ".tflite", ".msgpack", ".onnx")) return ": " + found + " is in an unsupported format";
   return "";
 }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The number types that GGUF files name, those that ple does not compute with too: their tensors have a size.
-// Source: the table GGML_QUANT_SIZES of the Python package `gguf`.
+// GGUF's number types, also those of which ple knows only the size. Source: GGML_QUANT_SIZES in Python's `gguf`.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +32,7 @@ inline constexpr GgmlType ggml_types[] = {
     {30, "bf16", 1, 2},       {34, "tq1_0", 256, 54},   {35, "tq2_0", 256, 66},   {39, "mxfp4", 32, 17},
     {40, "nvfp4", 64, 36},    {41, "q1_0", 128, 18}};
 
-/// Null for a number that no type has.
+/// Null for an unknown number.
 inline const GgmlType* ggml_type(std::uint32_t id) {
   for (const GgmlType& type : ggml_types) {
     if (type.id == id) return &type;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The GGUF format, versions 2 and 3: counts, keys with values, descriptions of tensors, then the tensors' bytes.
-// Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+// GGUF 2 and 3: keys, tensor infos, tensor bytes. Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #pragma once
 
 #include <algorithm>
@@ -32,15 +31,13 @@
 
 namespace ple::inline PLE_ABI {
 
-/// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
+/// One mapped file. Opening it reads and checks the header; a tensor's bytes are read only when used.
 class GgufFile {
  public:
-  /// Errors: ErrorCode::file; ErrorCode::malformed for everything the format forbids; ErrorCode::dtype for a tensor of
-  /// an unknown type; ErrorCode::not_supported for version 1 and big-endian files.
+  /// Errors: ErrorCode::file; malformed; dtype for an unknown type; not_supported for version 1 and big-endian files.
   static GgufFile open(const std::filesystem::path& path) { return GgufFile(path); }
 
-  /// Whether a file says that it is one; no for what is no regular file. Errors: ErrorCode::file if it cannot be
-  /// opened.
+  /// Whether it is a regular file that begins with 'GGUF'. Errors: ErrorCode::file if it cannot be opened.
   static bool is_one(const std::filesystem::path& path) {
     const auto status = find_file(path);
     if (!status || status->kind != os::FileKind::regular) return false;
@@ -53,7 +50,7 @@ class GgufFile {
   const GgufMetadata& metadata() const { return metadata_; }
   bool contains(std::string_view name) const { return entries_.find(name) != entries_.end(); }
 
-  /// All tensors, by name; types that ple does not compute with too.
+  /// All tensors by name, also those of types that ple does not compute with.
   std::vector<TensorInfo> list() const {
     std::vector<TensorInfo> all;
     for (const auto& [name, entry] : entries_)
@@ -61,11 +58,10 @@ class GgufFile {
     return all;
   }
 
-  /// Row-major, of a tensor of any type. Errors: ErrorCode::missing.
+  /// The row-major shape of a tensor of any type. Errors: ErrorCode::missing.
   const std::vector<std::uint64_t>& shape(std::string_view name) const { return entry_of(name)->second.shape; }
 
-  /// A tensor where it lies: the format aligns it for any type. Errors: ErrorCode::missing; ErrorCode::dtype for a type
-  /// that ple does not compute with.
+  /// A tensor in place: the format aligns it for any type. Errors: ErrorCode::missing; dtype for an unsupported type.
   Tensor tensor(std::string_view name) const {
     const auto found = entry_of(name);
     const Entry& entry = found->second;
@@ -89,7 +85,7 @@ class GgufFile {
   struct Entry {
     const GgmlType* type = nullptr;
     std::vector<std::uint64_t> shape;    // row-major: the reverse of the file's
-    std::uint64_t begin = 0, bytes = 0;  // begin: from the start of the data; later from that of the file
+    std::uint64_t begin = 0, bytes = 0;  // begin: from the start of the data, after place() of the file
   };
 
   std::map<std::string, Entry, std::less<>>::const_iterator entry_of(std::string_view name) const {
@@ -103,12 +99,11 @@ class GgufFile {
     refuse_lfs_pointer(map_->bytes(), metadata_.file());
     detail::GgufCursor cursor(map_->bytes(), metadata_.file());
     check_start(cursor);
-    // A tensor has at least a name's length, a number of dimensions, a type and an offset; a key a length, a type and
-    // one byte.
+    // The fewest bytes of a tensor: name length, dimension count, type, offset; of a key: length, type, 1 byte.
     const std::uint64_t tensors = cursor.count("the tensors", 24), keys = cursor.count("the keys", 13);
     for (std::uint64_t i = 0; i < keys; ++i) {
       const std::string key = name(cursor, "key", i);
-      if (!metadata_.add(key, cursor.value(cursor.type(key), key))) cursor.malformed(key, "the key stands twice");
+      if (!metadata_.add(key, cursor.value(cursor.type(key), key))) cursor.malformed(key, "the key appears twice");
     }
     const std::uint64_t align = read_alignment(cursor);
     for (std::uint64_t i = 0; i < tensors; ++i) {
@@ -122,7 +117,7 @@ class GgufFile {
   static void check_start(detail::GgufCursor& cursor) {
     const auto start = cursor.number<std::uint32_t>("the first 4 bytes");
     if (std::memcmp(&start, magic.data(), sizeof start) != 0) {
-      cursor.malformed("the first 4 bytes", "are not 'GGUF': this is no GGUF file");
+      cursor.malformed("the first 4 bytes", "are not 'GGUF': this is not a GGUF file");
     }
     const auto version = cursor.number<std::uint32_t>("the version");
     if (version == 2 || version == 3) return;
@@ -142,7 +137,7 @@ class GgufFile {
     return std::string(text);
   }
 
-  /// Where tensors may begin: at multiples of a power of two.
+  /// The tensors' alignment in bytes, a power of two.
   std::uint64_t read_alignment(const detail::GgufCursor& cursor) const {
     constexpr std::string_view key = "general.alignment";
     constexpr std::size_t least = 8, most = 65536;
@@ -184,7 +179,7 @@ class GgufFile {
     return entry;
   }
 
-  /// Where the data begin is known once the header is read. Every tensor must lie in them, apart from the others.
+  /// Needs the whole header read, which tells where the data begin. Tensors must lie in the data and not overlap.
   void place(const detail::GgufCursor& cursor, std::uint64_t align) {
     const std::uint64_t size = map_->bytes().size();
     const std::uint64_t begin = (cursor.position() + align - 1) / align * align;

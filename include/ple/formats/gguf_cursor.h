@@ -15,8 +15,7 @@
 namespace ple::inline PLE_ABI {
 namespace detail {
 
-/// Reads a GGUF header from front to back; nothing is read that the file does not hold.
-/// Errors: ErrorCode::malformed, naming file, what was being read, and both sizes.
+/// Reads a GGUF header front to back, never past the file. Errors: ErrorCode::malformed with file, item and both sizes.
 class GgufCursor {
  public:
   GgufCursor(std::span<const std::byte> bytes, const std::string& file) : bytes_(bytes), file_(file) {}
@@ -37,16 +36,16 @@ class GgufCursor {
     return {reinterpret_cast<const char*>(take(size, what)), static_cast<std::size_t>(size)};
   }
 
-  /// A number of things that take at least `least` bytes each.
+  /// A count of items that take at least `least` bytes each.
   std::uint64_t count(std::string_view what, std::uint64_t least) {
     const auto n = number<std::uint64_t>(what);
     if (n > left() / least) {
-      malformed(what, "there are said to be ", n, ", but only ", left(), " bytes follow, enough for ", left() / least);
+      malformed(what, "the count is ", n, ", but only ", left(), " bytes follow, enough for ", left() / least);
     }
     return n;
   }
 
-  /// Steps over a value of the type, and says where it lies.
+  /// Skips a value of the type and says where it lies.
   GgufValue value(GgufType type, std::string_view key, int depth = 0) {
     GgufValue value{type, type, 1, bytes_.data() + position_};
     switch (type) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The keys of a GGUF file: values of a few types, as views into the mapped file.
-// Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+// A GGUF file's keys, as views into the mapped file. Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #pragma once
 
 #include <cmath>
@@ -47,13 +46,13 @@ inline std::string_view name_of(GgufType type) {
   return names[static_cast<std::size_t>(type)];
 }
 
-/// Bytes of a value; of a text or an array the fewest it can have.
+/// Bytes of a value; of a text or an array the fewest possible.
 inline std::uint64_t least_bytes(GgufType type) {
   constexpr std::uint64_t bytes[gguf_type_count] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};
   return bytes[static_cast<std::size_t>(type)];
 }
 
-/// A value where it lies in the file. Whoever made it has checked that it lies there whole.
+/// A value in place in the file. Its maker has checked that all of it is there.
 struct GgufValue {
   GgufType type = GgufType::uint8;
   GgufType element = GgufType::uint8;  ///< of an array
@@ -63,8 +62,8 @@ struct GgufValue {
   bool is_array() const { return type == GgufType::array; }
 };
 
-/// A file's keys and values. Every getter without a default wants the key to be there. Errors: ErrorCode::missing;
-/// ErrorCode::config for a value of another type or out of range; all name file, key and both values.
+/// A file's keys and values. Getters without a default require the key. Errors: ErrorCode::missing; config for a value
+/// of another type or out of range; all name file, key and both values.
 class GgufMetadata {
  public:
   explicit GgufMetadata(std::string file) : file_(std::move(file)) {}
@@ -81,7 +80,7 @@ class GgufMetadata {
   }
   bool has(std::string_view key) const { return find(key) != nullptr; }
 
-  /// The view lives as long as the file is mapped, here and below.
+  /// Here and below, the view lives as long as the file is mapped.
   std::string_view text(std::string_view key, std::optional<std::string_view> otherwise = std::nullopt) const {
     const GgufValue* value = find(key);
     if (!value) return required(key, otherwise);
@@ -134,7 +133,7 @@ class GgufMetadata {
     return all;
   }
 
-  /// Numbers of any type; those of a float type may be infinite or no number.
+  /// Numbers of any type; floats may be infinite or NaN.
   std::vector<double> numbers(std::string_view key) const {
     const GgufValue& value = array(key, "numbers", is_number);
     std::vector<double> all;
@@ -161,7 +160,7 @@ class GgufMetadata {
     return all;
   }
 
-  /// A whole number for each layer: a file gives one for all, or an array.
+  /// A whole number for each layer; the file has one for all, or an array.
   std::vector<std::size_t> per_layer(std::string_view key, std::size_t layers,
                                      std::optional<std::size_t> otherwise = std::nullopt) const {
     const GgufValue* value = find(key);
@@ -212,7 +211,7 @@ class GgufMetadata {
             static_cast<std::size_t>(load<std::uint64_t>(at))};
   }
 
-  /// Nothing if it is no integer, or a negative one.
+  /// Nothing if it is not an integer, or negative.
   static std::optional<std::uint64_t> natural(GgufType type, const std::byte* at) {
     std::int64_t number = -1;
     switch (type) {
@@ -233,7 +232,7 @@ class GgufMetadata {
     return number < 0 ? std::nullopt : std::optional(static_cast<std::uint64_t>(number));
   }
 
-  /// Nothing if it is no number.
+  /// Nothing if it is not a number.
   static std::optional<double> real(GgufType type, const std::byte* at) {
     switch (type) {
       case GgufType::float32: return static_cast<double>(load<float>(at));

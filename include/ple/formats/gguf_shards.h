@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A GGUF model in one file or several: NAME-00001-of-00003.gguf and so on. The first holds all keys.
-// Source: llama.cpp's gguf-split.
+// A GGUF model in one file or parts NAME-00001-of-00003.gguf; the first has all keys. Source: llama.cpp's gguf-split.
 #pragma once
 
 #include <cstddef>
@@ -23,8 +22,8 @@ namespace ple::inline PLE_ABI {
 /// All files of a model, as if they were one.
 class GgufShards {
  public:
-  /// Opens the file, and if it is one of several the others too, whichever it is. Errors: those of GgufFile::open;
-  /// ErrorCode::missing for a part that is not there; ErrorCode::malformed for parts that do not belong together.
+  /// Opens the file and, if it is any part of a split model, the other parts. Errors: those of GgufFile::open;
+  /// ErrorCode::missing for a missing part; malformed for parts that do not belong together.
   static GgufShards open(const std::filesystem::path& path) {
     GgufShards shards;
     shards.files_.push_back(GgufFile::open(path));
@@ -34,7 +33,7 @@ class GgufShards {
   }
 
   const GgufMetadata& metadata() const { return files_[0].metadata(); }
-  /// The first file.
+  /// The first file's.
   const std::filesystem::path& path() const { return files_[0].path(); }
   const std::string& name() const { return metadata().file(); }
   std::size_t count() const { return files_.size(); }
@@ -124,7 +123,7 @@ class GgufShards {
   const GgufFile& file_of(std::string_view tensor) const {
     if (const GgufFile* file = find(tensor)) return *file;
     fail(ErrorCode::missing, name(), ": ", tensor, ": no such tensor",
-         files_.size() > 1 ? " in this file and those that belong to it" : "");
+         files_.size() > 1 ? " in this file and its other parts" : "");
   }
 
   const GgufFile* find(std::string_view tensor) const {

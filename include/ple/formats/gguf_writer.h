@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes GGUF files, version 3: counts, keys with values, descriptions of tensors, then the tensors' bytes.
-// Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+// Writes GGUF 3: keys, tensor infos, tensor bytes. Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 #pragma once
 
 #include <cstddef>
@@ -26,8 +25,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Keys and values of a file to be, as its bytes. Errors of all that add one: ErrorCode::argument for a key that is
-/// there already, or a count above 2^32 - 1.
+/// A new file's keys and values, as bytes. Errors: ErrorCode::argument for a repeated key or a count above 2^32 - 1.
 class GgufKeys {
  public:
   GgufKeys& text(std::string_view key, std::string_view value) {
@@ -56,7 +54,6 @@ class GgufKeys {
     return *this;
   }
 
-  /// All of another's.
   GgufKeys& add(const GgufKeys& other) {
     for (const std::string& name : other.names_) expect_new(name);
     names_.insert(other.names_.begin(), other.names_.end());
@@ -116,7 +113,7 @@ class GgufKeys {
   std::string bytes_;
 };
 
-/// A tensor of a file to be.
+/// A tensor of a new file.
 struct GgufTensor {
   std::string name;
   std::vector<std::uint64_t> shape;  ///< row-major: a matrix is [rows, columns]; rows are whole blocks
@@ -129,11 +126,11 @@ struct GgufTensor {
   }
 };
 
-/// Writes a file whose tensors are known beforehand and whose values come one after another. Nothing stands under the
-/// file's name before finish(): see CheckedWriter, whose errors all functions have.
+/// Writes a file whose tensors are known beforehand and whose values come in their order. Nothing has the file's name
+/// before finish(): see CheckedWriter, whose errors all functions have.
 class GgufFileWriter {
  public:
-  /// `inputs`: files that must not be written over.
+  /// `inputs`: files that must not be overwritten.
   GgufFileWriter(const std::filesystem::path& path, const GgufKeys& keys, std::vector<GgufTensor> tensors,
                  std::span<const FileIdentity> inputs = {})
       : tensors_(std::move(tensors)), out_(path, inputs) {
@@ -157,8 +154,7 @@ class GgufFileWriter {
     pad();
   }
 
-  /// The next bytes of the tensor that is not complete yet, and of no other. Errors: ErrorCode::argument for more than
-  /// it has left.
+  /// The next bytes of the first incomplete tensor, none beyond it. Errors: ErrorCode::argument for more than that.
   void write(std::span<const std::byte> bytes) {
     const std::uint64_t size = current_ < tensors_.size() ? tensors_[current_].bytes() : 0;
     if (bytes.size() > size - written_) {
@@ -189,7 +185,7 @@ class GgufFileWriter {
   }
 
  private:
-  static constexpr std::uint64_t tensor_alignment = 32;  // what a file has that does not say another
+  static constexpr std::uint64_t tensor_alignment = 32;  // the format's default
 
   static std::uint64_t padded(std::uint64_t size) {
     return (size + tensor_alignment - 1) / tensor_alignment * tensor_alignment;
@@ -201,8 +197,8 @@ class GgufFileWriter {
 
   std::vector<GgufTensor> tensors_;
   CheckedWriter out_;
-  std::size_t current_ = 0;    // the tensor that is being written
-  std::uint64_t written_ = 0;  // of its bytes
+  std::size_t current_ = 0;    // index of the tensor being written
+  std::uint64_t written_ = 0;  // bytes of that tensor
 };
 
 }  // namespace ple::inline PLE_ABI

@@ -20,7 +20,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The whole of a small file. Errors: ErrorCode::file; ErrorCode::limit for more than `most` bytes.
+/// All of a small file. Errors: ErrorCode::file; limit for more than `most` bytes.
 inline std::string read_text_file(const std::filesystem::path& path, std::uint64_t most = JsonLimits().bytes) {
   const auto file = File::open(path);
   if (file->size() > most) {
@@ -32,15 +32,15 @@ inline std::string read_text_file(const std::filesystem::path& path, std::uint64
   return text;
 }
 
-/// Errors: those of read_text_file and parse_json; ErrorCode::malformed for a pointer of Git LFS.
+/// Errors: those of read_text_file and parse_json; ErrorCode::malformed for a Git LFS pointer.
 inline Json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {}) {
   const std::string text = read_text_file(path, limits.bytes);
   refuse_lfs_pointer(std::as_bytes(std::span(text)), path.string());
   return parse_json(text, path.string(), limits);
 }
 
-/// A JSON value that knows where it stands in which file, for errors: those of class `code` name both and what was
-/// expected. A field that is null counts as absent. The value must outlive it.
+/// A JSON value that knows its file and its place there, for errors of class `code` that name both and what was
+/// expected. A null field counts as absent. The value must outlive this.
 class JsonField {
  public:
   JsonField(const Json& value, std::string source, std::string path = "", ErrorCode code = ErrorCode::config)
@@ -62,7 +62,7 @@ class JsonField {
       result.emplace_back(item, source_, path_ + "[" + std::to_string(result.size()) + "]", code_);
     return result;
   }
-  /// The view lives as long as the value, however long this does.
+  /// The view lives as long as the value, not as this.
   std::string_view text() const {
     if (!value_->is_string()) unexpected("a string");
     return value_->text();
@@ -78,7 +78,7 @@ class JsonField {
     return static_cast<std::int64_t>(value_->natural());
   }
 
-  // As an object. Without a default a field must be there.
+  // As an object. A field without a default must exist.
   const Json* find(std::string_view name) const {
     if (!value_->is_object()) unexpected("an object");
     const Json* field = value_->find(name);
@@ -86,14 +86,13 @@ class JsonField {
   }
   /// Whether this is an object that has it.
   bool has(std::string_view name) const { return value_->is_object() && find(name) != nullptr; }
-  /// Errors: ErrorCode::missing, too.
+  /// Errors: also ErrorCode::missing.
   JsonField operator[](std::string_view name) const {
     if (!value_->is_object()) unexpected("an object");
     const Json* field = value_->find(name);
     if (field == nullptr) fail(ErrorCode::missing, where(), " has no '", name, "'");
     return {*field, source_, full_name(name), code_};
   }
-  /// The object in field `name`.
   std::optional<JsonField> object(std::string_view name) const {
     const Json* field = find(name);
     if (!field) return std::nullopt;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How much a program lets model files ask for.
+// What a program lets model files ask for.
 #pragma once
 
 #include <algorithm>
@@ -17,11 +17,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Going over one is ErrorCode::limit, before what goes over is mapped or read. What a session takes has limits of its
-/// own: SessionOptions::context and SessionOptions::kv_cache_limit.
+/// Exceeding one is ErrorCode::limit, before what exceeds it is mapped or read. Sessions have limits of their own:
+/// SessionOptions::context and SessionOptions::kv_cache_limit.
 struct Limits {
-  /// Of each file: weights, packed table, tokenizer, configuration. What opening a model takes in memory is bounded by
-  /// its files: a Resident table and tensors that lie unaligned are copied, a tokenizer becomes a few times its file.
+  /// Of each file: weights, packed table, tokenizer, configuration. This bounds memory too: a Resident table and
+  /// unaligned tensors are copied, and a tokenizer takes a few times its file's size.
   std::uint64_t file_bytes = (std::numeric_limits<std::uint64_t>::max)();
   std::size_t vocab_size = std::size_t{1} << 22;  ///< tokens of the model; Gemma's has 2^18
   JsonLimits json = {};  ///< of each JSON file, and of the JSON in the header of a safetensors file
@@ -43,8 +43,7 @@ inline void check_file_size(const std::filesystem::path& path, std::uint64_t mos
   }
 }
 
-/// The files that a model at `path` is read from, and perhaps others of their kind beside them: those of a folder, or a
-/// GGUF file and the parts it may have.
+/// Checks a folder's model files, or a GGUF file and its parts; perhaps also others of their kind beside them.
 inline void check_file_sizes(const std::filesystem::path& path, std::uint64_t most) {
   if (most == (std::numeric_limits<std::uint64_t>::max)()) return;
   std::error_code error;
@@ -67,5 +66,4 @@ inline void check_file_sizes(const std::filesystem::path& path, std::uint64_t mo
 }
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

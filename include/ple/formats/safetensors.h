@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The safetensors format: 8 bytes with the header's length, a JSON header, then the tensors' bytes.
-// Source: https://github.com/huggingface/safetensors#format
+// Safetensors: 8-byte length, JSON header, tensor bytes. Source: https://github.com/huggingface/safetensors#format
 #pragma once
 
 #include <algorithm>
@@ -28,11 +27,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// One file, mapped. The header is read and checked when it is opened; a tensor's bytes only when somebody uses them.
+/// One mapped file. Opening it reads and checks the header; a tensor's bytes are read only when used.
 class SafetensorsFile {
  public:
-  /// Errors: ErrorCode::file; ErrorCode::malformed for everything the format forbids: ranges that lie outside the file,
-  /// overlap, leave gaps, or disagree with shape and dtype; ErrorCode::limit for a header that goes over `limits`.
+  /// Errors: ErrorCode::file; malformed for everything that the format forbids: ranges outside the file, overlaps,
+  /// gaps, sizes that disagree with shape and dtype; limit for a header that exceeds `limits`.
   static SafetensorsFile open(const std::filesystem::path& path, const JsonLimits& limits = {}) {
     return SafetensorsFile(path, limits);
   }
@@ -45,7 +44,7 @@ class SafetensorsFile {
     return all;
   }
 
-  /// All tensors, by name; types that ple does not compute with too.
+  /// All tensors by name, also those of types that ple does not compute with.
   std::vector<TensorInfo> list() const {
     std::vector<TensorInfo> all;
     for (const auto& [name, entry] : entries_)
@@ -56,12 +55,11 @@ class SafetensorsFile {
   /// The header's "__metadata__": texts by name.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  /// A tensor's type as the file spells it, and whether it is one that ple computes with. Errors: ErrorCode::missing.
+  /// A tensor's type as the file spells it, and whether ple computes with it. Errors: ErrorCode::missing.
   const std::string& dtype(const std::string& name) const { return entry_of(name).dtype; }
   bool computable(const std::string& name) const { return dtype_of(dtype(name)).has_value(); }
 
-  /// A tensor, without a copy unless its bytes are not aligned for its type. Errors: ErrorCode::missing;
-  /// ErrorCode::dtype for a type that ple does not compute with.
+  /// A tensor, copied only if its bytes are unaligned. Errors: ErrorCode::missing; dtype for an unsupported type.
   Tensor tensor(const std::string& name) const {
     Tensor tensor = unaligned_tensor(name);
     if (reinterpret_cast<std::uintptr_t>(tensor.data) % alignment_of(tensor.dtype) != 0) {
@@ -73,7 +71,7 @@ class SafetensorsFile {
     return tensor;
   }
 
-  /// As above, but always where it lies in the file, even where its values cannot be used there.
+  /// As above, but always in place in the file, even if unaligned values cannot be used there.
   Tensor unaligned_tensor(const std::string& name) const {
     const Entry& entry = entry_of(name);
     const std::optional<Dtype> dtype = dtype_of(entry.dtype);
@@ -82,7 +80,7 @@ class SafetensorsFile {
     return at(name, *dtype, entry);
   }
 
-  /// A tensor's bytes as they lie in the file, whatever its type: the dtype of the result means nothing.
+  /// A tensor's bytes in place in the file, whatever its type: the result's dtype means nothing.
   Tensor raw(const std::string& name) const { return at(name, Dtype::f32, entry_of(name)); }
 
  private:
@@ -194,7 +192,7 @@ class SafetensorsFile {
     }
   }
 
-  /// The format wants every byte of the data to belong to exactly one tensor.
+  /// The format requires every byte of the data to belong to exactly one tensor.
   void check_coverage(std::uint64_t begin, std::uint64_t end) const {
     std::vector<const std::pair<const std::string, Entry>*> order;
     for (const auto& item : entries_) order.push_back(&item);
@@ -215,7 +213,7 @@ class SafetensorsFile {
     if (at != end) malformed("", "the tensors' data end at byte ", at, ", but the file has ", end);
   }
 
-  /// Nothing for a type we do not know: such a tensor is an error only for who asks for it.
+  /// Nothing for an unknown type: such a tensor is an error only for whoever asks for it.
   static std::optional<std::uint64_t> bytes_per_value(std::string_view dtype) {
     for (const auto& [name, bytes] : {std::pair<std::string_view, std::uint64_t>{"BOOL", 1},
                                       {"U8", 1},

@@ -15,7 +15,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The file that has each tensor, by the tensor's name.
+/// The file of each tensor, by the tensor's name.
 using TensorFiles = std::map<std::string, std::shared_ptr<const SafetensorsFile>>;
 
 namespace detail {
@@ -36,10 +36,10 @@ inline TensorFiles open_shards(const std::filesystem::path& index_path, const Js
     auto& file = shards[shard];
     if (!file)
       file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(index_path.parent_path() / shard, limits));
-    // Not every tensor that an index names is needed: who needs one that is not there will say so.
+    // Not every tensor that an index names is needed: whoever needs a missing one will say so.
     if (file->contains(name)) tensors.emplace(name, file);
   }
-  // Nor does an index name all.
+  // An index may not name all tensors.
   for (const auto& [shard, file] : shards) {
     for (const std::string& name : file->names()) tensors.emplace(name, file);
   }
@@ -48,9 +48,8 @@ inline TensorFiles open_shards(const std::filesystem::path& index_path, const Js
 
 }  // namespace detail
 
-/// Maps the files and reads their headers. Beside a model.safetensors an index does not count, as in transformers.
-/// Empty if the folder has neither model.safetensors nor an index. Errors: ErrorCode::file, missing, malformed, config,
-/// limit.
+/// Maps the files and reads their headers. As in transformers, model.safetensors takes precedence over an index. Empty
+/// if the folder has neither. Errors: ErrorCode::file, missing, malformed, config, limit.
 inline TensorFiles open_safetensors(const std::filesystem::path& folder, const JsonLimits& limits = {}) {
   const std::filesystem::path index = folder / "model.safetensors.index.json", single = folder / "model.safetensors";
   TensorFiles tensors;

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// The header of a safetensors file that is to be written.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +13,13 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Padded so that the data begin on a page.
+/// The header of a new safetensors file, padded so that the data begin on a page.
 class SafetensorsHeader {
  public:
   void metadata(const std::string& name, const std::string& value) {
     metadata_ += (metadata_.empty() ? "" : ",") + detail::json_string(name) + ":" + detail::json_string(value);
   }
-  /// Tensors follow each other in the file as they do here.
+  /// Tensors lie in the file in the order of these calls.
   void tensor(const std::string& name, std::string_view dtype, const std::vector<std::uint64_t>& shape,
               std::uint64_t bytes) {
     tensors_ += "," + detail::json_string(name) + ":{\"dtype\":" + detail::json_string(dtype) +

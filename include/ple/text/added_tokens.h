@@ -20,29 +20,29 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A token that is looked for in the text before the model sees it.
+/// A token that is matched in the text before the model sees it.
 struct AddedToken {
   Token id = 0;
   std::string content;
-  bool special = false;     ///< left out by decode() when asked; a control token
-  bool normalized = false;  ///< looked for after the normalizer, in the form the normalizer gives it
-  bool lstrip = false;      ///< swallows the whitespace on its left
-  bool rstrip = false;      ///< swallows the whitespace on its right
-  std::string piece;        ///< what decodes; filled in by AddedTokens: `content`, as normalized if `normalized`
+  bool special = false;     ///< a control token; decode() leaves it out on request
+  bool normalized = false;  ///< matched in normalized text, in its own normalized form
+  bool lstrip = false;      ///< takes the whitespace on its left with it
+  bool rstrip = false;      ///< takes the whitespace on its right with it
+  std::string piece;        ///< what it decodes to, set by AddedTokens: `content`, normalized if `normalized`
 };
 
-/// The added tokens of a tokenizer and the search for them: leftmost, then longest.
+/// A tokenizer's added tokens. The search for them takes the leftmost match, and of those the longest.
 class AddedTokens {
  public:
-  /// Adds a token; `normalized_content` is what the normalizer makes of its content. Throws malformed if its id or
-  /// content is taken or out of range, not_supported if what is looked for is too long.
+  /// Adds a token; `normalized_content` is its content after the normalizer. Throws malformed if the id or content is
+  /// taken or out of range, not_supported if the text to match is too long.
   void add(AddedToken token, std::string_view normalized_content, const std::string& source) {
     if (token.content.empty()) fail(ErrorCode::malformed, source, ": added token ", token.id, " is empty");
     names_.add(token.id, token.content, source);
     token.piece = token.normalized ? std::string(normalized_content) : token.content;
     if (token.piece.size() > max_piece_size)
       check_piece_size(token.piece, source + ": normalized added token " + std::to_string(token.id));
-    // Where two contents normalize to the same text the special one wins, then the first one.
+    // If two contents normalize to the same text, the special one wins, then the first one.
     insert(token.normalized ? normalized_trie_ : raw_trie_, token);
     place_.resize(names_.id_end(), -1);
     place_[static_cast<std::size_t>(token.id)] = static_cast<std::int32_t>(tokens_.size());
@@ -56,18 +56,16 @@ class AddedTokens {
   }
   std::optional<Token> find(std::string_view content) const { return names_.find(content); }
 
-  /// One past the highest id.
   std::size_t id_end() const { return names_.id_end(); }
 
-  /// Cuts `text` at the tokens that are looked for before (or, `normalized`, after) the normalizer. Calls, in order,
-  /// `on_token(Token)` for each and `on_text(std::string_view)` for what lies between. Tokens that are not allowed stay
-  /// text.
+  /// Splits `text` at the tokens that are matched before (`normalized`: after) the normalizer. Calls `on_token(Token)`
+  /// for each and `on_text(std::string_view)` for the text between, in order. Tokens that are not allowed stay text.
   template <class OnToken, class OnText>
   void split(std::string_view text, bool normalized, const AllowedTokens& allowed, OnToken on_token,
              OnText on_text) const {
     const Trie& trie = normalized ? normalized_trie_ : raw_trie_;
     std::size_t done = 0;
-    std::size_t space_begin = 0, space_end = 0;  // white space that a token took with it last
+    std::size_t space_begin = 0, space_end = 0;  // the whitespace that the last token took
     for (std::size_t position = 0; position < text.size();) {
       const auto [length, id] = trie.longest(text.substr(position));
       if (length == 0) {
@@ -81,7 +79,7 @@ class AddedTokens {
       if (!allowed.contains(id)) continue;
       if (token.lstrip && begin > done) begin -= space_suffix(text.substr(done, begin - done), is_whitespace);
       if (token.rstrip) {
-        // The next token may stand in the same white space; it is measured once.
+        // The next token may lie in the same whitespace, which is measured only once.
         const bool measured = end >= space_begin && end < space_end && !is_utf8_continuation(text[end]);
         if (!measured) {
           space_begin = end;
@@ -97,11 +95,10 @@ class AddedTokens {
   }
 
  private:
-  // Byte-wise: no valid UTF-8 text begins inside a character of another, so character boundaries take care of
-  // themselves.
+  // Matching bytes is safe: no valid UTF-8 text begins inside another text's character.
   class Trie {
    public:
-    // The token that ends here, to be set by the caller; -1 if none.
+    // The token that ends here, for the caller to set; -1 if none.
     Token& operator[](std::string_view content) {
       std::uint32_t node = 0;
       for (const char byte : content) {
@@ -140,7 +137,7 @@ class AddedTokens {
 
   Vocabulary names_;
   std::vector<AddedToken> tokens_;
-  std::vector<std::int32_t> place_;  // in tokens_, by id; -1 if it is none
+  std::vector<std::int32_t> place_;  // index into tokens_, by id; -1: not an added token
   Trie raw_trie_;
   Trie normalized_trie_;
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Byte pair encoding: a word becomes characters, then the best-ranked adjacent pair is merged until none is left.
+// Byte pair encoding: splits a word into characters, then merges the best-ranked adjacent pair until none is left.
 #pragma once
 
 #include <algorithm>
@@ -24,16 +24,15 @@
 namespace ple::inline PLE_ABI {
 
 struct BpeOptions {
-  std::optional<std::string> unk_piece;  ///< for characters that are no piece; without it they are dropped
+  std::optional<std::string> unk_piece;  ///< for characters that are not a piece; without it they are dropped
   bool fuse_unk = false;                 ///< one unk for a run of unknown characters
   bool byte_fallback = false;            ///< unknown characters become one `<0xNN>` piece per byte instead of unk
-  bool ignore_merges = false;            ///< a whole word that is a piece is taken as it is
+  bool ignore_merges = false;            ///< a whole word that is a piece becomes that piece
 };
 
-/// More merges are refused; Gemma has half a million.
+/// More merges than this are refused; Gemma has half a million.
 inline constexpr std::size_t max_merges = std::size_t{1} << 23;
 
-/// The BPE model: a vocabulary and ranked merges.
 class Bpe {
  public:
   /// `source` names the file in errors. Throws malformed if unk or, with byte_fallback, a byte piece is not a piece.
@@ -78,8 +77,7 @@ class Bpe {
     check_merges(std::size_t{++next_rank_});
   }
 
-  /// Adds a merge whose pieces are known, with a rank of its own: of all pairs of a word those of the lowest rank merge
-  /// first, and of them the leftmost.
+  /// Adds a merge of known pieces. In a word the lowest rank merges first; of equal ranks, the leftmost pair.
   void add_merge(Token left, Token right, Token merged, std::uint32_t rank) {
     merges_(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right)) = {rank, merged};
     check_merges(merges_.size());
@@ -106,9 +104,8 @@ class Bpe {
     std::vector<Candidate> heap;
   };
 
-  /// Appends the tokens of one word. O(n log n) in the word's length. A byte that is not part of well-formed UTF-8 is
-  /// treated as a character that is no piece. So is one whose piece is not allowed, and merges to such pieces do not
-  /// happen. Throws argument if the word has 2 GiB or more.
+  /// Appends the tokens of one word, in O(n log n). Bytes of malformed UTF-8, and characters whose piece is not
+  /// allowed, count as unknown. Nothing merges into a piece that is not allowed. Throws argument from 2 GiB on.
   void encode(std::string_view word, const AllowedTokens& allowed, Scratch& scratch, std::vector<Token>& out) const {
     if (ignore_merges_) {
       if (const auto id = vocabulary_.find(word); id && allowed.contains(*id)) {
@@ -134,7 +131,7 @@ class Bpe {
 
   void check_merges(std::size_t count) const {
     if (count > max_merges)
-      fail(ErrorCode::not_supported, source_, ": ", count, " merges, more than are supported, which are ", max_merges);
+      fail(ErrorCode::not_supported, source_, ": has ", count, " merges, expected at most ", max_merges);
   }
 
   Token merge_side(std::string_view piece) const {
@@ -208,8 +205,7 @@ class Bpe {
       heap.pop_back();
       const auto position = static_cast<std::int32_t>(best.order & 0xFFFFFFFFu);
       Scratch::Symbol& left = at(position);
-      // Either symbol may have been merged since: what counts, as in the reference, is that the pair there still gives
-      // the same token.
+      // Either symbol may have merged since. As in the reference, the pair only has to give the same token still.
       if (left.token < 0 || left.next < 0) continue;
       Scratch::Symbol& right = at(left.next);
       const Merge* merge = find_merge(left.token, right.token);

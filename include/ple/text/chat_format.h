@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The chat formats of Gemma 4 and Gemma 3n: what the checkpoints' chat_template.jinja renders for system, user and
-// model turns of text. The template itself says which format it is; it does not render conversations, since what a
-// user writes could then open a turn.
+// The chat formats of Gemma 4 and Gemma 3n, as their chat_template.jinja renders turns of text. The template only tells
+// which format it is: if it rendered conversations, a user's text could open a turn.
 #pragma once
 
 #include <algorithm>
@@ -37,22 +36,21 @@ struct ChatSegment {
   bool is_special = false;
 };
 
-/// How a conversation becomes text. The model's messages are those the reference calls `assistant`.
+/// How a conversation becomes text. Role::model is the reference's `assistant`.
 struct ChatFormat {
   bool thinking = false;               ///< ask the model to think in a thought channel before it answers
-  bool empty_thought_channel = false;  ///< when it shall not, open its turn with an empty thought channel: what the
-                                       ///< large models need, and what makes the answers of E2B and E4B fall apart
-  bool thoughts = true;                ///< take the thoughts out of the model's earlier messages
+  bool empty_thought_channel = false;  ///< else open an empty channel: large models need it, it breaks E2B and E4B
+  bool thoughts = true;                ///< remove thoughts from the model's earlier messages
   bool can_think = true;               ///< false: `thinking` is refused
-  bool system_turn = true;             ///< false: what the system says begins the first user turn
-  std::string bos = "<bos>";           ///< how the text begins
+  bool system_turn = true;             ///< false: the system text begins the first user turn
+  std::string bos = "<bos>";           ///< begins the text
   std::string turn_begin = "<|turn>", turn_end = "<turn|>";
   std::string thought_begin = "<|channel>", thought_end = "<channel|>";
-  std::string think = "<|think|>";                 ///< what the system says to let the model think
-  std::string tool_response = "<|tool_response>";  ///< where the model's turn ends to wait for what a tool answers
+  std::string think = "<|think|>";                 ///< in the system turn: lets the model think
+  std::string tool_response = "<|tool_response>";  ///< ends the model's turn to wait for a tool's answer
   std::string eos = "<eos>";                       ///< ends the text
 
-  /// Gemma 3n's, which is that of Gemma 2 and 3: turns of user and model by turns.
+  /// Gemma 3n's, as Gemma 2's and 3's: turns of user and model alternate.
   static ChatFormat gemma3n() {
     return {.thoughts = false,
             .can_think = false,
@@ -61,9 +59,8 @@ struct ChatFormat {
             .turn_end = "<end_of_turn>"};
   }
 
-  /// The format of a checkpoint's own template, which renders a short conversation to tell it: with and without the
-  /// model's turn opened, with and without thinking, and with an earlier thought. Errors: those of JinjaTemplate;
-  /// ErrorCode::not_supported for a template that writes something else than Gemma 4's or Gemma 3n's.
+  /// The format of a checkpoint's template, found by rendering short chats (model turn open or not, thinking or not, an
+  /// earlier thought). Errors: those of JinjaTemplate; ErrorCode::not_supported if neither Gemma 4's nor Gemma 3n's.
   static ChatFormat from_template(std::string_view jinja) {
     const JinjaTemplate written(jinja);
     const std::vector<Message> user = {{Role::user, "Hello"}};
@@ -91,10 +88,9 @@ struct ChatFormat {
     return format;
   }
 
-  /// The whole conversation, `<bos>` included: encode it with add_special = false. With `add_generation_prompt` the
-  /// model's turn is opened at the end. Special tokens that a message spells are tokens to the reader of this text, as
-  /// in the reference; for messages of strangers use segments() and encode_chat(). Throws argument if there is no
-  /// message, or if Gemma 3n's turns do not alternate, as its template does; not_supported if it shall think.
+  /// The conversation with `<bos>` (encode with add_special = false); `add_generation_prompt` opens a model turn. As in
+  /// the reference, special tokens spelled in messages become tokens: use segments() and encode_chat() for untrusted
+  /// text. Throws argument for no message or Gemma 3n turns out of order, not_supported if it cannot think.
   std::string render(std::span<const Message> messages, bool add_generation_prompt = true) const {
     return join(segments(messages, add_generation_prompt));
   }
@@ -136,10 +132,9 @@ struct ChatFormat {
     return out.segments;
   }
 
-  /// What follows in a running conversation, after a model turn that was generated: the user's next message and the
-  /// opening of the model's turn. `turn_closed` says whether the model has written its `turn_end`, and it was kept; it
-  /// has not where generation was cut off. Unlike a conversation rendered anew this keeps the model's thoughts in the
-  /// context.
+  /// Continues a running conversation after a generated model turn: the user's message and the opening of the model's
+  /// turn. `turn_closed`: the model wrote `turn_end` and it was kept (not if generation was cut off). Unlike render(),
+  /// this keeps the model's thoughts in the context.
   std::vector<ChatSegment> next_turn(std::string_view user_text, bool turn_closed) const {
     Writer out;
     if (!turn_closed) out.special(turn_end);
@@ -154,7 +149,7 @@ struct ChatFormat {
     return text;
   }
 
-  /// A message without its thoughts and without whitespace around it: how earlier model turns are shown again.
+  /// A message without thoughts and surrounding whitespace: how earlier model turns are rendered.
   std::string without_thoughts(std::string_view text) const {
     std::string kept;
     while (true) {
@@ -166,7 +161,7 @@ struct ChatFormat {
     }
   }
 
-  /// Without the whitespace at both ends that Python's str.strip() takes away.
+  /// Removes at both ends the whitespace that Python's str.strip() removes.
   static std::string_view trim(std::string_view text) { return detail::strip_left(detail::strip_right(text)); }
 
  private:
@@ -177,7 +172,7 @@ struct ChatFormat {
       segments.push_back({std::string(token), true});
       return *this;
     }
-    // Text that meets text is one segment, since it has to be encoded in one go.
+    // Adjacent texts form one segment, because they must be encoded in one go.
     Writer& text(std::string_view text) {
       if (segments.empty() || segments.back().is_special) segments.push_back({});
       segments.back().text += text;
@@ -185,8 +180,7 @@ struct ChatFormat {
     }
   };
 
-  /// What the template makes of a conversation, called as transformers calls it. One that leaves <bos> to the tokenizer
-  /// is told from others nowhere: the models want it.
+  /// Renders a conversation as transformers does. Adds <bos> if the template leaves it to the tokenizer.
   std::string rendered_by(const JinjaTemplate& written, std::span<const Message> messages, bool prompt) const {
     Json list = Json::array();
     for (const Message& message : messages) {
@@ -222,9 +216,9 @@ struct ChatFormat {
 /// Old name; goes with the next version.
 inline std::string strip_thinking(std::string_view text) { return ChatFormat().without_thoughts(text); }
 
-/// The format of a model: that of its template if it has one, else that of the family whose turns its tokenizer knows,
-/// with the empty thought channel if `is_large`, which are the models without Per-Layer Embeddings. Errors: those of
-/// ChatFormat::from_template; ErrorCode::missing if the tokenizer has no tokens for the turns.
+/// The chat format of a model: that of its template, or else of the family whose turn tokens the tokenizer has.
+/// `is_large` is for models without Per-Layer Embeddings: they get the empty thought channel. Errors: those of
+/// ChatFormat::from_template; ErrorCode::missing if the tokenizer has no turn tokens.
 inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<std::string>& jinja, bool is_large) {
   const auto missing = [&](const ChatFormat& format) -> std::string {
     std::vector<std::string> needed = {format.turn_begin, format.turn_end};
@@ -248,12 +242,11 @@ inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<st
        "there is no chat template, and the tokenizer has tokens neither for Gemma 4's turns nor for Gemma 3n's");
 }
 
-/// The tokens of a chat in which only the format's own special tokens are tokens: whatever the messages spell stays
-/// plain text. Equal to encoding the rendered text where no message spells a special token. Throws missing if the
-/// tokenizer lacks one of the format's tokens.
+/// Encodes a chat so that only the format's own special tokens become tokens; messages stay plain text. Equals encoding
+/// the rendered text unless a message spells a special token. Throws missing if the tokenizer lacks one.
 inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<const ChatSegment> segments) {
   std::vector<Token> own;    // of the special segments
-  std::vector<Token> never;  // those that no text may become, and that the tokenizer does not know as such
+  std::vector<Token> never;  // those of them that the tokenizer does not treat as control tokens
   for (const ChatSegment& segment : segments) {
     if (!segment.is_special) continue;
     const auto token = tokenizer.token_to_id(segment.text);

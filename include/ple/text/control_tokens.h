@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tokens that steer a model, and the rule that a stranger's text becomes none of them.
+// Control tokens, which steer a model. Untrusted text must never become one.
 #pragma once
 
 #include <algorithm>
@@ -13,13 +13,12 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Whether a piece is by its name one of the tokens that steer a Gemma model. The types and flags in a file do not
-/// tell: there are files that call <eos> or <start_of_turn> an ordinary piece, or a user's token.
+/// Whether a name is a Gemma control token's. A file's types do not tell: some call <eos> normal or user-defined.
 inline bool is_control_name(std::string_view piece) {
   if (piece.size() < 4 || piece.front() != '<' || piece.back() != '>') return false;
   // Gemma 4's: <|turn>, <turn|>, <|think|>. No other piece of its vocabulary looks like that.
   if (piece[1] == '|' || piece[piece.size() - 2] == '|') return true;
-  // Of all Gemmas; turns and media of Gemma 3n and those before it.
+  // Those of all Gemmas, and the turns and media of Gemma 3n and older ones.
   for (const std::string_view name :
        {"<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>",
         "<end_of_image>", "<image_soft_token>", "<start_of_audio>", "<end_of_audio>", "<audio_soft_token>"}) {
@@ -28,7 +27,6 @@ inline bool is_control_name(std::string_view piece) {
   return false;
 }
 
-/// The control tokens of a tokenizer.
 class ControlTokens {
  public:
   void add(Token id) {
@@ -44,7 +42,7 @@ class ControlTokens {
   std::vector<bool> is_control_;  // by id
 };
 
-/// Which tokens the encoder may make of a text.
+/// The tokens that encoding may produce.
 struct AllowedTokens {
   const ControlTokens* forbidden = nullptr;  ///< null: every token is allowed
   std::span<const Token> also_forbidden = {};

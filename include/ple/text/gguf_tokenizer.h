@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tokenizer that a GGUF file carries in its keys. Source: what llama.cpp's converter writes and its vocabulary
-// reads; what the tokens of a text are is for the tokenizer.json of the same model to say.
+// The tokenizer in a GGUF file's keys. Source: llama.cpp's converter and vocabulary; its tokens are tokenizer.json's.
 #pragma once
 
 #include <cmath>
@@ -23,7 +22,6 @@
 #include "ple/text/vocabulary.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 /// tokenizer.ggml.token_type; the numbers are the file's.
@@ -50,8 +48,7 @@ class GgufTokenizer {
 
   TokenizerParts parts() const {
     TokenizerParts parts{model(), {}, {}, {}, {}, {}, {}, control_};
-    // A sentence begins with a space where the file wants it: so does whatever follows a special token. No Gemma wants
-    // one, which only files of llama.cpp's converter say.
+    // Text begins with a space if the file wants it, also after special tokens. No Gemma does, said or not.
     const bool space_first =
         !is_gemma4_ && keys_.boolean("tokenizer.ggml.add_space_prefix", !architecture_.starts_with("gemma"));
     if (space_first) parts.normalizer.steps.push_back({"", std::string(space_piece)});
@@ -60,7 +57,7 @@ class GgufTokenizer {
     parts.decoder.byte_fallback = true;
     if (space_first) parts.decoder.on_whole_text.push_back({" ", "", 1});
     for (std::size_t row = 0; row < tokens_.size(); ++row) add_special(static_cast<Token>(row), parts);
-    // Early files of Gemma 4, and Ollama's, deny the <bos> that the model needs.
+    // Early Gemma 4 files, and Ollama's, turn off the <bos> that the model needs.
     if (is_gemma4_ || keys_.boolean("tokenizer.ggml.add_bos_token", true))
       parts.prefix.push_back(token("tokenizer.ggml.bos_token_id"));
     if (keys_.boolean("tokenizer.ggml.add_eos_token", false))
@@ -91,14 +88,14 @@ class GgufTokenizer {
 
   /// The ids that a key names, if it names any.
   std::vector<std::size_t> ids_of(std::string_view key) const {
-    constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();  // stands for none
+    constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();  // means none
     if (!key.starts_with("tokenizer.ggml.")) return {};
     if (key.ends_with("_token_ids")) return keys_.counts(key, most);
     if (key.ends_with("_token_id")) return {keys_.count(key, std::nullopt, most)};
     return {};
   }
 
-  /// The tokens that keys name, <bos>, <eos> and their like: control tokens, whatever their types.
+  /// The tokens that keys name (<bos>, <eos> and so on) are control tokens, whatever their types.
   void read_named() {
     constexpr std::string_view unknown_key = "tokenizer.ggml.unknown_token_id";
     named_.assign(tokens_.size(), false);
@@ -108,7 +105,7 @@ class GgufTokenizer {
       for (const std::size_t id : ids_of(key)) {
         if (id >= tokens_.size()) continue;  // no text could become it
         named_[id] = true;
-        // Some models pad with unk, which stays what it is.
+        // Some models pad with unk. That does not make unk a control token.
         const bool is_unk = id == unk && (key == unknown_key || key == "tokenizer.ggml.padding_token_id");
         if (!is_unk) control_.push_back(static_cast<Token>(id));
       }
@@ -126,7 +123,7 @@ class GgufTokenizer {
       vocabulary.add(static_cast<std::int64_t>(row), tokens_[row], keys_.file());
     BpeOptions options{.unk_piece = {}, .fuse_unk = true, .byte_fallback = false, .ignore_merges = false};
     for (std::size_t row = 0; row < tokens_.size(); ++row) {
-      // Ollama's files of Gemma 4 call them normal.
+      // Ollama's Gemma 4 files call byte pieces normal.
       options.byte_fallback =
           options.byte_fallback || types_[row] == GgufTokenType::byte || (has_merges_ && tokens_[row] == "<0x00>");
     }
@@ -142,7 +139,7 @@ class GgufTokenizer {
     const std::vector<std::string_view> merges = keys_.texts(key);
     bpe.reserve_merges(merges.size());
     for (std::size_t rank = 0; rank < merges.size(); ++rank) {
-      // "left right"; no piece has a space, for a space is U+2581.
+      // "left right": inside pieces U+2581 stands for a space.
       const std::size_t space = merges[rank].find(' ');
       if (space == std::string_view::npos || space == 0 || space + 1 == merges[rank].size()) {
         malformed(key, "entry ", rank, " is '", merges[rank], "', expected two pieces with a space between them");
@@ -157,7 +154,7 @@ class GgufTokenizer {
     expect_one_each(key, numbers.size());
     std::vector<float> scores;
     for (std::size_t row = 0; row < numbers.size(); ++row) {
-      if (std::isnan(numbers[row])) malformed(key, "entry ", row, " is no number");
+      if (std::isnan(numbers[row])) malformed(key, "entry ", row, " is not a number");
       scores.push_back(static_cast<float>(numbers[row]));
     }
     std::vector<bool> from_text;
@@ -168,9 +165,8 @@ class GgufTokenizer {
     add_scored_merges(bpe, scores, from_text);
   }
 
-  /// Tokens that are looked for in the text before anything else. The types in a file do not tell which are special:
-  /// llama.cpp's converter calls some of them user-defined so that its own chat parser sees them, and others normal
-  /// where tokenizer_config.json does not list them. Here they are what they are in tokenizer.json.
+  /// A file's types do not tell which tokens are special: llama.cpp's converter calls some user-defined for its own
+  /// chat parser, and others normal if tokenizer_config.json does not list them. Here they are as in tokenizer.json.
   void add_special(Token id, TokenizerParts& parts) const {
     const auto row = static_cast<std::size_t>(id);
     const GgufTokenType type = types_[row];
@@ -193,8 +189,8 @@ class GgufTokenizer {
   std::vector<std::string_view> tokens_;
   std::string_view model_, architecture_;
   bool is_gemma4_;
-  /// Whether merges stand in the file (Gemma 4), or follow from scores (SentencePiece's models before it). A file may
-  /// have both, of which one may mean nothing: Ollama calls Gemma 4's 'llama' too, and numbers its pieces as scores.
+  /// Whether the file has merges (Gemma 4) or they follow from scores (older SentencePiece models). A file may have
+  /// both, one of them meaningless: Ollama calls Gemma 4's 'llama' too, and writes piece numbers as scores.
   bool has_merges_;
   std::vector<GgufTokenType> types_;
   std::vector<bool> named_;     // by id
@@ -203,9 +199,8 @@ class GgufTokenizer {
 
 }  // namespace detail
 
-/// The parts of a GGUF file's tokenizer: Gemma 4's (BPE with merges, as the model's tokenizer.json), by its name
-/// 'gemma4' or by the model's architecture, or 'llama' (SentencePiece's BPE by scores). Errors: ErrorCode::missing,
-/// malformed, config; not_supported for others.
+/// The parts of a GGUF file's tokenizer: Gemma 4's (BPE with merges) if tokenizer or architecture is 'gemma4', else
+/// 'llama' (SentencePiece's BPE by scores). Errors: ErrorCode::missing, malformed, config; not_supported for others.
 inline TokenizerParts make_tokenizer_parts(const GgufMetadata& metadata) {
   return detail::GgufTokenizer(metadata).parts();
 }

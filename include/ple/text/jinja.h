@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Renders Jinja templates: the part of the language that chat templates use, as transformers sets it up, at a bounded
-// cost. What is not in that part is an error where it is come to, and only there.
+// Renders the Jinja of chat templates, set up as in transformers, at a bounded cost. The rest is an error when reached.
 #pragma once
 
 #include <algorithm>
@@ -21,10 +20,8 @@
 #include "ple/text/jinja_value.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
-/// One rendering.
 class JinjaRenderer {
  public:
   explicit JinjaRenderer(const JinjaSource& source) : heap_(source), builtins_(heap_), scopes_(heap_) {}
@@ -57,16 +54,14 @@ class JinjaRenderer {
     if (target.kind == JinjaKind::name) return scopes_.assign(target.text, value);
     if (target.kind == JinjaKind::attribute) {
       const Value record = scopes_.look_up(target.children[0].text);
-      if (!record.is(Kind::record)) heap_.wrong("an attribute is set of what is no namespace");
+      if (!record.is(Kind::record)) heap_.wrong("only a namespace's attributes can be set");
       return heap_.put(*record.items, target.text, value);
     }
     const Value items = builtins_.list_of(value);
-    if (items.items->values.size() != target.children.size()) heap_.wrong("as many names as values are expected");
+    if (items.items->values.size() != target.children.size()) heap_.wrong("expected as many values as names");
     for (std::size_t i = 0; i < target.children.size(); ++i)
       scopes_.assign(target.children[i].text, items.items->values[i]);
   }
-
-  // Statements.
 
   Flow run(const JinjaNode& node) {
     at_node(node);
@@ -156,13 +151,11 @@ class JinjaRenderer {
       if (given == nullptr && !parameter.children.empty()) value = evaluate(parameter.children[0]);
       scopes_.assign(parameter.text, value);
     }
-    if (used != arguments.values.size()) heap_.wrong("a macro is called with other arguments than it has");
+    if (used != arguments.values.size()) heap_.wrong("a macro is called with arguments that it does not have");
     const std::string_view text = capture(macro.children[count]);
     scopes_.leave(outside);
     return Value::string(text);
   }
-
-  // Expressions.
 
   Value evaluate(const JinjaNode& node) {
     at_node(node);
@@ -230,7 +223,7 @@ class JinjaRenderer {
     JinjaItems& all = heap_.items();
     for (std::size_t i = 0; i < children.size(); i += 2) {
       const Value key = evaluate(children[i]);
-      if (!key.is(Kind::string)) heap_.not_supported("a key that is no text");
+      if (!key.is(Kind::string)) heap_.not_supported("a mapping key that is not a string");
       heap_.put(all, key.text, evaluate(children[i + 1]));
     }
     return Value::of(Kind::mapping, all);
@@ -267,7 +260,7 @@ class JinjaRenderer {
     return builtins_.slice(object, bounds[0], bounds[1], bounds[2]);
   }
 
-  /// The arguments of a call, a filter or a test: all its children but the first.
+  /// The arguments of a call, a filter or a test: all children but the first.
   JinjaArguments arguments(const std::vector<JinjaNode>& children) {
     JinjaArguments all;
     for (std::size_t i = 1; i < children.size(); ++i) {
@@ -290,7 +283,7 @@ class JinjaRenderer {
     if (function.is(Kind::function) && callee.kind == JinjaKind::name)
       return builtins_.function(function.text, arguments(children));
     if (function.is(Kind::undefined)) heap_.wrong("'" + std::string(function.text) + "' is undefined");
-    heap_.not_supported("a call of this");
+    heap_.not_supported("calling this value");
   }
 
   Value comparison(const std::vector<JinjaNode>& children) {
@@ -313,19 +306,17 @@ class JinjaRenderer {
 
 }  // namespace detail
 
-/// A template that was read, to be rendered any number of times, by several threads at once too.
+/// A parsed template. Any number of threads may render it at once.
 class JinjaTemplate {
  public:
-  /// `name` stands for it in errors. Errors: ErrorCode::malformed with the line; not_supported for `raw`; limit above
-  /// 256 KiB or for deep nesting.
+  /// Errors give `name` and line: ErrorCode::malformed; not_supported for `raw`; limit above 256 KiB or deep nesting.
   explicit JinjaTemplate(std::string_view text, std::string name = "chat template")
       : source_(checked(text, name), std::move(name)), all_(detail::JinjaParser(source_).parse()) {}
   JinjaTemplate(const JinjaTemplate&) = delete;  // the tree points into the text
   JinjaTemplate& operator=(const JinjaTemplate&) = delete;
 
-  /// variables: an object; its members are there by name. Errors, with the line: ErrorCode::malformed for what Jinja
-  /// refuses too, raise_exception among it; not_supported; limit for work that no chat template needs, which a computer
-  /// does in a second and 64 MiB.
+  /// `variables`: an object of the template's variables. Errors, with the line: ErrorCode::malformed for what Jinja
+  /// refuses too and raise_exception; not_supported; limit above about a second of work and 64 MiB.
   std::string render(const Json& variables) const { return detail::JinjaRenderer(source_).render(all_, variables); }
 
  private:

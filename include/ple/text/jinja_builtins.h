@@ -18,7 +18,6 @@
 #include "ple/text/utf8.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 class JinjaBuiltins : public JinjaOperators {
@@ -26,7 +25,7 @@ class JinjaBuiltins : public JinjaOperators {
   using Arguments = JinjaArguments;
   using JinjaOperators::JinjaOperators;
 
-  /// What `loop` is at item i.
+  /// The value of `loop` at item i.
   Value loop(const std::vector<Value>& values, std::size_t i) {
     const auto number = [](std::size_t n) { return Value::integer(static_cast<std::int64_t>(n)); };
     JinjaItems& all = heap_.items();
@@ -77,7 +76,7 @@ class JinjaBuiltins : public JinjaOperators {
     }
     if (name == "items" || name == "dictsort") {
       if (name == "items" && value.is(Kind::undefined)) return list_of(value);
-      if (!value.is(Kind::mapping)) heap_.wrong("the items of what is no mapping");
+      if (!value.is(Kind::mapping)) heap_.wrong("the items of a value that is not a mapping");
       if (!arguments.values.empty()) heap_.not_supported("this form of 'dictsort'");
       return pairs(value, name == "dictsort");
     }
@@ -97,7 +96,7 @@ class JinjaBuiltins : public JinjaOperators {
     if (name == "string") return value.is(Kind::string);
     if (name == "mapping") return value.is(Kind::mapping);
     if (name == "callable") return value.is(Kind::macro) || value.is(Kind::function);
-    // As Jinja has it, strings, mappings and what is undefined are both of these.
+    // As in Jinja, strings, mappings and undefined values are iterable and sequences too.
     if (name == "iterable" || name == "sequence")
       return value.is(Kind::list) || value.is(Kind::mapping) || value.is(Kind::string) || value.is(Kind::undefined);
     if (name == "odd" || name == "even") return (integer(value) % 2 != 0) == (name == "odd");
@@ -107,7 +106,7 @@ class JinjaBuiltins : public JinjaOperators {
     if (name == "ne" || name == "!=") return !jinja_equal(heap_, value, *other);
     if (name == "in") return contains(*other, value);
     if (name == "divisibleby") {
-      if (integer(*other) == 0) heap_.wrong("a division by 0");
+      if (integer(*other) == 0) heap_.wrong("division by 0");
       return integer(value) % integer(*other) == 0;
     }
     heap_.not_supported("the test '" + std::string(name) + "'");
@@ -165,7 +164,7 @@ class JinjaBuiltins : public JinjaOperators {
     if (name == "range") return range(arguments);
     if (name == "raise_exception") {
       const Value* message = arguments.find(0, "message");
-      heap_.wrong("the template refuses this: " + std::string(message ? heap_.text_of(*message) : ""));
+      heap_.wrong("the template raised: " + std::string(message ? heap_.text_of(*message) : ""));
     }
     heap_.not_supported("the function '" + std::string(name) + "'");
   }
@@ -182,7 +181,7 @@ class JinjaBuiltins : public JinjaOperators {
   }
 
   Value replace(std::string_view text, std::string_view old, std::string_view replacement) {
-    if (old.empty()) heap_.not_supported("replacing nothing");
+    if (old.empty()) heap_.not_supported("replacing an empty string");
     return join(*split(text, old).items, replacement);
   }
 
@@ -191,7 +190,7 @@ class JinjaBuiltins : public JinjaOperators {
     if (const Value* characters = arguments.find(0, "chars"); characters && !characters->is(Kind::none)) {
       const std::string_view set = this->text(*characters);
       for (const char c : set) {
-        if (static_cast<unsigned char>(c) >= 0x80) heap_.not_supported("stripping other letters than ASCII's");
+        if (static_cast<unsigned char>(c) >= 0x80) heap_.not_supported("stripping non-ASCII characters");
       }
       heap_.charge(text.size() / 8 * set.size());
       if (left) text.remove_prefix((std::min)(text.find_first_not_of(set), text.size()));
@@ -206,17 +205,17 @@ class JinjaBuiltins : public JinjaOperators {
   Value cased(std::string_view text, bool upper) {
     std::string changed(text);
     for (char& c : changed) {
-      if (static_cast<unsigned char>(c) >= 0x80) heap_.not_supported("the case of other letters than ASCII's");
+      if (static_cast<unsigned char>(c) >= 0x80) heap_.not_supported("changing the case of non-ASCII characters");
       if (upper && c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
       if (!upper && c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
     }
     return heap_.string(std::move(changed));
   }
 
-  /// Lists of key and value; sorted by key, without regard to case, if asked for.
+  /// [key, value] lists; if asked, sorted by key regardless of case.
   Value pairs(const Value& mapping, bool sorted) {
     const std::vector<std::string_view>& keys = mapping.items->keys;
-    std::vector<std::string_view> left;  // the keys that are still to come, lower-case; null for the others
+    std::vector<std::string_view> left;  // lower-case keys still to come; null once taken
     for (std::size_t i = 0; sorted && i < keys.size(); ++i) left.push_back(cased(keys[i], false).text);
     JinjaItems& all = heap_.items();
     for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -234,7 +233,7 @@ class JinjaBuiltins : public JinjaOperators {
     return Value::of(Kind::list, all);
   }
 
-  /// map, select, reject, selectattr, rejectattr: a filter or a test for each item, or for an attribute of it.
+  /// map, select, reject, selectattr, rejectattr: a filter or a test on each item or on its attribute.
   Value each(std::string_view name, const Value& value, const Arguments& arguments) {
     Arguments rest;
     std::string_view attribute, apply;
@@ -271,7 +270,7 @@ class JinjaBuiltins : public JinjaOperators {
     const bool one = arguments.values.size() == 1;
     const std::int64_t begin = one ? 0 : integer(arguments.values[0]), end = integer(arguments.values[one ? 0 : 1]);
     const std::int64_t step = arguments.values.size() == 3 ? integer(arguments.values[2]) : 1;
-    if (step == 0) heap_.wrong("a range in steps of 0");
+    if (step == 0) heap_.wrong("a range with step 0");
     JinjaItems& all = heap_.items();
     for (std::int64_t i = begin; step > 0 ? i < end : i > end; i += step) heap_.push(all, Value::integer(i));
     return Value::of(Kind::list, all);
@@ -279,5 +278,4 @@ class JinjaBuiltins : public JinjaOperators {
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The expressions of Jinja, from what binds least to what binds most. What this version cannot run is a node that says
-// so. Source: jinja2's parser.
+// Jinja expressions, loosest binding first. What ple cannot run becomes an `unsupported` node. Source: jinja2's parser.
 #pragma once
 
 #include <cstddef>
@@ -12,14 +11,13 @@
 #include "ple/text/jinja_tokens.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 class JinjaExpressions : protected JinjaTokens {
  protected:
   using JinjaTokens::JinjaTokens;
 
-  /// Values with commas between them are a list. Without `choice` an `if` belongs to whoever asks.
+  /// Values separated by commas are a list. Without `choice` a following `if` is left to the caller.
   JinjaNode tuple(bool choice) {
     JinjaNode first = choice ? expression() : either();
     if (!is(",")) return first;
@@ -138,7 +136,7 @@ class JinjaExpressions : protected JinjaTokens {
     JinjaNode value = node(JinjaKind::string, token_.text);
     if (token_.kind == Kind::string) {
       advance();
-      if (token_.kind == Kind::string) value.kind = JinjaKind::unsupported, value.text = "a string after a string";
+      if (token_.kind == Kind::string) value.kind = JinjaKind::unsupported, value.text = "joining adjacent strings";
       while (token_.kind == Kind::string) advance();
       return value;
     }
@@ -190,7 +188,7 @@ class JinjaExpressions : protected JinjaTokens {
         advance();
         JinjaNode attribute = node(JinjaKind::attribute, token_.text);
         if (token_.kind == Kind::number) {
-          attribute = node(JinjaKind::unsupported, "a number after a point");
+          attribute = node(JinjaKind::unsupported, "a number after a dot");
           advance();
         } else {
           name();
@@ -227,7 +225,7 @@ class JinjaExpressions : protected JinjaTokens {
     if (item.kind == JinjaKind::slice) {
       while (item.children.size() < 4) add(item, node(JinjaKind::nothing));
     }
-    if (is(",")) source_.wrong(ErrorCode::not_supported, token_.at, "an index of several values is not supported");
+    if (is(",")) source_.wrong(ErrorCode::not_supported, token_.at, "an index with a comma is not supported");
     expect("]");
     return item;
   }
@@ -244,7 +242,7 @@ class JinjaExpressions : protected JinjaTokens {
         name();
         while (take(".")) {
           name();
-          all.kind = JinjaKind::unsupported;  // a name of several parts: no filter or test of Jinja's own has one
+          all.kind = JinjaKind::unsupported;  // a dotted name: no filter or test of Jinja's own has one
         }
         add(all, std::move(value));
         if (is("(")) {
@@ -264,7 +262,7 @@ class JinjaExpressions : protected JinjaTokens {
     }
   }
 
-  /// Whether a test's argument follows, which may do without brackets.
+  /// Whether a test's argument follows without parentheses.
   bool begins_argument() const {
     if (token_.kind == Kind::name) return !is_word("else") && !is_word("or") && !is_word("and");
     return token_.kind == Kind::string || token_.kind == Kind::number || is("[") || is("{");
@@ -277,7 +275,7 @@ class JinjaExpressions : protected JinjaTokens {
       if (!first) expect(",");
       if (take(")")) break;
       if (is("*") || is("**")) {
-        JinjaNode unpacked = node(JinjaKind::unsupported, "an argument that is unpacked");
+        JinjaNode unpacked = node(JinjaKind::unsupported, "unpacking arguments with * or **");
         advance();
         add(unpacked, expression());
         add(call, std::move(unpacked));
@@ -299,5 +297,4 @@ class JinjaExpressions : protected JinjaTokens {
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Jinja template as tokens, with whitespace controlled as transformers sets it: trim_blocks and lstrip_blocks on,
-// keep_trailing_newline off. Source: jinja2's lexer.
+// Jinja tokens, with transformers' trim_blocks and lstrip_blocks but no keep_trailing_newline. Source: jinja2's lexer.
 #pragma once
 
 #include <algorithm>
@@ -15,19 +14,18 @@
 #include "ple/text/utf8.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 /// What Python's str.isspace() calls whitespace.
 inline bool is_python_space(char32_t c) { return is_whitespace(c) || (c >= 0x1C && c <= 0x1F); }
 
-/// Without the whitespace at the left and at the right end that Python's str.strip() takes away.
+/// Remove at the left or the right end the whitespace that Python's str.strip() removes.
 inline std::string_view strip_left(std::string_view text) { return text.substr(space_prefix(text, is_python_space)); }
 inline std::string_view strip_right(std::string_view text) {
   return text.substr(0, text.size() - space_suffix(text, is_python_space));
 }
 
-/// A template's text with every line break as one '\n' and without the last of them, and its name for messages.
+/// A template's text, with '\n' for every line break and without the last one, and its name for messages.
 struct JinjaSource {
   std::string text, name;
 
@@ -50,11 +48,11 @@ struct JinjaSource {
 struct JinjaToken {
   enum class Kind : std::uint8_t { text, output_begin, tag_begin, end_of_tag, name, string, number, symbol, end };
   Kind kind = Kind::end;
-  std::string_view text;  // a string's without its quotes, its escapes as they are written
-  std::size_t at = 0;     // where in the source
+  std::string_view text;  // of a string: without quotes, escapes as written
+  std::size_t at = 0;     // byte offset in the source
 };
 
-/// Gives the tokens one by one; a copy looks ahead.
+/// Yields the tokens one by one; a copy looks ahead.
 class JinjaLexer {
  public:
   explicit JinjaLexer(const JinjaSource& source) : source_(&source), text_(source.text) {}
@@ -74,7 +72,7 @@ class JinjaLexer {
     source_->wrong(ErrorCode::malformed, position, what);
   }
 
-  /// Text, or where a tag begins. Comments are passed over.
+  /// Text, or the start of a tag. Skips comments.
   JinjaToken outside_tag() {
     while (at_ < text_.size()) {
       const std::size_t begin = at_;
@@ -95,7 +93,7 @@ class JinjaLexer {
         return token(is_output_ ? Kind::output_begin : Kind::tag_begin, opening);
       }
       const std::size_t close = text_.find("#}", at_);
-      if (close == std::string_view::npos) wrong(opening, "a comment without its end");
+      if (close == std::string_view::npos) wrong(opening, "a comment without '#}'");
       const char sign = close > at_ ? text_[close - 1] : ' ';
       at_ = close + 2;
       after_tag(sign, /*trim=*/true);
@@ -103,7 +101,7 @@ class JinjaLexer {
     return {Kind::end, {}, text_.size()};
   }
 
-  /// What is left of the text in front of a tag at at_.
+  /// The text before the tag at at_, after whitespace control.
   std::string_view before_tag(std::string_view text) const {
     const char sign = at(at_ + 2);
     if (at_ == text_.size()) return text;
@@ -157,7 +155,7 @@ class JinjaLexer {
       return token(Kind::symbol, begin);
     }
     if (std::string_view("+-*/%~=<>.,:|()[]{}").find(c) == std::string_view::npos)
-      wrong(begin, "a character that no expression has");
+      wrong(begin, "a character that no expression may contain");
     if (std::string_view("([{").find(c) != std::string_view::npos) ++brackets_;
     if (std::string_view(")]}").find(c) != std::string_view::npos && brackets_ > 0) --brackets_;
     ++at_;
@@ -167,7 +165,7 @@ class JinjaLexer {
   JinjaToken string(char quote) {
     const std::size_t begin = ++at_;
     while (at_ < text_.size() && text_[at_] != quote) at_ += text_[at_] == '\\' ? 2 : 1;
-    if (at_ >= text_.size()) wrong(begin - 1, "a string without its end");
+    if (at_ >= text_.size()) wrong(begin - 1, "a string without its closing quote");
     const JinjaToken string = token(Kind::string, begin);
     ++at_;
     return string;
@@ -180,5 +178,4 @@ class JinjaLexer {
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the operators and literals of Jinja mean.
+// Jinja's operators and literals.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,6 @@
 #include "ple/text/utf8.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 class JinjaOperators {
@@ -36,7 +35,7 @@ class JinjaOperators {
       constexpr std::string_view names = "nrt\\'\"\n", meanings = "\n\r\t\\'\"";
       const std::size_t which = names.find(text[++i]);  // a string does not end in a lone backslash
       if (which == std::string_view::npos) heap_.not_supported("the escape '\\" + std::string(1, text[i]) + "'");
-      plain += meanings.substr(which, 1);  // a line break that is escaped is none
+      plain += meanings.substr(which, 1);  // an escaped line break gives nothing
     }
     return heap_.keep(std::move(plain));
   }
@@ -50,7 +49,7 @@ class JinjaOperators {
     return Value::integer(value);
   }
 
-  /// What a loop over `value` sees, as a list.
+  /// The items that a loop over `value` visits, as a list.
   Value list_of(const Value& value) {
     JinjaItems& all = heap_.items();
     if (value.is(Kind::list)) {
@@ -64,7 +63,7 @@ class JinjaOperators {
         rest.remove_prefix(length);
       }
     } else if (!value.is(Kind::undefined)) {
-      heap_.wrong("a loop over what has no items");
+      heap_.wrong("a loop over a value without items");
     }
     return Value::of(Kind::list, all);
   }
@@ -72,7 +71,7 @@ class JinjaOperators {
   std::int64_t length_of(const Value& value) {
     if (value.is(Kind::string)) return static_cast<std::int64_t>(list_of(value).items->values.size());
     if (value.is(Kind::list) || value.is(Kind::mapping)) return static_cast<std::int64_t>(value.items->values.size());
-    if (!value.is(Kind::undefined)) heap_.wrong("the length of what has no items");
+    if (!value.is(Kind::undefined)) heap_.wrong("the length of a value without items");
     return 0;
   }
 
@@ -93,7 +92,6 @@ class JinjaOperators {
     return text(a) < text(b);
   }
 
-  /// a and b with an operator between them.
   Value operation(std::string_view sign, const Value& a, const Value& b) {
     if (sign == "~" || (sign == "+" && a.is(Kind::string))) {
       const std::string_view left = heap_.text_of(a), right = sign == "~" ? heap_.text_of(b) : text(b);
@@ -109,19 +107,18 @@ class JinjaOperators {
     if (sign == "/" || sign == "**" || ((sign == "*" || sign == "%") && !(a.is_number() && b.is_number())))
       heap_.not_supported("this use of '" + std::string(sign) + "'");
     const std::int64_t x = integer(a), y = integer(b);
-    if ((sign == "//" || sign == "%") && y == 0) heap_.wrong("a division by 0");
-    const std::int64_t quotient = y == 0 ? 0 : x / y - (x % y != 0 && (x < 0) != (y < 0));  // Python's, rounded down
+    if ((sign == "//" || sign == "%") && y == 0) heap_.wrong("division by 0");
+    const std::int64_t quotient = y == 0 ? 0 : x / y - (x % y != 0 && (x < 0) != (y < 0));  // rounds down, as Python
     const std::int64_t result = sign == "+"    ? x + y
                                 : sign == "-"  ? x - y
                                 : sign == "*"  ? x * y
                                 : sign == "//" ? quotient
                                                : x - quotient * y;
     if (static_cast<double>(result) >= JinjaHeap::largest || static_cast<double>(result) <= -JinjaHeap::largest)
-      heap_.not_supported("a number as large as this");
+      heap_.not_supported("a number this large");
     return Value::integer(result);
   }
 
-  /// Whether they compare so.
   bool compare(std::string_view sign, const Value& left, const Value& right) {
     return sign == "=="       ? jinja_equal(heap_, left, right)
            : sign == "!="     ? !jinja_equal(heap_, left, right)
@@ -133,14 +130,14 @@ class JinjaOperators {
                               : !less(left, right);
   }
 
-  /// object[begin:end:step], as Python has it.
+  /// object[begin:end:step], as in Python.
   Value slice(const Value& object, std::optional<std::int64_t> begin, std::optional<std::int64_t> end,
               std::optional<std::int64_t> steps) {
-    if (!object.is(Kind::list) && !object.is(Kind::string)) heap_.wrong("a part of what is neither list nor text");
+    if (!object.is(Kind::list) && !object.is(Kind::string)) heap_.wrong("slicing needs a list or a string");
     const JinjaItems& all = *list_of(object).items;
     const auto size = static_cast<std::int64_t>(all.values.size());
     const std::int64_t step = steps.value_or(1);
-    if (step == 0) heap_.wrong("a part in steps of 0");
+    if (step == 0) heap_.wrong("a slice with step 0");
     const std::int64_t low = step > 0 ? 0 : -1, high = step > 0 ? size : size - 1;
     const auto inside = [&](std::int64_t i) { return std::clamp(i < 0 ? i + size : i, low, high); };
     const std::int64_t first = begin      ? inside(*begin)
@@ -156,13 +153,13 @@ class JinjaOperators {
   }
 
   std::int64_t integer(const Value& value) {
-    if (!value.is_number()) heap_.wrong("calculating with what is no whole number");
+    if (!value.is_number()) heap_.wrong("arithmetic on a value that is not an integer");
     return value.number;
   }
 
   std::string_view text(const Value& value) {
     if (!value.is(Kind::string))
-      heap_.wrong(value.is(Kind::undefined) ? "text is undefined" : "text with what is no text");
+      heap_.wrong(value.is(Kind::undefined) ? "expected a string, found an undefined value" : "expected a string");
     return value.text;
   }
 
@@ -190,5 +187,4 @@ class JinjaOperators {
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

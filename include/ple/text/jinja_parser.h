@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Jinja template as a tree. What this version cannot run is a node that says so, and is an error only where it is
-// come to: a template may have anything in a branch that is not taken. Source: jinja2's parser.
+// Parses a Jinja template into a tree. What ple cannot run becomes an `unsupported` node, which is an error only where
+// rendering reaches it: a branch that is not taken may hold anything. Source: jinja2's parser.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,6 @@
 #include "ple/text/jinja_expressions.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 class JinjaParser : private JinjaExpressions {
@@ -26,8 +25,7 @@ class JinjaParser : private JinjaExpressions {
   using JinjaTokens::deepest, JinjaTokens::highest;
 
  private:
-  /// What stands before a tag that is one of `ends`, or before the end of the text if there are none. The tag's name is
-  /// taken, and ended_by_.
+  /// The content before a tag in `ends`, or up to the end of the text if there are none. Moves that tag to ended_by_.
   JinjaNode block(std::initializer_list<std::string_view> ends) {
     const Level level(*this);
     JinjaNode all = node(JinjaKind::block);
@@ -77,7 +75,7 @@ class JinjaParser : private JinjaExpressions {
     return other_tag(tag);
   }
 
-  /// A tag of Jinja's that is not run; what is none of its tags is an error, as there.
+  /// A Jinja tag that ple does not run. Any other name is an error, as in Jinja.
   JinjaNode other_tag(const JinjaToken& tag) {
     JinjaNode other{JinjaKind::unsupported, 0, tag.at, tag.text, {}};
     const auto skip = [this] {
@@ -135,7 +133,7 @@ class JinjaParser : private JinjaExpressions {
     return loop;
   }
 
-  /// One name, or several that take a list's items.
+  /// One name, or several that unpack a list.
   JinjaNode target() {
     JinjaNode names = node(JinjaKind::list);
     const bool in_brackets = take("(");
@@ -162,7 +160,7 @@ class JinjaParser : private JinjaExpressions {
       add(all, tuple(true));
     } else {
       all.kind = JinjaKind::set_block;
-      if (is("|")) all.kind = JinjaKind::unsupported, all.text = "a filter of a block";
+      if (is("|")) all.kind = JinjaKind::unsupported, all.text = "a filter on a block";
       while (all.kind == JinjaKind::unsupported && token_.kind != Kind::end_of_tag) advance();
       end_of_tag();
       add(all, block({"endset"}));
@@ -192,5 +190,4 @@ class JinjaParser : private JinjaExpressions {
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

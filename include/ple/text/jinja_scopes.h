@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// The variables of a Jinja template that is rendered.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +9,9 @@
 #include "ple/text/jinja_value.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
-/// Variables: those of the template, and those of the scopes inside. A macro sees its own and the template's.
+/// The variables of a rendering: the template's and those of inner scopes. A macro sees its own and the template's.
 class JinjaScopes {
  public:
   explicit JinjaScopes(JinjaHeap& heap) : heap_(heap) {}
@@ -59,7 +57,6 @@ class JinjaScopes {
     return JinjaValue::undefined(name);
   }
 
-  /// A variable of the template.
   void set_global(std::string_view name, const JinjaValue& value) { globals_.put(name, value); }
   /// Forgets the variables of the innermost scope.
   void clear() { locals_.resize(scope_begin_); }
@@ -78,5 +75,4 @@ class JinjaScopes {
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

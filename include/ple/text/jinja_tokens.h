@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the parser of Jinja stands on: the next token, and nodes of a bounded height.
+// The basis of the Jinja parser: one token of lookahead, and nodes of bounded height.
 #pragma once
 
 #include <algorithm>
@@ -15,13 +15,12 @@
 #include "ple/text/jinja_tree.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 class JinjaTokens {
  public:
   static constexpr std::size_t deepest = 64;   // levels of brackets and blocks
-  static constexpr std::size_t highest = 200;  // levels of the tree: a chain of operators makes it high, too
+  static constexpr std::size_t highest = 200;  // levels of the tree; chains of operators add levels too
 
  protected:
   using Kind = JinjaToken::Kind;
@@ -32,7 +31,7 @@ class JinjaTokens {
                   "found '" + std::string(text) + "', expected " + std::string(expected));
   }
 
-  // Tokens: token_ is the next one.
+  // token_ is the next token.
   void advance() { token_ = lexer_.next(); }
   bool is(std::string_view symbol) const { return token_.kind == Kind::symbol && token_.text == symbol; }
   bool is_word(std::string_view word) const { return token_.kind == Kind::name && token_.text == word; }
@@ -53,7 +52,6 @@ class JinjaTokens {
     advance();
   }
 
-  // Nodes.
   JinjaNode node(JinjaKind kind, std::string_view text = {}) const { return {kind, 0, token_.at, text, {}}; }
   void add(JinjaNode& parent, JinjaNode child) const {
     if (child.height + std::size_t{1} >= highest) too_deep(child.at);
@@ -84,5 +82,4 @@ class JinjaTokens {
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Jinja template as a tree.
 #pragma once
 
 #include <cstddef>
@@ -10,12 +9,11 @@
 #include "ple/core/config.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 enum class JinjaKind : std::uint8_t {
   // Statements.
-  block,      // children: what comes one after another
+  block,      // children, in order
   text,       // text
   output,     // expression
   if_tag,     // condition, block, condition, block, ..., perhaps the block of `else`
@@ -37,7 +35,7 @@ enum class JinjaKind : std::uint8_t {
   mapping,     // key, value, key, value, ...
   attribute,   // text: name; child: object
   item,        // object, key
-  slice,       // object, start, stop, step; nothing where left away
+  slice,       // object, start, stop, step; nothing where omitted
   call,        // callee, arguments
   keyword,     // text: name; child: the argument's value
   filter,      // text: name; children: value, arguments
@@ -56,11 +54,10 @@ enum class JinjaKind : std::uint8_t {
 struct JinjaNode {
   JinjaKind kind = JinjaKind::nothing;
   std::uint8_t height = 0;
-  std::size_t at = 0;  // where in the source
+  std::size_t at = 0;  // byte offset in the source
   std::string_view text;
   std::vector<JinjaNode> children;
 };
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The values of a Jinja template, and what it may cost to compute them.
+// Jinja values, and the limit on the work of computing them.
 #pragma once
 
 #include <cstddef>
@@ -16,12 +16,11 @@
 #include "ple/text/jinja_parser.h"
 
 namespace ple::inline PLE_ABI {
-
 namespace detail {
 
 struct JinjaItems;
 
-/// A value as Python has it. Text and items belong to the heap, so that a value is a few words.
+/// A value as in Python. The heap owns text and items, so that a value is a few words.
 struct JinjaValue {
   enum class Kind : std::uint8_t { undefined, none, boolean, integer, string, list, mapping, record, macro, function };
   Kind kind = Kind::undefined;
@@ -45,7 +44,7 @@ struct JinjaValue {
 
 struct JinjaItems {
   std::vector<JinjaValue> values;
-  std::vector<std::string_view> keys;  // one for each value, but in a list
+  std::vector<std::string_view> keys;  // one for each value; none in a list
 
   const JinjaValue* find(std::string_view key) const {
     for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -79,12 +78,12 @@ inline bool JinjaValue::is_true() const {
   return true;
 }
 
-/// Arguments of a call, those with a keyword too.
+/// The arguments of a call, positional and keyword.
 struct JinjaArguments {
   std::vector<JinjaValue> values;
-  std::vector<std::string_view> keywords;  // one for each value, empty where there is none
+  std::vector<std::string_view> keywords;  // one for each value; empty if positional
 
-  /// The argument at a place, or with a keyword.
+  /// The positional argument at `place`, or the one named `keyword`.
   const JinjaValue* find(std::size_t place, std::string_view keyword) const {
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (keywords[i].empty() ? i == place : keywords[i] == keyword) return &values[i];
@@ -93,14 +92,14 @@ struct JinjaArguments {
   }
 };
 
-/// Owns what a rendering makes, and counts what it costs: every step and every byte.
+/// Owns what a rendering makes, and counts its cost: every step and every byte.
 class JinjaHeap {
  public:
   explicit JinjaHeap(const JinjaSource& source) : source_(source) {}
   JinjaHeap(const JinjaHeap&) = delete;
   JinjaHeap& operator=(const JinjaHeap&) = delete;
 
-  /// Where in the source the work is, for messages.
+  /// Byte offset in the source of the current work, for messages.
   std::size_t at = 0;
 
   [[noreturn]] void wrong(std::string_view what) const { source_.wrong(ErrorCode::malformed, at, what); }
@@ -134,7 +133,7 @@ class JinjaHeap {
     if (json.is_boolean()) return JinjaValue::boolean(json.boolean());
     if (json.is_string()) return string(std::string(json.text()));
     if (json.is_number()) {
-      if (json.is_real() || !(json.number() > -largest && json.number() < largest)) not_supported("a number like this");
+      if (json.is_real() || !(json.number() > -largest && json.number() < largest)) not_supported("this number");
       return JinjaValue::integer(static_cast<std::int64_t>(json.number()));
     }
     JinjaItems& all = items();
@@ -145,7 +144,7 @@ class JinjaHeap {
     return JinjaValue::of(json.is_object() ? JinjaValue::Kind::mapping : JinjaValue::Kind::list, all);
   }
 
-  /// What prints a value.
+  /// A value as it is printed.
   std::string_view text_of(const JinjaValue& value) {
     switch (value.kind) {
       case JinjaValue::Kind::undefined: return {};
@@ -153,15 +152,15 @@ class JinjaHeap {
       case JinjaValue::Kind::boolean: return value.number != 0 ? "True" : "False";
       case JinjaValue::Kind::integer: return keep(std::to_string(value.number));
       case JinjaValue::Kind::string: return value.text;
-      default: not_supported("printing what is neither text nor a number");
+      default: not_supported("printing a value that is neither a string nor a number");
     }
   }
 
   static constexpr std::size_t step = 32;
-  static constexpr double largest = 1LL << 31;  // of integers: what is computed from two of them fits
+  static constexpr double largest = 1LL << 31;  // bound of integers, so that no result of two overflows
 
  private:
-  /// A text or items; one type for both costs those who compile it less.
+  /// Text or items: one type for both compiles faster.
   struct Made {
     std::string text;
     JinjaItems items;
@@ -178,11 +177,11 @@ class JinjaHeap {
   std::vector<std::unique_ptr<Made>> made_;
 };
 
-/// Strings and numbers by value, lists and mappings by what is in them, anything else by which it is.
+/// Compares strings, numbers, lists and mappings by value, anything else by identity.
 inline bool jinja_equal(JinjaHeap& heap, const JinjaValue& a, const JinjaValue& b, std::size_t level = 0) {
   using Kind = JinjaValue::Kind;
   heap.charge(JinjaHeap::step);
-  if (level > JinjaParser::deepest) heap.not_supported("comparing what is nested so deep");
+  if (level > JinjaParser::deepest) heap.not_supported("comparing values nested this deep");
   if (a.is_number() && b.is_number()) return a.number == b.number;
   if (a.kind != b.kind) return false;
   if (a.is(Kind::string)) return heap.charge(a.text.size()), a.text == b.text;
@@ -201,5 +200,4 @@ inline bool jinja_equal(JinjaHeap& heap, const JinjaValue& a, const JinjaValue& 
 }
 
 }  // namespace detail
-
 }  // namespace ple::inline PLE_ABI

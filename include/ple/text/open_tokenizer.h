@@ -11,14 +11,13 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Reads a tokenizer.json, or the tokenizer of a GGUF file: Checkpoint::tokenizer_file() says which. Errors: those of
-/// Tokenizer::open; config for a GGUF key of the wrong type.
+/// Reads a tokenizer.json or a GGUF file's tokenizer. Errors: Tokenizer::open's; config for a GGUF key of wrong type.
 inline Tokenizer open_tokenizer(const std::filesystem::path& path, const JsonLimits& limits = {}) {
   if (GgufFile::is_one(path)) return Tokenizer(make_tokenizer_parts(GgufFile::open(path).metadata()));
   return Tokenizer::open(path, limits);
 }
 
-/// A checkpoint's, within its limits. Errors: the same.
+/// A checkpoint's tokenizer, within the checkpoint's limits. Errors: the same.
 inline Tokenizer open_tokenizer(const Checkpoint& checkpoint) {
   return open_tokenizer(checkpoint.tokenizer_file(), checkpoint.limits().json);
 }

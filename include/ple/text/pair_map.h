@@ -11,19 +11,18 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A flat hash map from an ordered pair of 32-bit numbers to a small value. One array, no node per entry: half a
-/// million merges take 16 bytes a slot. The pair (2^32-1, 2^32-1) cannot be a key.
+/// A flat hash map from an ordered pair of 32-bit numbers to a small value. One array, no node per entry: merges, of
+/// which Gemma has half a million, take 16 bytes a slot. The pair (2^32-1, 2^32-1) cannot be a key.
 template <class Value>
 class PairMap {
  public:
-  /// Makes room for `count` entries.
   void reserve(std::size_t count) {
     std::size_t capacity = slots_.empty() ? 16 : slots_.size();
     while (capacity / 2 < count) capacity *= 2;
     if (capacity > slots_.size()) rehash(capacity);
   }
 
-  /// The value stored for (a, b), made by Value{} when there is none yet.
+  /// The value of (a, b), created as Value{} if absent.
   Value& operator()(std::uint32_t a, std::uint32_t b) {
     reserve(size_ + 1);
     Slot& slot = slots_[index_of(key_of(a, b))];
@@ -34,7 +33,7 @@ class PairMap {
     return slot.value;
   }
 
-  /// The value stored for (a, b), or null.
+  /// The value of (a, b), or null.
   const Value* find(std::uint32_t a, std::uint32_t b) const {
     if (slots_.empty()) return nullptr;
     const Slot& slot = slots_[index_of(key_of(a, b))];
@@ -53,7 +52,7 @@ class PairMap {
 
   static std::uint64_t key_of(std::uint32_t a, std::uint32_t b) { return (std::uint64_t{a} << 32) | b; }
 
-  // The slot that holds `key`, or the empty one where it belongs; at most half of the slots are in use.
+  // The slot of `key`, or the empty one where it belongs; at most half of the slots are in use.
   std::size_t index_of(std::uint64_t key) const {
     auto i = static_cast<std::size_t>(hash_(key) >> (std::countl_zero(std::uint64_t{slots_.size()}) + 1));
     while (slots_[i].key != empty_key && slots_[i].key != key) i = (i + 1) & (slots_.size() - 1);
@@ -69,7 +68,7 @@ class PairMap {
   }
 
   SecretHash hash_;
-  std::vector<Slot> slots_;  // as many as a power of two
+  std::vector<Slot> slots_;  // size: a power of two
   std::size_t size_ = 0;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to text before the model (normalizer, pre-tokenizer) and to pieces after it (decoder).
+// Text before the model (normalizer, pre-tokenizer) and pieces after it (decoder).
 #pragma once
 
 #include <algorithm>
@@ -14,12 +14,12 @@
 
 namespace ple::inline PLE_ABI {
 
-/// More steps of one kind are refused, and steps that together may make more than max_growth bytes of one: what a file
-/// does to a text takes time and memory in proportion to the text. A space that becomes U+2581 is 3 bytes.
+/// Limits of a file: steps of one kind, and bytes that all steps together may make of one. They keep time and memory
+/// proportional to the text. A space that becomes U+2581 is 3 bytes.
 inline constexpr std::size_t max_steps = 16;
 inline constexpr double max_growth = 16;
 
-/// How many times its size a text may have once every `pattern` (not empty) in it is `content`.
+/// How many times its size a text may reach when `content` replaces every `pattern` (not empty).
 inline double growth_of_replacing(std::string_view pattern, std::string_view content) {
   return (std::max)(1.0, static_cast<double>(content.size()) / static_cast<double>(pattern.size()));
 }
@@ -39,7 +39,7 @@ inline std::string replace_all(std::string_view text, std::string_view pattern, 
 /// Rewrites text before it is cut into words.
 struct Normalizer {
   struct Step {
-    std::string pattern;  ///< what is replaced; empty: `content` is put in front of text that is not empty
+    std::string pattern;  ///< to be replaced; empty: `content` is prepended to text that is not empty
     std::string content;
   };
   std::vector<Step> steps;
@@ -78,7 +78,7 @@ struct PreTokenizer {
   struct Split {
     std::string pattern;  ///< a literal text, not empty
     SplitBehavior behavior = SplitBehavior::isolated;
-    bool invert = false;  ///< the pattern is the text to keep, and what lies between is the delimiter
+    bool invert = false;  ///< the pattern matches words, and the text between is the delimiter
   };
   std::vector<Split> splits;
 
@@ -107,13 +107,13 @@ struct PreTokenizer {
         case SplitBehavior::isolated: break;
         case SplitBehavior::contiguous: join = delimiter == after_delimiter; break;
         case SplitBehavior::merged_with_previous: join = delimiter && !after_delimiter; break;
-        case SplitBehavior::merged_with_next:  // a word takes the delimiter before it, a further delimiter does not
+        case SplitBehavior::merged_with_next:  // a word takes one delimiter before it
           join = !delimiter && after_delimiter;
           break;
       }
       after_delimiter = delimiter;
       if (join && words.size() > first) {
-        // Parts are neighbours in the same text, so the joined one is a view again.
+        // Parts are adjacent in one text, so the joined one is a view too.
         words.back() = {words.back().data(), words.back().size() + part.size()};
       } else {
         words.push_back(part);
@@ -132,7 +132,7 @@ struct PreTokenizer {
 /// Turns pieces back into text, one piece at a time.
 struct PieceDecoder {
   struct Step {
-    std::string pattern;         ///< what is replaced in the piece, or the character that is stripped at its start
+    std::string pattern;         ///< to be replaced in the piece, or the character to strip at its start
     std::string content;         ///< the replacement
     std::size_t strip_left = 0;  ///< 0: replace; else strip at most this many
   };
@@ -153,10 +153,10 @@ struct PieceDecoder {
     return most;
   }
 
-  /// What is known between two pieces of one text.
+  /// What carries over from one piece of a text to the next.
   struct State {
     std::string bytes;                  ///< the run of byte pieces that has not ended yet
-    std::vector<std::size_t> stripped;  ///< by step of on_whole_text; npos: it has met other text
+    std::vector<std::size_t> stripped;  ///< by step of on_whole_text; npos: other text came
     bool started = false;
   };
 
@@ -190,7 +190,7 @@ struct PieceDecoder {
     }
   }
 
-  // Strips characters from the start of `text`; `stripped` counts them, and is npos once other text was met.
+  // Strips characters from the start of `text`; `stripped` counts them, and is npos once other text came.
   static void strip(const Step& step, std::string& text, std::size_t& stripped) {
     std::size_t begin = 0;
     while (stripped < step.strip_left && text.compare(begin, step.pattern.size(), step.pattern) == 0) {
@@ -221,7 +221,7 @@ struct PieceDecoder {
     return static_cast<char>(static_cast<unsigned char>(value));
   }
 
-  // The reference joins a whole run of byte pieces: if any of it is not UTF-8, every byte becomes U+FFFD.
+  // As in the reference: if any byte of a run of byte pieces is not UTF-8, each byte of the run becomes U+FFFD.
   void flush_bytes(State& state, std::string& out) const {
     if (state.bytes.empty()) return;
     std::string bytes;

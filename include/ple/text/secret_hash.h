@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hashes for tables whose keys a stranger chooses.
+// Hashes for tables with untrusted keys.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A hash function drawn at random, so that no file can be made whose keys all collide. What a table holds does not
-/// depend on the draw, only where. The high bits are to be used; by them two keys collide as seldom as by chance.
+/// A hash function drawn at random, so that no file can make all its keys collide. The draw changes only where entries
+/// lie. Use the high bits: by them two keys collide as rarely as by chance.
 class SecretHash {
  public:
   SecretHash() {
@@ -28,7 +28,7 @@ class SecretHash {
     std::uint64_t sum = 1;
     for (const char byte : text) {
       const std::uint64_t next = sum * point_ + static_cast<unsigned char>(byte);
-      sum = (next & prime) + (next >> 31);  // below 2^32, for the point is below 2^30
+      sum = (next & prime) + (next >> 31);  // below 2^32, because the point is below 2^30
     }
     return (*this)(sum);
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SentencePiece's BPE: no list of merges, but a score for each piece. Of all neighbours that together are a piece those
-// merge first whose piece has the highest score. That is a BPE whose merges are all ways to cut a piece in two.
+// SentencePiece's BPE has no merges, but a score for each piece: of all neighbours that form a piece, those with the
+// highest score merge first. That equals a BPE whose merges are all ways to cut a piece in two.
 #pragma once
 
 #include <algorithm>
@@ -19,11 +19,11 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Adds the merges that follow from the pieces and their scores (by id; no NaN). Text never becomes a piece whose entry
-/// in `from_text` is false. A character that is no piece of its own merges with nothing.
+/// Adds the merges that follow from pieces and scores (by id; no NaN). Text never becomes a piece whose `from_text` is
+/// false. A character that is not a piece merges with nothing.
 inline void add_scored_merges(Bpe& bpe, std::span<const float> scores, const std::vector<bool>& from_text) {
   const Vocabulary& vocabulary = bpe.vocabulary();
-  // Equal scores share a rank, so that of equals the leftmost comes first.
+  // Equal scores share a rank, so that the leftmost of them merges first.
   std::vector<float> order(scores.begin(), scores.end());
   std::sort(order.begin(), order.end(), std::greater<>());
   order.erase(std::unique(order.begin(), order.end()), order.end());

@@ -13,8 +13,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Ends a text, which comes in pieces, before the first of some strings in it: the one that is complete first, and of
-/// those that end together the longest. Text that may be the beginning of one is held back until that is certain.
+/// Ends a text, which comes in pieces, before the first stop string in it: the one complete first, and of those that
+/// end together the longest. Holds back text that may begin a stop string.
 class StopStrings {
  public:
   /// Errors: ErrorCode::argument for an empty string.
@@ -24,8 +24,7 @@ class StopStrings {
     }
   }
 
-  /// Appends to `out` the text that `piece` makes certain; often none, and never any once a string was found. After an
-  /// error it is as if the piece had not come.
+  /// Appends the text that `piece` makes certain, none once a string was found. An error leaves the state as it was.
   void push(std::string_view piece, std::string& out) {
     if (found_) return;
     std::string text = held_;
@@ -59,11 +58,10 @@ class StopStrings {
     return std::exchange(held_, {});
   }
 
-  /// Whether the text has come to one of the strings.
   bool found() const { return found_; }
 
  private:
-  /// Letters at the end of `text` that may be the beginning of a string.
+  /// Bytes at the end of `text` that may begin a stop string.
   std::size_t unfinished(std::string_view text) const {
     std::size_t most = 0;
     for (const std::string_view string : strings_) {

@@ -11,10 +11,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Text from tokens as they come. All that push() and finish() return, joined, is what decode() gives for all tokens.
-///
-/// Every string returned is whole UTF-8 characters. A run of byte pieces (`<0xNN>`) is held back until it ends, because
-/// the reference decides only then whether it is UTF-8.
+/// Decodes tokens as they come; the returned strings are whole UTF-8 characters, and joined they equal decode(). A run
+/// of byte pieces (`<0xNN>`) is held back to its end: only then does the reference decide whether it is UTF-8.
 class StreamDecoder {
  public:
   /// `tokenizer` must outlive this.
@@ -22,8 +20,7 @@ class StreamDecoder {
       : tokenizer_(&tokenizer), skip_special_(skip_special) {}
   explicit StreamDecoder(const Tokenizer&& tokenizer, bool skip_special = true) = delete;
 
-  /// The text that `token` makes certain; often empty. Throws argument for ids outside the vocabulary. After an error,
-  /// std::bad_alloc too, it is as if the token had not come.
+  /// The text that `token` makes certain, often none. Throws argument outside the vocabulary. Errors change no state.
   std::string push(Token token) {
     std::string text;
     PieceDecoder::State next = state_;

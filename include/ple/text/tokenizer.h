@@ -26,21 +26,19 @@
 namespace ple::inline PLE_ABI {
 
 struct EncodeOptions {
-  bool add_special = true;  ///< put the tokens around the text that the file's post-processor asks for (`<bos>`)
-  /// Text that spells a special token becomes that token. False for text of strangers: no control token comes out of
-  /// it, however the file is made; the text becomes other pieces of the same characters.
+  bool add_special = true;  ///< add the tokens that the file's post-processor puts around text (`<bos>`)
+  /// Text that spells a special token becomes that token. Use false for untrusted text: it then gives no control token,
+  /// whatever the file says, but other pieces of the same characters.
   bool parse_special = true;
-  std::span<const Token> never = {};  ///< with parse_special false: tokens to be treated as control tokens, too
+  std::span<const Token> never = {};  ///< without parse_special: more tokens to treat as control tokens
 };
 
-/// Text to tokens and back, as the Hugging Face `tokenizers` library does it for BPE models like Gemma's, and as
-/// SentencePiece does it for BPE models with scores.
-///
-/// Immutable once made: any number of threads may use one at the same time.
+/// Text to tokens and back, as Hugging Face `tokenizers` does it for BPE models like Gemma's, and SentencePiece for BPE
+/// models with scores. Immutable: any number of threads may use one at the same time.
 class Tokenizer {
  public:
-  /// Reads a tokenizer.json. open_tokenizer() reads the tokenizer of a GGUF file too. Errors: file, malformed, missing,
-  /// not_supported, limit. Truncation and padding settings are ignored, as transformers does.
+  /// Reads a tokenizer.json; open_tokenizer() reads a GGUF file's tokenizer too. Errors: file, malformed, missing,
+  /// not_supported, limit. Ignores truncation and padding settings, as transformers does.
   static Tokenizer open(const std::filesystem::path& path, const JsonLimits& limits = {}) {
     const auto file = MappedFile::open(path);
     return parse({reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()}, path.string(), limits);
@@ -55,8 +53,8 @@ class Tokenizer {
 
   explicit Tokenizer(TokenizerParts parts) : parts_(std::move(parts)) { find_control(); }
 
-  /// The tokens of `text`. Bytes that are not well-formed UTF-8 each become their byte piece `<0xNN>`, or, without byte
-  /// fallback, unk. Time is O(n log n), whatever file was opened. Throws argument for 2 GiB of text without a break.
+  /// The tokens of `text`. Bytes of malformed UTF-8 become `<0xNN>` pieces or, without byte fallback, unk. O(n log n)
+  /// for every file. Throws argument for 2 GiB of text without a break.
   std::vector<Token> encode(std::string_view text, EncodeOptions options = {}) const {
     std::vector<Token> tokens;
     if (options.add_special) tokens = parts_.prefix;
@@ -76,8 +74,8 @@ class Tokenizer {
     return tokens;
   }
 
-  /// The text of `tokens`. A run of byte pieces that is not UTF-8 gives one U+FFFD per byte. Ids below vocab_size()
-  /// that no piece has give nothing. Throws argument for ids outside the vocabulary.
+  /// The text of `tokens`. A run of byte pieces that is not UTF-8 gives one U+FFFD per byte; unused ids give nothing.
+  /// Throws argument for ids outside the vocabulary.
   std::string decode(std::span<const Token> tokens, bool skip_special = true) const {
     std::string text;
     PieceDecoder::State state;
@@ -90,7 +88,7 @@ class Tokenizer {
   void decode_next(PieceDecoder::State& state, Token token, bool skip_special, std::string& text) const {
     check(token);
     if (skip_special && is_special(token)) {
-      // The reference asks whether the piece is the text of a special token; normalizing may have made it another text.
+      // The reference skips it only if the piece is the special token's text; normalizing may have changed that.
       const AddedToken& special = *parts_.added.find(token);
       if (special.piece == special.content) return;
     }
@@ -105,22 +103,20 @@ class Tokenizer {
     return parts_.model.vocabulary().find(piece);
   }
 
-  /// The piece as the file writes it (U+2581 for a space); empty for an unused id. Throws argument for ids outside the
-  /// vocabulary.
+  /// The piece as the file writes it (U+2581 for a space), empty if unused. Throws argument outside the vocabulary.
   std::string_view piece(Token token) const {
     check(token);
     return find_piece(token).value_or(std::string_view());
   }
 
-  /// Whether the file says that it is special: decode() may leave it out.
+  /// Whether the file calls it special: decode() may leave it out.
   bool is_special(Token token) const {
     const AddedToken* added = parts_.added.find(token);
     return added != nullptr && added->special;
   }
 
-  /// Whether it steers the model: a special token, or <bos>, <eos>, unk, a turn or the like by its id or its name,
-  /// whatever the file says of it. A stranger's text becomes none of them, but that unk, unless it is another of them,
-  /// stands for characters that have no piece and no bytes.
+  /// Whether it steers the model: special, or by id or name <bos>, <eos>, unk, a turn token or the like. Untrusted text
+  /// becomes none of these, except that a plain unk may stand for characters without piece and bytes.
   bool is_control(Token token) const { return control_.contains(token); }
 
   /// What encode() puts before and after the text: for Gemma `<bos>` and nothing.
@@ -141,7 +137,7 @@ class Tokenizer {
     return parts_.model.vocabulary().piece(token);
   }
 
-  // The one place that knows what is a control token.
+  // The only place that decides what a control token is.
   void find_control() {
     const auto unk = parts_.model.unk();
     for (const auto* list : {&parts_.prefix, &parts_.suffix, &parts_.control}) {
@@ -166,7 +162,7 @@ class Tokenizer {
     return {.forbidden = &control_, .also_forbidden = options.never, .unk = !unk_steers_ && !never_unk};
   }
 
-  // As the file writes it, whatever the normalizer makes of an added token.
+  // As the file writes it, even if an added token is normalized.
   std::string_view token_name(Token token) const {
     if (const AddedToken* added = parts_.added.find(token)) return added->content;
     return parts_.model.vocabulary().piece(token).value_or(std::string_view());
@@ -174,10 +170,10 @@ class Tokenizer {
 
   TokenizerParts parts_;
   ControlTokens control_;
-  bool unk_steers_ = false;  // unk is another control token, too
+  bool unk_steers_ = false;  // unk is also another control token
 };
 
-/// That of an HfFolder; ple/text/open_tokenizer.h has it for what may be a GGUF file. Errors: those of Tokenizer::open.
+/// An HfFolder's tokenizer; ple/text/open_tokenizer.h opens GGUF files too. Errors: those of Tokenizer::open.
 template <class Folder>
 requires requires(const Folder& folder) { folder.tokenizer_json(); }
 Tokenizer open_tokenizer(const Folder& folder) { return Tokenizer::open(folder.tokenizer_json()); }

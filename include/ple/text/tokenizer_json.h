@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads a tokenizer.json: the two big arrays straight into flat storage, the rest as a small JSON value.
+// Reads a tokenizer.json: vocabulary and merges straight into flat storage, the rest as a small JSON value.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The merges of a file as text: pairs (left, right), in rank order, in one string.
+/// The merges of a file: (left, right) texts in rank order, in one string.
 class MergeList {
  public:
   void add(std::string_view left, std::string_view right, const std::string& source) {
@@ -52,7 +52,7 @@ struct TokenizerJson {
   MergeList merges;       ///< model.merges, written as "a b" or as ["a", "b"]
 };
 
-/// Receives a JsonReader's events: the two big arrays go where they belong, the rest to a JsonBuilder.
+/// Takes a JsonReader's events: vocabulary and merges go to flat storage, the rest to a JsonBuilder.
 class TokenizerJsonHandler final : public JsonHandler {
  public:
   /// `source` names the file in errors, and must outlive this.
@@ -131,7 +131,7 @@ class TokenizerJsonHandler final : public JsonHandler {
   enum class Part { settings, vocab, merges, merge_pair };
 
   struct Container {
-    std::string name;  // the key it stands under; empty in an array
+    std::string name;  // its key; empty in an array
     bool is_array;
   };
 
@@ -142,7 +142,7 @@ class TokenizerJsonHandler final : public JsonHandler {
     }
     ++depth_;
   }
-  // Whether what was opened last is the member `name` of the file's "model".
+  // Whether the container opened last is the member `name` of the file's "model".
   bool is_open(std::string_view name) const { return depth_ == 3 && open_[1].name == "model" && open_[2].name == name; }
   [[noreturn]] void unexpected(const std::string& kind) const {
     if (part_ == Part::vocab) {
@@ -166,7 +166,7 @@ class TokenizerJsonHandler final : public JsonHandler {
   TokenizerJson result_;
   Part part_ = Part::settings;
   std::size_t depth_ = 0;
-  std::array<Container, 3> open_;  // the outermost: the file, its model, and what that has
+  std::array<Container, 3> open_;  // the outermost three: the file, its model, a member of that
   std::string key_;
   std::vector<std::string> sides_;
 };

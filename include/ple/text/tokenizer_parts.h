@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From the components that a tokenizer.json names to ours.
+// Translates the components of a tokenizer.json into ple's.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// All that a Tokenizer is made of, whatever file it came from.
+/// The parts of a Tokenizer, from any kind of file.
 struct TokenizerParts {
   Bpe model;
   AddedTokens added;
@@ -28,8 +28,7 @@ struct TokenizerParts {
   PieceDecoder decoder;
   std::vector<Token> prefix;  ///< put before an encoded text
   std::vector<Token> suffix;  ///< put after it
-  /// Control tokens besides those above, the special added ones, unk and those whose name says it: others whose ids the
-  /// file gives.
+  /// Control tokens whose ids the file gives, besides those above, special added tokens, unk and those known by name.
   std::vector<Token> control;
 };
 
@@ -41,8 +40,7 @@ namespace detail {
 
 inline void check_count(const JsonField& component, std::size_t count, std::string_view what) {
   if (count <= max_steps) return;
-  fail(ErrorCode::not_supported, component.where(), " has ", count, " ", what, ", more than are supported, which are ",
-       max_steps);
+  fail(ErrorCode::not_supported, component.where(), " has ", count, " ", what, ", expected at most ", max_steps);
 }
 
 /// A pattern {"String": text}; regular expressions are refused.
@@ -67,8 +65,8 @@ inline std::vector<JsonField> component_steps(const JsonField& parent, std::stri
 
 inline void check_growth(const JsonField& file, std::string_view key, double growth) {
   if (growth <= max_growth) return;
-  fail(ErrorCode::not_supported, file[key].where(), " may make ", growth, " bytes of one, more than is supported, ",
-       "which is ", max_growth);
+  fail(ErrorCode::not_supported, file[key].where(), " may turn 1 byte into ", growth, ", expected at most ",
+       max_growth);
 }
 
 inline Normalizer read_normalizer(const JsonField& file) {
@@ -226,10 +224,10 @@ inline Bpe read_model(TokenizerJson json, const JsonField& model, const std::str
 
 }  // namespace detail
 
-/// Builds the parts that a tokenizer.json describes; `source` names the file in errors. Throws missing or malformed for
-/// what contradicts the format, not_supported for more than max_piece_size, max_merges, max_steps or max_growth, and
-/// for components other than these: model BPE; normalizers Replace, Prepend; pre-tokenizer Split; decoders Replace,
-/// ByteFallback, Fuse, Strip; post-processor TemplateProcessing; all patterns literal. That is all that Gemma needs.
+/// Builds the parts that a tokenizer.json describes; errors name `source`. Throws missing or malformed for invalid
+/// files, not_supported above max_piece_size, max_merges, max_steps or max_growth and for components other than these,
+/// which are all that Gemma needs: model BPE; normalizers Replace, Prepend; pre-tokenizer Split; decoders Replace,
+/// ByteFallback, Fuse, Strip; post-processor TemplateProcessing; literal patterns.
 inline TokenizerParts make_tokenizer_parts(TokenizerJson json, const std::string& source) {
   const Json settings = std::move(json.settings);
   const JsonField file(settings, source, "tokenizer", ErrorCode::malformed);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The little Unicode that the text floor needs: well-formed UTF-8 and whitespace.
+// The Unicode that ple/text needs: well-formed UTF-8 and whitespace.
 #pragma once
 
 #include <cstddef>
@@ -42,7 +42,6 @@ inline char32_t utf8_decode(std::string_view character) {
   return code;
 }
 
-/// Whether no character begins with this byte of well-formed UTF-8.
 inline bool is_utf8_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0u) == 0x80u; }
 
 inline bool is_utf8(std::string_view text) {
@@ -60,7 +59,7 @@ inline bool is_whitespace(char32_t c) {
          (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-/// Bytes at the start of `text` that are characters for which `is_space(char32_t)` holds.
+/// Bytes of the leading characters for which `is_space(char32_t)` holds.
 template <class IsSpace>
 std::size_t space_prefix(std::string_view text, IsSpace is_space) {
   std::size_t size = 0;
@@ -72,7 +71,7 @@ std::size_t space_prefix(std::string_view text, IsSpace is_space) {
   }
 }
 
-/// The same at the end of `text`.
+/// Bytes of the trailing ones.
 template <class IsSpace>
 std::size_t space_suffix(std::string_view text, IsSpace is_space) {
   std::size_t end = text.size();

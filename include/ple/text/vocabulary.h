@@ -16,25 +16,23 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Ids above this are refused, so that a file cannot ask for an enormous table with one number.
+/// Ids above this are refused: one number in a file must not force an enormous table.
 inline constexpr Token max_token_id = (1 << 22) - 1;
 
-/// Bytes of the longest piece that is accepted; the longest of Gemma's are 31 spaces, 93 bytes. What a text costs is
-/// its length times this, at worst.
+/// The most bytes of a piece; Gemma's longest is 31 spaces, 93 bytes. At worst a text costs its length times this.
 inline constexpr std::size_t max_piece_size = 256;
 
-/// Throws not_supported if a piece, or a pattern that is looked for as a piece is, is too long.
+/// Throws not_supported if a piece, or a pattern that is matched like one, is too long.
 inline void check_piece_size(std::string_view piece, const std::string& where) {
   if (piece.size() <= max_piece_size) return;
   fail(ErrorCode::not_supported, where, " '", piece.substr(0, 40), "...' has ", piece.size(),
-       " bytes, more than is supported, which is ", max_piece_size);
+       " bytes, expected at most ", max_piece_size);
 }
 
 /// The pieces of a tokenizer and their ids, both ways. Ids need not be dense. All text lies in one string.
 class Vocabulary {
  public:
-  /// Adds a piece. `source` names the file in errors. Throws malformed if the id is out of range or either is taken,
-  /// not_supported if the piece is too long.
+  /// Adds a piece of file `source`. Throws malformed if taken or the id is out of range, not_supported if too long.
   void add(std::int64_t id, std::string_view piece, const std::string& source) {
     if (id < 0 || id > max_token_id) {
       fail(ErrorCode::malformed, source, ": piece '", piece, "' has id ", id, ", expected 0 to ", max_token_id);
@@ -66,7 +64,7 @@ class Vocabulary {
     return id == no_token ? std::nullopt : std::optional<Token>(id);
   }
 
-  /// The text of an id, or nothing where no piece has it. The view lives until the next add().
+  /// The text of an id, or nothing for an unused one. The view lives until the next add().
   std::optional<std::string_view> piece(Token id) const {
     if (id < 0 || static_cast<std::size_t>(id) >= spans_.size()) return std::nullopt;
     const Span span = spans_[static_cast<std::size_t>(id)];
@@ -74,7 +72,6 @@ class Vocabulary {
     return std::string_view(chars_).substr(span.offset, span.length);
   }
 
-  /// One past the highest id.
   std::size_t id_end() const { return spans_.size(); }
 
  private:
@@ -86,7 +83,7 @@ class Vocabulary {
     std::uint32_t length = 0;
   };
 
-  // The slot that holds `piece`, or the empty one where it belongs.
+  // The slot of `piece`, or the empty one where it belongs.
   std::size_t slot_of(std::string_view piece) const {
     const std::size_t mask = slots_.size() - 1;
     auto i = static_cast<std::size_t>(hash_(piece) >> (std::countl_zero(std::uint64_t{slots_.size()}) + 1));
@@ -105,7 +102,7 @@ class Vocabulary {
   SecretHash hash_;
   std::string chars_;
   std::vector<Span> spans_;   // by id
-  std::vector<Token> slots_;  // hash table of ids, at most half full; as many as a power of two
+  std::vector<Token> slots_;  // hash table of ids, at most half full; size: a power of two
   std::size_t size_ = 0;
 };
 
