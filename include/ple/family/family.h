@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every family must have.
+// What every family must have, beside a block (model/decoder_block.h).
 #pragma once
 
 #include <string_view>
@@ -13,7 +13,9 @@ namespace ple::inline PLE_ABI {
 ///   static Config read(const Json&, const std::string&)   from Hugging Face's config.json; the string names the file
 ///   static Config read(const GgufShards&)                 from GGUF's keys
 ///   static constexpr PublishedModel<Config> published[]   models whose shapes are built in
-/// Config itself has `family`, its name for people, and `model_type`, its name in files.
+/// Config has `family`, its name for people; `model_type`, its name in files; the fields that ConfigChecks::decoder()
+/// checks (model/config.h); layer(l), num_layers(), first_shared_layer(), kv_layer(l), rope(type), token_limit() and
+/// pad_token(). Beside it stand validate(config, source), for_each_field(config, f) and parameter_shapes(config).
 template <class Config>
 struct Family;
 
