@@ -58,12 +58,16 @@ inline void check_gguf_layers(const GgufMetadata& keys, const std::string& prefi
 /// Not a parameter: divisors of the full layers' RoPE frequencies, one for each pair, [head_dim / 2].
 inline constexpr std::string_view gguf_rope_factors = "rope_freqs.weight";
 
+namespace detail {
+
 /// turning / pairs, or a little more: the model truncates its product with `pairs`, which may round to below `turning`.
 inline double gguf_share(std::size_t turning, std::size_t pairs) {
   const double share = static_cast<double>(turning) / static_cast<double>(pairs);
   const double product = share * static_cast<double>(2 * pairs) / 2;
   return static_cast<std::size_t>(product) < turning ? std::nextafter(share, 2.0) : share;
 }
+
+}  // namespace detail
 
 /// The share of the full layers' pairs that rotate: their divisor is 1. The others' is so large that they stand still.
 inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size_t head_dim) {
@@ -83,7 +87,7 @@ inline RopeConfig gguf_full_rope(const GgufShards& file, double theta, std::size
            turning, " of 1, expected 1 for the pairs that turn, then 1e30");
     }
   }
-  return {theta, gguf_share(turning, pairs), 1};
+  return {theta, detail::gguf_share(turning, pairs), 1};
 }
 
 }  // namespace ple::inline PLE_ABI
