@@ -118,7 +118,7 @@ TEST_CASE("what JSON forbids is refused, with the position") {
                            "'a'"}) {
     CAPTURE(text);
     CHECK(!nlohmann::json::accept(text));
-    CHECK(error_of(text).starts_with("config.json: not valid JSON: at byte "));
+    CHECK(error_of(text).starts_with("config.json: not valid JSON: found "));
   }
   CHECK(error_of("{\"a\": tru}") == "config.json: not valid JSON: found t at byte 6, expected a value");
 }

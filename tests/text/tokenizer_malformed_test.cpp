@@ -242,21 +242,21 @@ TEST_CASE("what a file does to a text is bounded") {
   check_change([&](json& f) { f["normalizer"] = steps("normalizers", replace("a", "aa"), 5); }, unsupported,
                "tokenizer.normalizer may turn 1 byte into 32, expected at most 16");
   check_change([&](json& f) { f["normalizer"] = replace("ab", std::string(33, 'a')); }, unsupported,
-               "tokenizer.normalizer may make 16.5 bytes of one");
+               "tokenizer.normalizer may turn 1 byte into 16.5");
   check_change(
       [&](json& f) {
         f["normalizer"] = json{{"type", "Prepend"}, {"prepend", std::string(16, '_')}};
       },
-      unsupported, "tokenizer.normalizer may make 17 bytes of one");
+      unsupported, "tokenizer.normalizer may turn 1 byte into 17");
   check_change([&](json& f) { f["decoder"] = steps("decoders", replace("a", "aa"), 5); }, unsupported,
-               "tokenizer.decoder may make 32 bytes of one");
+               "tokenizer.decoder may turn 1 byte into 32");
   check_change(
       [&](json& f) {
         f["decoder"] = steps("decoders", replace("a", "aaa"), 2);
         f["decoder"]["decoders"].push_back({{"type", "ByteFallback"}});
         f["decoder"]["decoders"].push_back(replace("a", "aa"));
       },
-      unsupported, "tokenizer.decoder may make 18 bytes of one");
+      unsupported, "tokenizer.decoder may turn 1 byte into 18");
   check_change([&](json& f) { f["decoder"] = steps("decoders", replace("a", "a"), 17); }, unsupported,
                "tokenizer.decoder has 17 steps");
   const json split = {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Isolated"}};

@@ -111,8 +111,8 @@ struct ConfigChecks {
       const std::optional<std::size_t> donor = config.kv_layer(l);
       if (!donor) {
         fail(ErrorCode::config, source, ": ", at,
-             "shares K and V with an earlier layer of its attention type, but none of the first ",
-             config.first_shared_layer(), " layers, which own theirs, has that type");
+             "shares K and V with an earlier layer of its attention type, but none of the ",
+             config.first_shared_layer(), " layers before the shared ones has that type");
       }
       const LayerConfig kv = config.layer(*donor);
       if (kv.num_key_value_heads != layer.num_key_value_heads) {
