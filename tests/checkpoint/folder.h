@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "ple/model/parameter.h"
 #include "ple/family/gemma4/block.h"
+#include "ple/model/parameter.h"
 
 namespace ple::testing {
 

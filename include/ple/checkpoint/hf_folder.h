@@ -71,7 +71,8 @@ class HfFolder final : public CheckpointSource {
     config.tie_word_embeddings = tied_;
     return config;
   }
-  bool is_gemma3n() const { return is_hf_model_of<Gemma3nConfig>(json_, config_name_); }  ///< Goes with the next version.
+  /// Old: any_config() tells. Goes with the next version.
+  bool is_gemma3n() const { return is_hf_model_of<Gemma3nConfig>(json_, config_name_); }
 
   bool has(Parameter parameter, std::size_t layer = 0) const override {
     return names_.find(parameter, layer) != nullptr || packed(parameter, layer);

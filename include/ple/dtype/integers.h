@@ -194,7 +194,7 @@ struct IntegerTraits<q5_k> : detail::IntegerShape<0, 32, 5, true> {
 template <>
 struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, 6, false> {
   static void scales(const q6_k& block, QuantChunk& chunk) {
-    for (std::size_t s = 0; s < 16; ++s) chunk.scales[s] = static_cast<std::uint16_t>(block.scales[s]);
+    for (std::size_t s = 0; s < 16; ++s) chunk.scales[s] = static_cast<std::uint8_t>(block.scales[s]);
   }
   static void quants(const q6_k& block, std::uint8_t* out) {
     for (std::size_t i = 0; i < 256; i += 8) {

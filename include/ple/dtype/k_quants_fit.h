@@ -177,8 +177,9 @@ inline MinimumsFit fit_with_minimums(const float* values, int most) {
     }
   }
   for (std::size_t i = 0; i < 256; ++i) {
-    const float inverse = inverse_of(to_f32(fit.scale) * static_cast<float>(fit.sub.scales[i / 32]));
-    const float minimum = to_f32(fit.min_scale) * static_cast<float>(fit.sub.minimums[i / 32]);
+    const std::size_t s = i / 32;
+    const float inverse = inverse_of(to_f32(fit.scale) * static_cast<float>(fit.sub.scales[s]));
+    const float minimum = to_f32(fit.min_scale) * static_cast<float>(fit.sub.minimums[s]);
     fit.integers[i] = static_cast<std::uint8_t>(clamped((values[i] + minimum) * inverse, 0, most));
   }
   return fit;
@@ -239,7 +240,8 @@ inline SymmetricFit fit_symmetric(const float* values) {
     if (error(scale) < error(fit.scale)) fit.scale = scale;
   }
   for (std::size_t i = 0; i < 256; ++i) {
-    const float inverse = inverse_of(to_f32(fit.scale) * static_cast<float>(fit.scales[i / 16]));
+    const std::size_t s = i / 16;
+    const float inverse = inverse_of(to_f32(fit.scale) * static_cast<float>(fit.scales[s]));
     fit.integers[i] = static_cast<std::uint8_t>(clamped(values[i] * inverse, -32, 31) + 32);
   }
   return fit;

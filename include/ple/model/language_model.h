@@ -110,9 +110,9 @@ class LanguageModel {
                        Rows soft = {}) const = 0;
 
   /// Reads one token of each of several texts and writes the logits that follow: [texts, vocab_size], bit for bit those
-  /// of `forward`. A model may read its weights once for all. `workspace` is a state to compute in, with a chunk of at least
-  /// as many tokens; its own text is not touched. Errors: as above, and no text has read its token. Only this default
-  /// differs: it reads text after text, so those before the failed one have read theirs and have logits.
+  /// of `forward`. A model may read its weights once for all. `workspace` is a state to compute in, with a chunk of at
+  /// least as many tokens; its own text is not touched. Errors: as above, and no text has read its token. Only this
+  /// default differs: it reads text after text, so those before the failed one have read theirs and have logits.
   virtual void forward_each(ModelState& workspace, Executor& executor, std::span<ModelState* const> states,
                             std::span<const Token> tokens, Rows logits) const {
     static_cast<void>(workspace);

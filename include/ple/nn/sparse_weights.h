@@ -9,6 +9,8 @@
 #include "ple/core/arena.h"
 #include "ple/core/config.h"
 #include "ple/core/parallel.h"
+#include "ple/packing/packed_columns.h"
+#include "ple/packing/packed_rows.h"
 #include "ple/tensor/matrix.h"
 
 namespace ple::inline PLE_ABI {

@@ -24,7 +24,8 @@
 int main(int, char** argv) {
   const char* path = argv[1];
   const auto checkpoint = ple::Checkpoint::open(path);
-  const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint, {.table = ple::Streamed{.budget = 64 << 20}});
+  const auto model =
+      ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint, {.table = ple::Streamed{.budget = 64 << 20}});
   ple::Chat chat(model, checkpoint);
   for (std::string_view piece : chat.say("Tell me a story about a fox named Pip.")) std::cout << piece << std::flush;
   std::cout << "\n";
