@@ -7,6 +7,8 @@
 #define HWY_TARGET_INCLUDE "bench/machine-inl.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
+#include "bench/machine-inl.h"  // the compiler's own target, with -march=native the only one
+
 #include <ple/dispatch.h>
 
 #include <ple/core/memory.h>

@@ -66,8 +66,9 @@ bool says(const std::string& text, const std::string& part) { return text.find(p
 /// NaN wherever the slice does not look.
 void write_poisoned(const std::filesystem::path& from, const MatformerOptions& options,
                     const std::filesystem::path& to) {
-  const SlicedSource slice(std::make_shared<const HfFolder>(from), options, "");
-  const auto& config = slice.config<Gemma3nConfig>();
+  const auto whole = std::make_shared<const HfFolder>(from);
+  const SlicedSource slice(whole, whole->any_config(), options, "");
+  const auto& config = slice.slice().config;
   const auto file = SafetensorsFile::open(from / "model.safetensors");
   struct Rewritten {
     TensorInfo info;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -28,7 +29,7 @@
 namespace ple::inline PLE_ABI {
 
 struct CheckpointOptions {
-  /// A file that `examples/pack` wrote: its PLE table replaces the model's.
+  /// A file that `examples/pack` wrote: its PLE table replaces the model's, and its token embedding if it has one.
   std::filesystem::path table = {};
   /// A smaller model inside a Gemma 3n; nothing of what it leaves out is read. See also published_slice().
   MatformerOptions slice = {};
@@ -62,8 +63,12 @@ class Checkpoint {
   /// The table that replaces the model's, if any: a packed one or a slice's.
   const std::optional<TableSource>& ple_table() const { return ple_table_; }
 
-  /// A parameter's tensor; the model checks its shape. Errors: ErrorCode::missing, dtype.
-  Tensor tensor(Parameter parameter, std::size_t layer = 0) const { return source_->tensor(parameter, layer); }
+  /// A parameter's tensor; the model checks its shape. The token embedding of a packed table with a cut-down vocabulary
+  /// replaces the model's, [ple_table()->vocabulary->rows(), d]. Errors: ErrorCode::missing, dtype.
+  Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
+    if (parameter == Parameter::token_embedding && token_embedding_) return *token_embedding_;
+    return source_->tensor(parameter, layer);
+  }
 
   /// The tokens that end a text; a folder's come from generation_config.json, or else from config.json.
   const std::vector<Token>& stop_tokens() const { return stop_tokens_; }
@@ -91,23 +96,23 @@ class Checkpoint {
   Checkpoint(const std::filesystem::path& path, const Limits& limits) : path_(path.string()), limits_(limits) {
     // For a .gguf file that is not GGUF, GgufCheckpoint has the better error.
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
-      source_ = std::make_shared<const GgufCheckpoint>(path);
+      const auto file = std::make_shared<const GgufCheckpoint>(path);
+      config_ = file->any_config();
+      source_ = file;
     } else {
       check_is_folder(path, "a Hugging Face folder with config.json and safetensors, or a GGUF file");
-      source_ = std::make_shared<const HfFolder>(path, limits.json);
+      const auto folder = std::make_shared<const HfFolder>(path, limits.json);
+      config_ = folder->any_config();
+      source_ = folder;
     }
+    stop_tokens_ = source_->stop_tokens();
   }
 
   void take_slice(const MatformerOptions& options) {
-    const auto slice = std::make_shared<const SlicedSource>(source_, options, path_);
+    const auto slice = std::make_shared<const SlicedSource>(source_, config_, options, path_);
     ple_table_ = ple_table_ ? slice->cut(*ple_table_) : slice->table();
+    config_ = slice->slice().config;
     source_ = slice;
-    read_numbers();
-  }
-
-  void read_numbers() {
-    config_ = source_->any_config();
-    stop_tokens_ = source_->stop_tokens();
   }
 
   std::string path_;
@@ -117,6 +122,7 @@ class Checkpoint {
   ModelConfig config_;
   std::vector<Token> stop_tokens_;
   std::optional<TableSource> ple_table_;
+  std::optional<Tensor> token_embedding_;
 };
 
 template <class Self>
@@ -124,13 +130,14 @@ Self Checkpoint::open_files(const std::filesystem::path& path, const CheckpointO
   const Limits& limits = options.limits;
   detail::check_file_sizes(path, limits.file_bytes);
   Checkpoint checkpoint(path, limits);
-  checkpoint.read_numbers();
   detail::check_vocab_size(path.string(), std::visit([](const auto& c) { return c.vocab_size; }, checkpoint.config_),
                            limits);
   if (!options.table.empty()) {
     checkpoint.table_path_ = options.table;
     detail::check_file_size(options.table, limits.file_bytes);
-    checkpoint.ple_table_ = read_packed_table(options.table, limits);
+    PackedTable table = read_packed_table(options.table, limits);
+    checkpoint.token_embedding_ = std::move(table.token_embedding);
+    checkpoint.ple_table_ = std::move(table);
   }
   if (!options.slice.empty()) checkpoint.take_slice(options.slice);
   return checkpoint;

@@ -26,7 +26,8 @@ const Config& config_of(const ModelConfig& any, const std::string& name) {
        ": load_model() opens both");
 }
 
-/// What every kind of model file provides; Checkpoint says more of each function.
+/// What every kind of model file provides; Checkpoint says more of each function. The configuration is not virtual: a
+/// program that loads one family from a folder does not compile the others' configurations.
 class CheckpointSource {
  public:
   virtual ~CheckpointSource() = default;
@@ -42,18 +43,10 @@ class CheckpointSource {
   /// The files it is read from; some may be missing.
   virtual std::vector<std::filesystem::path> files() const = 0;
 
-  /// The configuration of whatever family. Errors: ErrorCode::config, not_supported.
-  virtual ModelConfig any_config() const = 0;
   /// The tokens that end a text. Errors: ErrorCode::config.
   virtual std::vector<Token> stop_tokens() const = 0;
   /// The folder's or file's, for messages.
   virtual std::string name() const = 0;
-
-  /// The configuration of one family. Errors: ErrorCode::not_supported for a model of another.
-  template <class Config>
-  Config config() const {
-    return config_of<Config>(any_config(), name());
-  }
 };
 
 }  // namespace ple::inline PLE_ABI

@@ -35,7 +35,7 @@ class GgufCheckpoint final : public CheckpointSource {
   }
 
   std::string name() const override { return files_.name(); }
-  ModelConfig any_config() const override { return config_; }
+  const ModelConfig& any_config() const { return config_; }
   std::vector<Token> stop_tokens() const override { return stop_tokens_; }
 
   bool has(Parameter parameter, std::size_t layer = 0) const override {

@@ -118,7 +118,7 @@ class HfTensorNames {
   /// Only the text model has token embeddings. A file with a head may omit them: then layer 0's first norm tells.
   static std::string find_prefix(const TensorFiles& files, const std::string& folder) {
     for (const std::string_view inside : {"embed_tokens.weight", "layers.0.input_layernorm.weight"}) {
-      std::map<std::string, std::string> found;  // prefix -> a name that has it
+      Names found;  // prefix -> a name that has it
       for (const auto& [name, file] : files) {
         const std::string plain = without_wrappers(name);
         if (!plain.ends_with(inside) || hf_tower(plain) != HfTower::none) continue;

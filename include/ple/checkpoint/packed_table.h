@@ -14,7 +14,6 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,7 +66,7 @@ class TableMetadata {
     return *value;
   }
   template <class... Parts>
-  [[noreturn]] void wrong(const std::string& field, const Parts&... expected) const {
+  [[noreturn, gnu::always_inline]] void wrong(const std::string& field, const Parts&... expected) const {
     fail(ErrorCode::malformed, file_, ": __metadata__: ", field, " is '", text(field), "', expected ", expected...);
   }
 
@@ -83,14 +82,19 @@ class TableMetadata {
     }
   }
 
-  const std::map<std::string, std::string>* fields_;
+  const SafetensorsFile::Metadata* fields_;
   std::string file_;
 };
 
 }  // namespace detail
 
+/// What such a file replaces in a checkpoint.
+struct PackedTable : TableSource {
+  std::optional<Tensor> token_embedding = {};  ///< with `vocabulary`: of its tokens; the model's head if that is tied
+};
+
 /// Opens a packed table without reading rows. Errors: ErrorCode::file, malformed, missing, config, limit (vocab_size).
-inline TableSource read_packed_table(const std::filesystem::path& path, const Limits& limits = {}) {
+inline PackedTable read_packed_table(const std::filesystem::path& path, const Limits& limits = {}) {
   const auto file = SafetensorsFile::open(path, limits.json);
   const std::string name = path.string();
   const detail::TableMetadata metadata(file, name);
@@ -106,15 +110,12 @@ inline TableSource read_packed_table(const std::filesystem::path& path, const Li
          shape_text(shape));
   };
 
-  TableSource source;
-  std::map<std::string, TensorInfo> infos;
-  for (TensorInfo& info : file.list()) infos.emplace(info.name, std::move(info));
-  if (!infos.contains("ple_table")) fail(ErrorCode::missing, name, ": ple_table: no such tensor");
+  PackedTable source;
   source.tensor = file.raw("ple_table");
   source.layout = packed_layout(dtypes, width);
   const std::optional<Dtype> only = source.layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;
-  const std::string& stored_as = infos.at("ple_table").dtype;
+  const std::string& stored_as = file.dtype("ple_table");
   const std::string_view expected = plain ? safetensors_name(*only) : "U8";
   if (stored_as != expected) {
     fail(ErrorCode::dtype, name, ": ple_table: dtype is ", stored_as, ", expected ", expected, " for rows of ",
@@ -131,15 +132,15 @@ inline TableSource read_packed_table(const std::filesystem::path& path, const Li
 
   const auto numbers = [&](const std::string& tensor_name, std::string_view dtype, std::size_t count, auto& values) {
     const Tensor tensor = file.raw(tensor_name);
-    if (infos.at(tensor_name).dtype != dtype) {
-      fail(ErrorCode::dtype, name, ": ", tensor_name, ": dtype is ", infos.at(tensor_name).dtype, ", expected ", dtype);
+    if (file.dtype(tensor_name) != dtype) {
+      fail(ErrorCode::dtype, name, ": ", tensor_name, ": dtype is ", file.dtype(tensor_name), ", expected ", dtype);
     }
     expect(tensor, {count});
     values.resize(count);
     std::memcpy(values.data(), tensor.data, tensor.bytes);
   };
   if (source.folded) numbers("pad_identity", "F32", layers * width, source.pad_identity);
-  if (!infos.contains("kept_tokens")) {
+  if (!file.contains("kept_tokens")) {
     if (source.rows != vocab_size) expect(source.tensor, {vocab_size, source.tensor.shape[1]});
     return source;
   }

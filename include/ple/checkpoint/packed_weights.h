@@ -116,11 +116,13 @@ class PackedWeights {
   static Tensor converted(const Tensor& packed, const Tensor& scale, std::uint64_t rows, std::uint64_t cols,
                           std::uint64_t group) {
     constexpr std::size_t block_bytes = sizeof(Block) - sizeof(f16);  // of integers, in the file and in Block
-    const auto blocks = std::make_shared<AlignedVector<Block>>(static_cast<std::size_t>(rows * cols / 32));
+    const auto count = static_cast<std::size_t>(rows * cols / 32);
+    const auto memory = std::make_shared<AlignedVector<std::byte>>(count * sizeof(Block));
+    auto* blocks = reinterpret_cast<Block*>(memory->data());
     const auto* from = reinterpret_cast<const unsigned char*>(packed.data);
-    for (std::uint64_t i = 0; i < blocks->size(); ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
       const float exact = detail::scale_at(scale, i * 32 / group);
-      Block& block = (*blocks)[static_cast<std::size_t>(i)];
+      Block& block = blocks[i];
       block.scale = to_f16(exact);
       const bool held = std::isfinite(exact) && (to_f32(block.scale) == exact || std::abs(exact) < 0x1p-14f);
       if (!held) {
@@ -133,9 +135,9 @@ class PackedWeights {
             packed.name,
             DtypeTraits<Block>::id,
             {rows, cols},
-            reinterpret_cast<const std::byte*>(blocks->data()),
-            blocks->size() * sizeof(Block),
-            blocks};
+            memory->data(),
+            memory->size(),
+            memory};
   }
 
   const TensorFiles& files_;

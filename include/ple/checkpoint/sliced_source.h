@@ -22,9 +22,9 @@ namespace ple::inline PLE_ABI {
 class SlicedSource final : public CheckpointSource {
  public:
   /// Errors name `name`: ErrorCode::argument for a slice that is not in the model; not_supported except for Gemma 3n.
-  SlicedSource(std::shared_ptr<const CheckpointSource> whole, const MatformerOptions& options, const std::string& name)
+  SlicedSource(std::shared_ptr<const CheckpointSource> whole, const ModelConfig& whole_config,
+               const MatformerOptions& options, const std::string& name)
       : whole_(std::move(whole)) {
-    const ModelConfig whole_config = whole_->any_config();
     const auto* gemma3n = std::get_if<Gemma3nConfig>(&whole_config);
     if (gemma3n == nullptr) {
       fail(ErrorCode::not_supported, name, ": is a ", family_of(whole_config),
@@ -35,7 +35,6 @@ class SlicedSource final : public CheckpointSource {
   }
 
   std::string name() const override { return whole_->name(); }
-  ModelConfig any_config() const override { return slice_.config; }
   std::vector<Token> stop_tokens() const override { return whole_->stop_tokens(); }
   const MatformerSlice& slice() const { return slice_; }
 

@@ -169,7 +169,7 @@ class SlicedFile {
     tensors_.push_back(std::move(tensor));
   }
 
-  std::map<std::string, std::string> metadata_;
+  SafetensorsFile::Metadata metadata_;
   std::vector<SlicedTensor> tensors_;
 };
 
@@ -237,7 +237,7 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
   if (whole->names().find(hf_name("", Parameter::gate, 0) + "_packed")) {
     fail(ErrorCode::not_supported, from.string(), ": its weights are packed: slices of such models cannot be written");
   }
-  const SlicedSource slice(whole, options, from.string());
+  const SlicedSource slice(whole, whole->any_config(), options, from.string());
   detail::FolderToFill out(to);
 
   std::map<std::filesystem::path, detail::SlicedFile> files;  // by name

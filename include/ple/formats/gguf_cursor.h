@@ -79,7 +79,7 @@ class GgufCursor {
   }
 
   template <class... Parts>
-  [[noreturn]] void malformed(std::string_view what, const Parts&... parts) const {
+  [[noreturn, gnu::always_inline]] void malformed(std::string_view what, const Parts&... parts) const {
     fail(ErrorCode::malformed, file_, ": ", what, ": ", parts...);
   }
 

@@ -53,7 +53,8 @@ class SafetensorsFile {
   }
 
   /// The header's "__metadata__": texts by name.
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  using Metadata = std::map<std::string, std::string, std::less<>>;
+  const Metadata& metadata() const { return metadata_; }
 
   /// A tensor's type as the file spells it, and whether ple computes with it. Errors: ErrorCode::missing.
   const std::string& dtype(const std::string& name) const { return entry_of(name).dtype; }
@@ -136,7 +137,7 @@ class SafetensorsFile {
   }
 
   template <class... Parts>
-  [[noreturn]] void malformed(const std::string& tensor, const Parts&... parts) const {
+  [[noreturn, gnu::always_inline]] void malformed(const std::string& tensor, const Parts&... parts) const {
     fail(ErrorCode::malformed, file_name_, ": ", tensor, tensor.empty() ? "" : ": ", parts...);
   }
 
@@ -248,7 +249,7 @@ class SafetensorsFile {
   std::string file_name_;
   std::shared_ptr<const MappedFile> map_;
   std::map<std::string, Entry> entries_;
-  std::map<std::string, std::string> metadata_;
+  Metadata metadata_;
 };
 
 }  // namespace ple::inline PLE_ABI

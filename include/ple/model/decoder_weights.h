@@ -99,13 +99,10 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
       } else if (!options.table.prunes()) {
         values.load(tensor_of(parameter, layer), options.table);
       }
-    } else if (parameter == Parameter::token_embedding && source && source->token_embedding) {
-      embedding_tensor = *source->token_embedding;
-      model.watch(embedding_tensor.map);
-      values = V(source->vocabulary->rows(), values.cols());
-      values.load(embedding_tensor);
     } else {
       const Tensor tensor = tensor_of(parameter, layer);
+      if (parameter == Parameter::token_embedding && source && source->vocabulary)
+        values = V(source->vocabulary->rows(), values.cols());
       values.load(tensor);
       if (parameter == Parameter::token_embedding) {
         embedding_tensor = tensor;

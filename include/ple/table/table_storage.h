@@ -33,7 +33,6 @@ struct TableSource {
   bool folded = false;                   ///< rows are complete per-layer inputs of text, not only their identity part
   std::vector<float> pad_identity = {};  ///< folded: the identity part of positions without text
   std::shared_ptr<const VocabularyMap> vocabulary = nullptr;  ///< if only some tokens have rows
-  std::optional<Tensor> token_embedding = {};                 ///< of these tokens
 };
 
 /// A checkpoint's table, [rows, layers * p]. The reference multiplies it by sqrt(p), rounded to the tensor's type.

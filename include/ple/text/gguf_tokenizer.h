@@ -67,7 +67,7 @@ class GgufTokenizer {
 
  private:
   template <class... Parts>
-  [[noreturn]] void malformed(std::string_view key, const Parts&... parts) const {
+  [[noreturn, gnu::always_inline]] void malformed(std::string_view key, const Parts&... parts) const {
     fail(ErrorCode::malformed, keys_.file(), ": ", key, ": ", parts...);
   }
 
