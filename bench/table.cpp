@@ -82,7 +82,7 @@ class Tokens {
 };
 
 /// Median microseconds of a gather.
-double measure(const Table& table, const ple::File& file, ple::Executor& executor, std::size_t layers, bool zipf,
+double measure(const Table& table, const ple::InputFile& file, ple::Executor& executor, std::size_t layers, bool zipf,
                bool cold, std::size_t count, std::size_t repeats) {
   Tokens tokens(zipf, cold ? 1 : 2);
   ple::Rows rows;

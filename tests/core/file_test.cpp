@@ -59,7 +59,7 @@ TEST_CASE("a pipe, a device, a socket or a folder in place of a file is refused 
     const std::string expected = path.string() + ": is not a regular file";
     // In a process of its own, for it used to wait for ever.
     CHECK(testing::in_child([&] {
-            return error_of([&] { File::open(path); }) == expected &&
+            return error_of([&] { InputFile::open(path); }) == expected &&
                            error_of([&] { MappedFile::open(path); }) == expected
                        ? 0
                        : 1;
@@ -71,9 +71,9 @@ TEST_CASE("a pipe, a device, a socket or a folder in place of a file is refused 
 TEST_CASE("what the system says of a name is what the error says") {
   TemporaryFolder folder;
   std::filesystem::create_symlink("loop", folder / "loop");
-  CHECK(error_of([&] { File::open(folder / "none"); }) ==
+  CHECK(error_of([&] { InputFile::open(folder / "none"); }) ==
         (folder / "none").string() + ": cannot open: " + os::text_of(ENOENT));
-  CHECK(says(error_of([&] { File::open(folder / "loop"); }), "loop: cannot open: " + os::text_of(ELOOP)));
+  CHECK(says(error_of([&] { InputFile::open(folder / "loop"); }), "loop: cannot open: " + os::text_of(ELOOP)));
   CHECK_FALSE(file_exists(folder / "none"));
   CHECK_FALSE(file_exists(folder / "none/none"));
   CHECK_THROWS_AS(file_exists(folder / "loop"), Error);
@@ -82,7 +82,7 @@ TEST_CASE("what the system says of a name is what the error says") {
 
 TEST_CASE("what the disk says of a read is what the error says") {
   TemporaryFolder folder;
-  const auto file = File::open(folder.write("file", bytes_of_text("some text")));
+  const auto file = InputFile::open(folder.write("file", bytes_of_text("some text")));
   std::vector<std::byte> into(9);
   {
     const testing::FailingReads broken(EIO);
@@ -99,7 +99,7 @@ TEST_CASE("a descriptor that the program closed is an error that says so, and ne
   const auto path = folder.write("file", bytes_of_text("what is right")),
              other = folder.write("other", bytes_of_text("what is wrong"));
   const auto map = MappedFile::open(path);
-  const std::shared_ptr<const File>& file = map->file();
+  const std::shared_ptr<const InputFile>& file = map->file();
   std::vector<std::byte> into(13);
   const auto errors = [&] {
     return std::vector<std::string>{error_of([&] { file->read_all(0, into, "row"); }),

@@ -79,7 +79,7 @@ void for_each_engine(const std::filesystem::path& path, F&& f) {
     if (testing::no_threads_in_children && engine == ReadEngine::threads) continue;
     CAPTURE(static_cast<int>(engine));
     try {
-      make_read_queue(File::open(path), engine);
+      make_read_queue(InputFile::open(path), engine);
     } catch (const Error& error) {
       REQUIRE(error.code() == ErrorCode::not_supported);  // a container may forbid io_uring
       MESSAGE("left out: " << error.what());
@@ -116,7 +116,7 @@ TEST_CASE("reads of a file whose descriptor the program closed are errors, never
   const auto path = write_rows(folder, "rows", 0), other = write_rows(folder, "other", 1);
   for_each_engine(path, [&](ReadEngine engine) {
     CHECK(testing::in_child([&] {
-            auto file = File::open(path);
+            auto file = InputFile::open(path);
             const auto queue = make_read_queue(file, engine);
             if (!all_right(*queue)) return 1;
             ::close(file->descriptor());
@@ -136,7 +136,7 @@ TEST_CASE("a ring whose descriptor the program closed gives its reads back, and 
   for_each_engine(path, [&](ReadEngine engine) {
     if (engine != ReadEngine::io_uring) return;
     CHECK(testing::in_child([&] {
-            const auto queue = make_read_queue(File::open(path), engine);
+            const auto queue = make_read_queue(InputFile::open(path), engine);
             if (!all_right(*queue)) return 1;
             const std::vector<int> ours = rings();
             if (ours.size() != 1) return 2;
@@ -151,7 +151,7 @@ TEST_CASE("a ring whose descriptor the program closed gives its reads back, and 
             // Another file has the number now, or another ring, which takes nothing of ours.
             const int stranger = ::open("/dev/zero", O_RDONLY);
             if (stranger != ours[0] || !only_error(*queue, another_file)) return 5;
-            const auto other = make_read_queue(File::open(path), engine);
+            const auto other = make_read_queue(InputFile::open(path), engine);
             ::dup2(rings().at(0), stranger);
             if (!only_error(*queue, another_file)) return 6;
             return all_right(*other) ? 0 : 7;
@@ -164,7 +164,7 @@ TEST_CASE("after fork() a queue is made again, is refused as it is, and goes awa
   TemporaryFolder folder;
   const auto path = write_rows(folder, "rows", 0);
   for_each_engine(path, [&](ReadEngine engine) {
-    auto queue = make_read_queue(File::open(path), engine);
+    auto queue = make_read_queue(InputFile::open(path), engine);
     std::vector<std::byte> memory(size);
     const ReadRequest request{3 * size, memory, 3};
     queue->submit(std::span(&request, 1));  // in flight while the process forks

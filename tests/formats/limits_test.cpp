@@ -82,7 +82,7 @@ TEST_CASE("the largest vocabulary") {
     return refused([&] { Checkpoint::open(folder.path(), {.limits = {.vocab_size = most}}); });
   };
   CHECK(open(20) == "no error");
-  CHECK(has(open(19), "has a vocabulary of 20, more than Limits::vocab_size, which is 19"));
+  CHECK(has(open(19), "has a vocabulary of 20, more than CheckpointLimits::vocab_size, which is 19"));
 }
 
 TEST_CASE("the vocabulary of a packed table, which need not have a row for each token") {
@@ -97,11 +97,12 @@ TEST_CASE("the vocabulary of a packed table, which need not have a row for each 
   bytes.replace(bytes.find(field), field.size(), more);
   bytes.erase(bytes.find("    "), more.size() - field.size());  // of the header's padding
   ple::testing::write_file(table, bytes);
-  const auto open = [&](const Limits& limits) {
+  const auto open = [&](const CheckpointLimits& limits) {
     return refused([&] { Checkpoint::open(folder.path(), {.table = table, .limits = limits}); });
   };
   const std::size_t before = ple::testing::allocated_bytes();
-  CHECK(has(open({}), "table: has a vocabulary of 1073741824, more than Limits::vocab_size, which is 4194304"));
+  CHECK(
+      has(open({}), "table: has a vocabulary of 1073741824, more than CheckpointLimits::vocab_size, which is 4194304"));
   CHECK(ple::testing::allocated_bytes() - before < std::size_t{1} << 20);
 }
 

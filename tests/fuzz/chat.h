@@ -21,10 +21,10 @@ inline void check_chat(std::span<const ChatSegment> segments) {
 }
 
 /// What Gemma 3n's format takes: user and model by turns, perhaps after a system text.
-inline bool alternate(std::span<const Message> messages) {
-  const std::size_t first = messages[0].role == Role::system ? 1 : 0;
+inline bool alternate(std::span<const ChatMessage> messages) {
+  const std::size_t first = messages[0].role == ChatRole::system ? 1 : 0;
   for (std::size_t i = first; i < messages.size(); ++i) {
-    if (messages[i].role != ((i - first) % 2 == 0 ? Role::user : Role::model)) return false;
+    if (messages[i].role != ((i - first) % 2 == 0 ? ChatRole::user : ChatRole::model)) return false;
   }
   return true;
 }
@@ -32,9 +32,9 @@ inline bool alternate(std::span<const Message> messages) {
 inline void chat(std::string_view data) {
   ChatFormat format;
   may_refuse([&] { format = ChatFormat::from_template(data); });
-  std::vector<Message> messages;
+  std::vector<ChatMessage> messages;
   for (const std::string_view part : split(data, 8)) {
-    const auto role = part.empty() ? Role::user : static_cast<Role>(static_cast<unsigned char>(part[0]) % 3);
+    const auto role = part.empty() ? ChatRole::user : static_cast<ChatRole>(static_cast<unsigned char>(part[0]) % 3);
     messages.push_back({role, std::string(part.substr(part.empty() ? 0 : 1))});
   }
   const bool is_gemma3n = !format.system_turn;

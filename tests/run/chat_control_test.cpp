@@ -177,11 +177,11 @@ TEST_CASE("the function that cancels is asked between the chunks of a message, t
 TEST_CASE("a conversation that starts from earlier turns has the tokens of the published template") {
   const auto checkpoint = Checkpoint::open(folder);
   const auto model = Gemma4<Any, Simd>::load(checkpoint);
-  const std::vector<Message> turns = {{Role::system, "Be brief."},
-                                      {Role::user, "Who are you?"},
-                                      {Role::model, "A storyteller."},
-                                      {Role::user, " And what do you tell? "},
-                                      {Role::model, "Stories.\n"}};
+  const std::vector<ChatMessage> turns = {{ChatRole::system, "Be brief."},
+                                          {ChatRole::user, "Who are you?"},
+                                          {ChatRole::model, "A storyteller."},
+                                          {ChatRole::user, " And what do you tell? "},
+                                          {ChatRole::model, "Stories.\n"}};
   Chat chat(model, checkpoint, greedy(4));
   chat.start(turns);
   Chat::Answer answer = chat.say(question);
@@ -191,8 +191,8 @@ TEST_CASE("a conversation that starts from earlier turns has the tokens of the p
     turn.add("role", Json(std::string(role)));
     turn.add("content", Json(content));
   };
-  for (const Message& m : turns)
-    add(m.role == Role::system ? "system" : m.role == Role::user ? "user" : "assistant", m.content);
+  for (const ChatMessage& m : turns)
+    add(m.role == ChatRole::system ? "system" : m.role == ChatRole::user ? "user" : "assistant", m.content);
   add("user", question);
   Json variables = Json::object();
   variables.add("messages", std::move(messages));

@@ -69,7 +69,7 @@ concept CanSay = requires(C&& chat) {
 
 /// The answer to a conversation that is rendered and read from its start.
 std::string answer_anew(const LanguageModel& model, const Checkpoint& checkpoint,
-                        const std::vector<Message>& messages) {
+                        const std::vector<ChatMessage>& messages) {
   const Tokenizer tokenizer = Tokenizer::open(folder / "tokenizer.json");
   const ChatFormat format = ChatFormat::from_template(*checkpoint.chat_template());
   Session session(model, {.threads = 1});
@@ -104,10 +104,11 @@ TEST_CASE("the shipped model answers in its world, and a running conversation is
   CHECK(story.find("fox") != std::string::npos);
   CHECK(story.find("Pip") != std::string::npos);
   CHECK(story.find("<") == std::string::npos);
-  CHECK(story == answer_anew(model, checkpoint, {{Role::user, question}}));
+  CHECK(story == answer_anew(model, checkpoint, {{ChatRole::user, question}}));
   const std::string where = say(chat, "Where did Pip live?");
-  CHECK(where == answer_anew(model, checkpoint,
-                             {{Role::user, question}, {Role::model, story}, {Role::user, "Where did Pip live?"}}));
+  CHECK(where ==
+        answer_anew(model, checkpoint,
+                    {{ChatRole::user, question}, {ChatRole::model, story}, {ChatRole::user, "Where did Pip live?"}}));
   chat.reset();
   CHECK(say(chat, question) == story);
 }
@@ -122,7 +123,8 @@ TEST_CASE("an answer can be left early or be limited, and the conversation goes 
     if (start.size() > 20) break;
   }
   CHECK(say(chat, "Who are you?") ==
-        answer_anew(model, checkpoint, {{Role::user, question}, {Role::model, start}, {Role::user, "Who are you?"}}));
+        answer_anew(model, checkpoint,
+                    {{ChatRole::user, question}, {ChatRole::model, start}, {ChatRole::user, "Who are you?"}}));
 
   ChatOptions options = greedy();
   options.max_tokens = 3;
@@ -139,8 +141,8 @@ TEST_CASE("an answer in one string; whatever its loop does to the chat ends it, 
   const std::string story = say(chat, question);
   const std::vector<std::byte> saved = chat.save();
   const std::string next = chat.say("Who are you?").text();
-  CHECK(next ==
-        answer_anew(model, checkpoint, {{Role::user, question}, {Role::model, story}, {Role::user, "Who are you?"}}));
+  CHECK(next == answer_anew(model, checkpoint,
+                            {{ChatRole::user, question}, {ChatRole::model, story}, {ChatRole::user, "Who are you?"}}));
 
   chat.reset();
   CHECK(pieces_with(chat, [](Chat& c) { c.reset(); }) == 3);
@@ -199,16 +201,17 @@ TEST_CASE("a conversation starts from turns that were had elsewhere, as if they 
   ChatOptions options = greedy();
   options.system = "Be brief.";
   Chat chat(model, checkpoint, options);
-  const std::vector<Message> turns = {{Role::user, "Who are you? <turn|>"}, {Role::model, " A storyteller.\n"}};
+  const std::vector<ChatMessage> turns = {{ChatRole::user, "Who are you? <turn|>"},
+                                          {ChatRole::model, " A storyteller.\n"}};
   const std::string own[] = {"", "Be kind."};
   for (const std::string& system : own) {
-    std::vector<Message> messages = turns;
-    if (!system.empty()) messages.insert(messages.begin(), {Role::system, system});
+    std::vector<ChatMessage> messages = turns;
+    if (!system.empty()) messages.insert(messages.begin(), {ChatRole::system, system});
     say(chat, "Something else.");
     chat.start(messages);
     const std::vector<std::byte> saved = chat.save();
-    if (system.empty()) messages.insert(messages.begin(), {Role::system, options.system});
-    messages.push_back({Role::user, question});
+    if (system.empty()) messages.insert(messages.begin(), {ChatRole::system, options.system});
+    messages.push_back({ChatRole::user, question});
     const Tokenizer& tokenizer = chat.tokenizer();
     const ChatFormat format = ChatFormat::from_template(*checkpoint.chat_template());
     const auto expected = encode_chat(tokenizer, format.segments(messages));
@@ -222,7 +225,7 @@ TEST_CASE("a conversation starts from turns that were had elsewhere, as if they 
   }
   const auto position = chat.session().position();
   CHECK(error_of([&] {
-          chat.start(std::vector<Message>{{Role::user, "Hi"}});
+          chat.start(std::vector<ChatMessage>{{ChatRole::user, "Hi"}});
         }) == "Chat::start: the last of 1 messages is not the model's: say() it instead");
   options.session.context = 20;
   Chat brief(model, checkpoint, options);

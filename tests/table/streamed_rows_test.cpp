@@ -64,7 +64,7 @@ std::string error_of(RowStore& store, const std::vector<RowId>& ids) {
 
 std::unique_ptr<StreamedRows> streamed(const std::filesystem::path& path, std::size_t budget,
                                        ReadEngine engine = ReadEngine::threads, bool direct = false) {
-  auto file = File::open(path);
+  auto file = InputFile::open(path);
   if (direct) file = file->direct();
   return std::make_unique<StreamedRows>(RowFile{file->name(), offset, row_bytes, direct}, make_read_queue(file, engine),
                                         budget);
@@ -389,7 +389,7 @@ TEST_CASE("the budget holds over 100,000 random rows: streamed, and mapped with 
   };
   constexpr std::uint64_t slack = std::uint64_t{2} << 20;
   StreamedRows streamed_rows(RowFile{"large.bin", 0, bytes, false},
-                             make_read_queue(File::open(path), ReadEngine::threads), budget);
+                             make_read_queue(InputFile::open(path), ReadEngine::threads), budget);
   CHECK(streamed_rows.bytes() <= budget + StreamedRows::in_flight * bytes);
   CHECK(grows_by(streamed_rows) <= streamed_rows.bytes() + slack);
   MappedRows mapped(MappedFile::open(path), 0, bytes, count, budget);

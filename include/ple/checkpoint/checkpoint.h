@@ -33,7 +33,7 @@ struct CheckpointOptions {
   std::filesystem::path table = {};
   /// A smaller model inside a Gemma 3n; nothing of what it leaves out is read. See also published_slice().
   MatformerOptions slice = {};
-  Limits limits = {};  ///< for untrusted files
+  CheckpointLimits limits = {};  ///< for untrusted files
 };
 
 /// Opening maps the files and checks their headers. Weights are read when used; those that the text model does not use
@@ -46,7 +46,7 @@ class Checkpoint {
     return open_files<Checkpoint>(path, options);
   }
 
-  const Limits& limits() const { return limits_; }
+  const CheckpointLimits& limits() const { return limits_; }
 
   std::filesystem::path folder() const { return tokenizer_file().parent_path(); }
 
@@ -93,7 +93,8 @@ class Checkpoint {
   template <class Self>
   static Self open_files(const std::filesystem::path& path, const CheckpointOptions& options);
 
-  Checkpoint(const std::filesystem::path& path, const Limits& limits) : path_(path.string()), limits_(limits) {
+  Checkpoint(const std::filesystem::path& path, const CheckpointLimits& limits)
+      : path_(path.string()), limits_(limits) {
     // For a .gguf file that is not GGUF, GgufCheckpoint has the better error.
     if (path.extension() == ".gguf" || GgufFile::is_one(path)) {
       const auto file = std::make_shared<const GgufCheckpoint>(path);
@@ -116,7 +117,7 @@ class Checkpoint {
   }
 
   std::string path_;
-  Limits limits_;
+  CheckpointLimits limits_;
   std::filesystem::path table_path_;
   std::shared_ptr<const CheckpointSource> source_;
   ModelConfig config_;
@@ -127,7 +128,7 @@ class Checkpoint {
 
 template <class Self>
 Self Checkpoint::open_files(const std::filesystem::path& path, const CheckpointOptions& options) {
-  const Limits& limits = options.limits;
+  const CheckpointLimits& limits = options.limits;
   detail::check_file_sizes(path, limits.file_bytes);
   Checkpoint checkpoint(path, limits);
   detail::check_vocab_size(path.string(), std::visit([](const auto& c) { return c.vocab_size; }, checkpoint.config_),

@@ -94,7 +94,7 @@ struct PackedTable : TableSource {
 };
 
 /// Opens a packed table without reading rows. Errors: ErrorCode::file, malformed, missing, config, limit (vocab_size).
-inline PackedTable read_packed_table(const std::filesystem::path& path, const Limits& limits = {}) {
+inline PackedTable read_packed_table(const std::filesystem::path& path, const CheckpointLimits& limits = {}) {
   const auto file = SafetensorsFile::open(path, limits.json);
   const std::string name = path.string();
   const detail::TableMetadata metadata(file, name);

@@ -131,13 +131,7 @@ class PackedWeights {
       }
       detail::copy_integers(from + i * block_bytes, block);
     }
-    return {packed.file,
-            packed.name,
-            DtypeTraits<Block>::id,
-            {rows, cols},
-            memory->data(),
-            memory->size(),
-            memory};
+    return {packed.file, packed.name, DtypeTraits<Block>::id, {rows, cols}, memory->data(), memory->size(), memory};
   }
 
   const TensorFiles& files_;

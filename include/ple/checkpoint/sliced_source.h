@@ -104,8 +104,8 @@ class SlicedSource final : public CheckpointSource {
     return is_of_layer(parameter) ? slice_.layers.at(layer) : layer;
   }
 
-  std::vector<Run> kept_layers(std::size_t width) const {
-    std::vector<Run> runs;
+  std::vector<IndexRange> kept_layers(std::size_t width) const {
+    std::vector<IndexRange> runs;
     for (const std::size_t l : slice_.layers) runs.push_back({l * width, width});
     return runs;
   }

@@ -21,7 +21,7 @@
 namespace ple::inline PLE_ABI {
 
 /// `count` rows or columns from `begin` on.
-struct Run {
+struct IndexRange {
   std::uint64_t begin = 0, count = 0;
 };
 
@@ -34,10 +34,10 @@ inline void read_tensor(const Tensor& tensor, std::uint64_t begin, std::span<std
 class TensorPart {
  public:
   /// Runs ascend and lie in the matrix, one or more each. Errors: ErrorCode::shape for columns not in whole blocks.
-  TensorPart(Tensor whole, const std::vector<Run>& rows, const std::vector<Run>& columns)
+  TensorPart(Tensor whole, const std::vector<IndexRange>& rows, const std::vector<IndexRange>& columns)
       : whole_(std::move(whole)), rows_(joined(rows)), columns_(joined(columns)) {
     const std::size_t block = values_per_block(whole_.dtype);
-    for (const Run& run : columns_) {
+    for (const IndexRange& run : columns_) {
       if (run.begin % block == 0 && run.count % block == 0) continue;
       fail(ErrorCode::shape, whole_.file, ": ", whole_.name, ": ", run.count, " columns from ", run.begin,
            " on are wanted in ", name_of(whole_.dtype), ", expected multiples of ", block);
@@ -52,13 +52,13 @@ class TensorPart {
   template <class F>
   void for_each_range(F&& f) const {
     const std::uint64_t row = bytes_in_row(whole_.shape[1]);
-    for (const Run& rows : rows_) {
+    for (const IndexRange& rows : rows_) {
       if (total(columns_) == whole_.shape[1]) {
         f(rows.begin * row, rows.count * row);
         continue;
       }
       for (std::uint64_t r = rows.begin; r < rows.begin + rows.count; ++r) {
-        for (const Run& run : columns_) f(r * row + bytes_in_row(run.begin), bytes_in_row(run.count));
+        for (const IndexRange& run : columns_) f(r * row + bytes_in_row(run.begin), bytes_in_row(run.count));
       }
     }
   }
@@ -88,16 +88,16 @@ class TensorPart {
   }
 
  private:
-  static std::uint64_t total(const std::vector<Run>& runs) {
+  static std::uint64_t total(const std::vector<IndexRange>& runs) {
     std::uint64_t count = 0;
-    for (const Run& run : runs) count += run.count;
+    for (const IndexRange& run : runs) count += run.count;
     return count;
   }
 
   /// Merges adjacent runs.
-  static std::vector<Run> joined(const std::vector<Run>& runs) {
-    std::vector<Run> fewer;
-    for (const Run& run : runs) {
+  static std::vector<IndexRange> joined(const std::vector<IndexRange>& runs) {
+    std::vector<IndexRange> fewer;
+    for (const IndexRange& run : runs) {
       if (!fewer.empty() && fewer.back().begin + fewer.back().count == run.begin) {
         fewer.back().count += run.count;
       } else {
@@ -112,7 +112,7 @@ class TensorPart {
   }
 
   Tensor whole_;
-  std::vector<Run> rows_, columns_;
+  std::vector<IndexRange> rows_, columns_;
 };
 
 }  // namespace ple::inline PLE_ABI

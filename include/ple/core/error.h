@@ -77,7 +77,8 @@ struct MessagePart {
 
 }  // namespace detail
 
-/// Throws an Error whose message joins all parts. Inline: compilers take longer for a small function of each list of types.
+/// Throws an Error whose message joins all parts. Inline: compilers take longer for a small function of each list of
+/// types.
 template <class... Parts>
 [[noreturn, gnu::always_inline]] inline void fail(ErrorCode code, const Parts&... parts) {
   const detail::MessagePart list[] = {parts...};

@@ -34,15 +34,15 @@ inline std::string read_error_text(int error) {
 
 /// A file open for reading at any position, by any number of threads. It stays readable when renamed or deleted. A
 /// program that closes all descriptors (a daemon, say) closes this one too; reads then fail.
-class File {
+class InputFile {
  public:
   /// Errors: ErrorCode::file if it cannot be opened or is not a regular file. Does not wait for a pipe or a device.
-  static std::shared_ptr<const File> open(const std::filesystem::path& path) {
-    return std::shared_ptr<const File>(new File(path));
+  static std::shared_ptr<const InputFile> open(const std::filesystem::path& path) {
+    return std::shared_ptr<const InputFile>(new InputFile(path));
   }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() {
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+  ~InputFile() {
     if (check_descriptor() == 0) os::close(descriptor_);  // else it belongs to someone else
   }
 
@@ -93,7 +93,9 @@ class File {
 
   /// The same file with direct I/O, past the page cache. Offsets, sizes and memory must be multiples of
   /// direct_alignment. Errors: ErrorCode::not_supported if the system or the file system cannot.
-  std::shared_ptr<const File> direct() const { return std::shared_ptr<const File>(new File(*this, Direct{})); }
+  std::shared_ptr<const InputFile> direct() const {
+    return std::shared_ptr<const InputFile>(new InputFile(*this, Direct{}));
+  }
   static constexpr std::size_t direct_alignment = 4096;
 
   /// Tells the system that reads are random, so that it reads nothing ahead.
@@ -105,7 +107,7 @@ class File {
  private:
   struct Direct {};
 
-  explicit File(const std::filesystem::path& path) : name_(path.string()) {
+  explicit InputFile(const std::filesystem::path& path) : name_(path.string()) {
     os::FileStatus status;  // asked before opening, which has side effects on some devices
     const int error = os::get_status(path, status);
     if (error == 0) require_regular(status);
@@ -114,7 +116,7 @@ class File {
     take_status();
   }
 
-  File(const File& other, Direct) : name_(other.name_), direct_(true) {
+  InputFile(const InputFile& other, Direct) : name_(other.name_), direct_(true) {
     if (const int error = other.check_descriptor()) {
       fail(ErrorCode::file, name_, ": cannot read: ", read_error_text(error));
     }
@@ -149,6 +151,7 @@ class File {
   FileIdentity identity_;
   bool direct_ = false;
 };
+using File = InputFile;  ///< Old name; goes with the next version.
 
 /// The status of `path`, if it exists. Errors: ErrorCode::file if that is unknown (looped links, no permission).
 inline std::optional<os::FileStatus> find_file(const std::filesystem::path& path) {

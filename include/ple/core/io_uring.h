@@ -22,7 +22,7 @@ namespace ple::inline PLE_ABI {
 class IoUringReadQueue final : public ReadQueue {
  public:
   /// Null if the kernel has no io_uring, is older than 5.6, or does not let this process use it.
-  static std::unique_ptr<ReadQueue> make(std::shared_ptr<const File> file, unsigned depth = 256) {
+  static std::unique_ptr<ReadQueue> make(std::shared_ptr<const InputFile> file, unsigned depth = 256) {
     std::unique_ptr<IoUringReadQueue> queue(new IoUringReadQueue(std::move(file)));
     return queue->start(depth) ? std::move(queue) : nullptr;
   }
@@ -86,7 +86,7 @@ class IoUringReadQueue final : public ReadQueue {
     std::size_t size = 0;
   };
 
-  explicit IoUringReadQueue(std::shared_ptr<const File> file) : file_(std::move(file)) {}
+  explicit IoUringReadQueue(std::shared_ptr<const InputFile> file) : file_(std::move(file)) {}
 
   static constexpr int most_refusals = 1000;  // 1 ms apart
 
@@ -198,7 +198,7 @@ class IoUringReadQueue final : public ReadQueue {
     return address == MAP_FAILED ? Mapping{} : Mapping{address, size};
   }
 
-  std::shared_ptr<const File> file_;
+  std::shared_ptr<const InputFile> file_;
   int ring_ = -1;
   FileIdentity ring_identity_;
   std::size_t depth_ = 0;
@@ -226,7 +226,7 @@ enum class ReadEngine : std::uint8_t {
 };
 
 /// Errors: ErrorCode::not_supported if io_uring is asked for and not available.
-inline std::unique_ptr<ReadQueue> make_read_queue(const std::shared_ptr<const File>& file, ReadEngine engine) {
+inline std::unique_ptr<ReadQueue> make_read_queue(const std::shared_ptr<const InputFile>& file, ReadEngine engine) {
 #if defined(__linux__) && __has_include(<linux/io_uring.h>)
   if (engine != ReadEngine::threads) {
     if (auto queue = IoUringReadQueue::make(file)) return queue;

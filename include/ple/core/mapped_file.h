@@ -24,7 +24,7 @@ class MappedFile {
  public:
   /// Errors: ErrorCode::file if the file cannot be opened, is not a regular file, or can neither be mapped nor read.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path) {
-    return std::shared_ptr<const MappedFile>(new MappedFile(File::open(path)));
+    return std::shared_ptr<const MappedFile>(new MappedFile(InputFile::open(path)));
   }
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -33,7 +33,7 @@ class MappedFile {
   }
 
   std::span<const std::byte> bytes() const { return bytes_; }
-  const std::shared_ptr<const File>& file() const { return file_; }
+  const std::shared_ptr<const InputFile>& file() const { return file_; }
 
   /// False for an empty file, and where the file system cannot map and the file was read into memory.
   bool is_mapped() const { return !bytes_.empty() && copy_.empty(); }
@@ -59,7 +59,7 @@ class MappedFile {
   }
 
  private:
-  explicit MappedFile(std::shared_ptr<const File> file) : file_(std::move(file)) {
+  explicit MappedFile(std::shared_ptr<const InputFile> file) : file_(std::move(file)) {
     const std::uint64_t size64 = file_->size();
     if (size64 > (std::numeric_limits<std::size_t>::max)()) {
       fail(ErrorCode::file, file_->name(), ": is too large for this machine's addresses");
@@ -92,7 +92,7 @@ class MappedFile {
     return os::advise(bytes_.data() + begin, static_cast<std::size_t>(end - begin), advice);
   }
 
-  std::shared_ptr<const File> file_;
+  std::shared_ptr<const InputFile> file_;
   std::span<const std::byte> bytes_;
   AlignedVector<std::byte> copy_;  // used where the file cannot be mapped
 };

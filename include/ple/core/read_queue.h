@@ -59,7 +59,7 @@ class ReadQueue {
 /// For systems without io_uring: a few threads with blocking reads.
 class ThreadReadQueue final : public ReadQueue {
  public:
-  explicit ThreadReadQueue(std::shared_ptr<const File> file, std::size_t depth = 256, std::size_t threads = 8)
+  explicit ThreadReadQueue(std::shared_ptr<const InputFile> file, std::size_t depth = 256, std::size_t threads = 8)
       : file_(std::move(file)), depth_(depth), readers_(std::make_unique<Readers>(*file_, depth, threads)) {}
   ThreadReadQueue(const ThreadReadQueue&) = delete;
   ThreadReadQueue& operator=(const ThreadReadQueue&) = delete;
@@ -89,7 +89,7 @@ class ThreadReadQueue final : public ReadQueue {
   /// The threads and what they share with the caller.
   class Readers {
    public:
-    Readers(const File& file, std::size_t depth, std::size_t threads) : file_(file), count_(threads) {
+    Readers(const InputFile& file, std::size_t depth, std::size_t threads) : file_(file), count_(threads) {
       waiting_.reserve(depth);
       done_.reserve(depth);
       try {
@@ -159,7 +159,7 @@ class ThreadReadQueue final : public ReadQueue {
       for (std::thread& thread : threads_) thread.join();
     }
 
-    const File& file_;
+    const InputFile& file_;
     std::size_t count_;
     std::mutex mutex_;
     std::condition_variable work_, finished_;
@@ -169,7 +169,7 @@ class ThreadReadQueue final : public ReadQueue {
     std::vector<std::thread> threads_;
   };
 
-  std::shared_ptr<const File> file_;
+  std::shared_ptr<const InputFile> file_;
   std::size_t depth_;
   ForkGuard guard_;
   std::unique_ptr<Readers> readers_;

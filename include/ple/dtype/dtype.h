@@ -83,16 +83,16 @@ inline constexpr auto dtype_infos = infos_of(StoredTypes());
 
 }  // namespace detail
 
-constexpr const DtypeInfo& info(Dtype type) { return detail::dtype_infos[static_cast<std::size_t>(type)]; }
+constexpr const DtypeInfo& dtype_info(Dtype type) { return detail::dtype_infos[static_cast<std::size_t>(type)]; }
 
-constexpr std::string_view name_of(Dtype type) { return info(type).name; }
-inline std::size_t values_per_block(Dtype type) { return info(type).values_per_block; }
-inline std::size_t alignment_of(Dtype type) { return info(type).alignment; }
-inline bool is_encodable(Dtype type) { return info(type).is_encodable; }
+constexpr std::string_view name_of(Dtype type) { return dtype_info(type).name; }
+inline std::size_t values_per_block(Dtype type) { return dtype_info(type).values_per_block; }
+inline std::size_t alignment_of(Dtype type) { return dtype_info(type).alignment; }
+inline bool is_encodable(Dtype type) { return dtype_info(type).is_encodable; }
 
 /// Bytes of `count` values, a whole number of blocks.
 inline std::size_t bytes_of(Dtype type, std::size_t count) {
-  return count / info(type).values_per_block * info(type).bytes_per_block;
+  return count / dtype_info(type).values_per_block * dtype_info(type).bytes_per_block;
 }
 
 inline std::optional<Dtype> dtype_of_name(std::string_view name) {

@@ -42,7 +42,7 @@ class GgufFile {
     const auto status = find_file(path);
     if (!status || status->kind != os::FileKind::regular) return false;
     char start[4] = {};
-    const ReadResult read = File::open(path)->read(0, std::as_writable_bytes(std::span(start)));
+    const ReadResult read = InputFile::open(path)->read(0, std::as_writable_bytes(std::span(start)));
     return read.bytes == sizeof start && std::string_view(start, sizeof start) == magic;
   }
 

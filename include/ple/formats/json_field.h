@@ -22,7 +22,7 @@ namespace ple::inline PLE_ABI {
 
 /// All of a small file. Errors: ErrorCode::file; limit for more than `most` bytes.
 inline std::string read_text_file(const std::filesystem::path& path, std::uint64_t most = JsonLimits().bytes) {
-  const auto file = File::open(path);
+  const auto file = InputFile::open(path);
   if (file->size() > most) {
     fail(ErrorCode::limit, file->name(), ": has ", file->size(), " bytes, more than JsonLimits::bytes, which is ",
          most);

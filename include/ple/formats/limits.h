@@ -19,27 +19,29 @@ namespace ple::inline PLE_ABI {
 
 /// Exceeding one is ErrorCode::limit, before what exceeds it is mapped or read. Sessions have limits of their own:
 /// SessionOptions::context and SessionOptions::kv_cache_limit.
-struct Limits {
+struct CheckpointLimits {
   /// Of each file: weights, packed table, tokenizer, configuration. This bounds memory too: a Resident table and
   /// unaligned tensors are copied, and a tokenizer takes a few times its file's size.
   std::uint64_t file_bytes = (std::numeric_limits<std::uint64_t>::max)();
   std::size_t vocab_size = std::size_t{1} << 22;  ///< tokens of the model; Gemma's has 2^18
   JsonLimits json = {};  ///< of each JSON file, and of the JSON in the header of a safetensors file
 };
+using Limits = CheckpointLimits;  ///< Old name; goes with the next version.
 
 namespace detail {
 
-inline void check_vocab_size(const std::string& file, std::size_t vocab_size, const Limits& limits) {
+inline void check_vocab_size(const std::string& file, std::size_t vocab_size, const CheckpointLimits& limits) {
   if (vocab_size <= limits.vocab_size) return;
-  fail(ErrorCode::limit, file, ": has a vocabulary of ", vocab_size, ", more than Limits::vocab_size, which is ",
-       limits.vocab_size);
+  fail(ErrorCode::limit, file, ": has a vocabulary of ", vocab_size,
+       ", more than CheckpointLimits::vocab_size, which is ", limits.vocab_size);
 }
 
 inline void check_file_size(const std::filesystem::path& path, std::uint64_t most) {
   std::error_code error;
   const std::uintmax_t size = std::filesystem::file_size(path, error);
   if (!error && size > most) {
-    fail(ErrorCode::limit, path.string(), ": has ", size, " bytes, more than Limits::file_bytes, which is ", most);
+    fail(ErrorCode::limit, path.string(), ": has ", size, " bytes, more than CheckpointLimits::file_bytes, which is ",
+         most);
   }
 }
 

@@ -137,7 +137,7 @@ class Chat {
   /// Starts a new conversation by reading these turns of user and model, the last the model's. A system turn may come
   /// first, instead of ChatOptions::system. Special tokens in them stay plain text. Errors: ErrorCode::argument for
   /// wrong turns or too many, with the conversation unchanged; those of Session::read, with an empty conversation.
-  void start(std::span<const Message> messages, const PromptProgress& progress = {}) {
+  void start(std::span<const ChatMessage> messages, const PromptProgress& progress = {}) {
     const std::shared_ptr<Conversation> c = conversation_;
     const Busy busy(*c);
     c->start(messages, progress);

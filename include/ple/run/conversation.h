@@ -89,9 +89,9 @@ struct Conversation {
     session.reset();
   }
 
-  void start(std::span<const Message> messages, const PromptProgress& progress) {
+  void start(std::span<const ChatMessage> messages, const PromptProgress& progress) {
     if (messages.empty()) return reset();
-    if (messages.back().role != Role::model) {
+    if (messages.back().role != ChatRole::model) {
       fail(ErrorCode::argument, "Chat::start: the last of ", messages.size(),
            " messages is not the model's: say() it instead");
     }
@@ -167,9 +167,10 @@ struct Conversation {
     };
   }
 
-  std::vector<Message> with_system(std::span<const Message> messages) const {
-    std::vector<Message> all;
-    if (!options.system.empty() && messages[0].role != Role::system) all.push_back({Role::system, options.system});
+  std::vector<ChatMessage> with_system(std::span<const ChatMessage> messages) const {
+    std::vector<ChatMessage> all;
+    if (!options.system.empty() && messages[0].role != ChatRole::system)
+      all.push_back({ChatRole::system, options.system});
     all.insert(all.end(), messages.begin(), messages.end());
     return all;
   }
@@ -201,7 +202,7 @@ void Conversation::say(std::string_view user, const PromptProgress& progress) {
     // A generated turn is not closed yet: the session has not read its stop token.
     segments = format.next_turn(user, /*turn_closed=*/turn_end && session.tokens().back() == *turn_end);
   } else {
-    const Message message[] = {{Role::user, std::string(user)}};
+    const ChatMessage message[] = {{ChatRole::user, std::string(user)}};
     segments = format.segments(with_system(message));
   }
   Generation answer(session, generation_options);

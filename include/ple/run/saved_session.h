@@ -74,7 +74,7 @@ class SavedSession {
   /// would have had without a break, on a CPU with the same vectors. Errors, with the session unchanged:
   /// ErrorCode::file; malformed for a damaged or other file; argument for another model or type of K and V, or a
   /// context too short. The session is empty if a wrong file has a right checksum, or if reading the file again fails.
-  static void load(Session& session, const std::filesystem::path& path) { load_from(session, *File::open(path)); }
+  static void load(Session& session, const std::filesystem::path& path) { load_from(session, *InputFile::open(path)); }
 
   /// As above, from bytes that save() gave.
   static void load(Session& session, std::span<const std::byte> bytes) { load_from(session, Memory{bytes}); }

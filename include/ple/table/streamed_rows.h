@@ -28,7 +28,7 @@ struct RowFile {
   std::string name;  ///< for messages
   std::uint64_t offset = 0;
   std::size_t row_bytes = 0;
-  bool direct = false;  ///< whether reads must be aligned to File::direct_alignment
+  bool direct = false;  ///< whether reads must be aligned to InputFile::direct_alignment
 };
 
 /// A cache of rows. `budget` bytes keep rows that nobody uses at the moment; the least recently used makes room for a
@@ -42,7 +42,7 @@ class StreamedRows final : public RowStore {
 
   StreamedRows(RowFile file, std::unique_ptr<ReadQueue> queue, std::size_t budget)
       : file_(std::move(file)), queue_(std::move(queue)) {
-    const std::size_t grain = file_.direct ? File::direct_alignment : alignment;
+    const std::size_t grain = file_.direct ? InputFile::direct_alignment : alignment;
     slot_bytes_ = (file_.row_bytes + grain - 1) / grain * grain + (file_.direct ? grain : 0);
     const std::size_t kept = budget / slot_bytes_, count = kept + in_flight;
     if (count >= RowSlots::none) {
@@ -207,8 +207,8 @@ class StreamedRows final : public RowStore {
     const std::uint64_t at = file_.offset + s.id * file_.row_bytes;
     std::uint64_t begin = at + s.bytes, end = at + file_.row_bytes;
     if (file_.direct) {
-      begin = at / File::direct_alignment * File::direct_alignment;
-      end = (end + File::direct_alignment - 1) / File::direct_alignment * File::direct_alignment;
+      begin = at / InputFile::direct_alignment * InputFile::direct_alignment;
+      end = (end + InputFile::direct_alignment - 1) / InputFile::direct_alignment * InputFile::direct_alignment;
       s.begin = static_cast<std::size_t>(at - begin);
       s.bytes = 0;
     }

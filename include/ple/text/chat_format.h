@@ -23,12 +23,14 @@
 
 namespace ple::inline PLE_ABI {
 
-enum class Role { system, user, model };
+enum class ChatRole { system, user, model };
 
-struct Message {
-  Role role = Role::user;
+struct ChatMessage {
+  ChatRole role = ChatRole::user;
   std::string content;
 };
+using Message = ChatMessage;  ///< Old names; they go with the next version.
+using Role = ChatRole;
 
 /// A piece of a rendered chat: one special token, or the text between two of them.
 struct ChatSegment {
@@ -36,7 +38,7 @@ struct ChatSegment {
   bool is_special = false;
 };
 
-/// How a conversation becomes text. Role::model is the reference's `assistant`.
+/// How a conversation becomes text. ChatRole::model is the reference's `assistant`.
 struct ChatFormat {
   bool thinking = false;               ///< ask the model to think in a thought channel before it answers
   bool empty_thought_channel = false;  ///< else open an empty channel: large models need it, it breaks E2B and E4B
@@ -63,10 +65,10 @@ struct ChatFormat {
   /// earlier thought). Errors: those of JinjaTemplate; ErrorCode::not_supported if neither Gemma 4's nor Gemma 3n's.
   static ChatFormat from_template(std::string_view jinja) {
     const JinjaTemplate written(jinja);
-    const std::vector<Message> user = {{Role::user, "Hello"}};
+    const std::vector<ChatMessage> user = {{ChatRole::user, "Hello"}};
     ChatFormat format;
-    const std::vector<Message> history = {
-        user[0], {Role::model, format.thought_begin + "thought\nHm.\n" + format.thought_end + "Hi"}};
+    const std::vector<ChatMessage> history = {
+        user[0], {ChatRole::model, format.thought_begin + "thought\nHm.\n" + format.thought_end + "Hi"}};
     const std::string turn = format.rendered_by(written, user, false);
     if (turn == gemma3n().render(user, false)) {
       format = gemma3n();
@@ -91,17 +93,17 @@ struct ChatFormat {
   /// The conversation with `<bos>` (encode with add_special = false); `add_generation_prompt` opens a model turn. As in
   /// the reference, special tokens spelled in messages become tokens: use segments() and encode_chat() for untrusted
   /// text. Throws argument for no message or Gemma 3n turns out of order, not_supported if it cannot think.
-  std::string render(std::span<const Message> messages, bool add_generation_prompt = true) const {
+  std::string render(std::span<const ChatMessage> messages, bool add_generation_prompt = true) const {
     return join(segments(messages, add_generation_prompt));
   }
 
   /// The same in segments, so that only the format's own special tokens become tokens.
-  std::vector<ChatSegment> segments(std::span<const Message> messages, bool add_generation_prompt = true) const {
+  std::vector<ChatSegment> segments(std::span<const ChatMessage> messages, bool add_generation_prompt = true) const {
     if (messages.empty()) fail(ErrorCode::argument, "a chat of 0 messages, expected at least 1");
     if (thinking && !can_think) fail(ErrorCode::not_supported, "this chat format has no thinking");
     Writer out;
     out.special(bos);
-    const bool has_system = messages[0].role == Role::system;
+    const bool has_system = messages[0].role == ChatRole::system;
     if (system_turn && (thinking || has_system)) {
       out.special(turn_begin).text("system\n");
       if (thinking) out.special(think).text("\n");
@@ -110,15 +112,15 @@ struct ChatFormat {
     }
     const auto turns = messages.subspan(has_system ? 1 : 0);
     for (std::size_t i = 0; i < turns.size(); ++i) {
-      const Message& message = turns[i];
-      const bool is_model = message.role == Role::model;
-      if (!system_turn && message.role != (i % 2 == 0 ? Role::user : Role::model)) {
+      const ChatMessage& message = turns[i];
+      const bool is_model = message.role == ChatRole::model;
+      if (!system_turn && message.role != (i % 2 == 0 ? ChatRole::user : ChatRole::model)) {
         fail(ErrorCode::argument, "turn ", i, " of the chat is not the ", i % 2 == 0 ? "user's" : "model's",
              ": user and model have to alternate in this format");
       }
       // A second model message in a row continues the turn of the first, though that one was closed.
-      if (!is_model || i == 0 || turns[i - 1].role != Role::model) {
-        out.special(turn_begin).text(is_model ? "model\n" : message.role == Role::user ? "user\n" : "system\n");
+      if (!is_model || i == 0 || turns[i - 1].role != ChatRole::model) {
+        out.special(turn_begin).text(is_model ? "model\n" : message.role == ChatRole::user ? "user\n" : "system\n");
       }
       if (!system_turn && has_system && i == 0) out.text(messages[0].content).text("\n\n");
       if (is_model && thoughts) {
@@ -181,12 +183,12 @@ struct ChatFormat {
   };
 
   /// Renders a conversation as transformers does. Adds <bos> if the template leaves it to the tokenizer.
-  std::string rendered_by(const JinjaTemplate& written, std::span<const Message> messages, bool prompt) const {
+  std::string rendered_by(const JinjaTemplate& written, std::span<const ChatMessage> messages, bool prompt) const {
     Json list = Json::array();
-    for (const Message& message : messages) {
-      const char* const role = message.role == Role::system ? "system"
-                               : message.role == Role::user ? "user"
-                                                            : "assistant";
+    for (const ChatMessage& message : messages) {
+      const char* const role = message.role == ChatRole::system ? "system"
+                               : message.role == ChatRole::user ? "user"
+                                                                : "assistant";
       Json& turn = list.push_back(Json::object());
       turn.add("role", Json(std::string(role)));
       turn.add("content", Json(message.content));
