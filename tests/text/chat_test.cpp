@@ -173,7 +173,7 @@ TEST_CASE("only what a template writes when it opens the model's turn says wheth
   const std::string gemma4 = templates()[0];
   const ChatFormat format = ChatFormat::from_template(gemma4);
   CHECK(format.empty_thought_channel);
-  CHECK(format.thoughts);
+  CHECK(format.removes_thoughts);
   CHECK(format.can_think);
   CHECK(format.system_turn);
   CHECK_FALSE(format.thinking);
@@ -209,7 +209,7 @@ TEST_CASE("what a template does with earlier thoughts is what its format does") 
   const std::string plain =
       replaced(templates()[0], "without_thoughts(message['content'])", "message['content'] | trim");
   const ChatFormat format = ChatFormat::from_template(plain);
-  CHECK_FALSE(format.thoughts);
+  CHECK_FALSE(format.removes_thoughts);
   CHECK(format.empty_thought_channel);
   const std::vector<ChatMessage> messages = {{ChatRole::user, "a"},
                                              {ChatRole::model, "<|channel>thought\nb<channel|>c"}};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model as it lies on disk, whatever kind of files it is in.
+// A model on disk, in any format that is supported.
 #pragma once
 
 #include <cstddef>
@@ -29,9 +29,10 @@
 namespace ple::inline PLE_ABI {
 
 struct CheckpointOptions {
-  /// A file that `examples/pack` wrote: its PLE table replaces the model's, and its token embedding if it has one.
+  /// A file from `examples/pack`: its PLE table, and its token embedding if it has one, replace the model's.
   std::filesystem::path table = {};
-  /// A smaller model inside a Gemma 3n; nothing of what it leaves out is read. See also published_slice().
+  /// A smaller model inside a Gemma 3n. Of what it omits, only bytes between parts of PLE rows are read. See also
+  /// published_slice().
   MatformerOptions slice = {};
   CheckpointLimits limits = {};  ///< for untrusted files
 };
@@ -40,7 +41,7 @@ struct CheckpointOptions {
 /// (vision, audio, K and V of layers that share another's), never.
 class Checkpoint {
  public:
-  /// A Hugging Face folder or a GGUF file, any part of it if it is split. Errors: ErrorCode::file, missing, malformed,
+  /// A Hugging Face folder, or a GGUF file: of a split one, any part. Errors: ErrorCode::file, missing, malformed,
   /// dtype, shape, config, not_supported, limit; argument for a slice that the model does not have.
   static Checkpoint open(const std::filesystem::path& path, const CheckpointOptions& options = {}) {
     return open_files<Checkpoint>(path, options);
@@ -50,7 +51,7 @@ class Checkpoint {
 
   std::filesystem::path folder() const { return tokenizer_file().parent_path(); }
 
-  /// The configuration of whatever family.
+  /// The configuration, of any family.
   const ModelConfig& any_config() const { return config_; }
   /// The configuration of one family. Errors: ErrorCode::not_supported for a model of another.
   template <class Config>
@@ -63,14 +64,15 @@ class Checkpoint {
   /// The table that replaces the model's, if any: a packed one or a slice's.
   const std::optional<TableSource>& ple_table() const { return ple_table_; }
 
-  /// A parameter's tensor; the model checks its shape. The token embedding of a packed table with a cut-down vocabulary
-  /// replaces the model's, [ple_table()->vocabulary->rows(), d]. Errors: ErrorCode::missing, dtype.
+  /// A parameter's tensor; the model checks its shape. If a packed table cut the vocabulary, its token embedding,
+  /// [ple_table()->vocabulary->rows(), d], replaces the model's. Errors: ErrorCode::missing, dtype.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const {
     if (parameter == Parameter::token_embedding && token_embedding_) return *token_embedding_;
     return source_->tensor(parameter, layer);
   }
 
-  /// The tokens that end a text; a folder's come from generation_config.json, or else from config.json.
+  /// The tokens that end a text. A folder's come from generation_config.json, else from config.json, else it is token
+  /// 1.
   const std::vector<Token>& stop_tokens() const { return stop_tokens_; }
 
   /// What the files recommend; greedy unless they ask for sampling. Errors: ErrorCode::config for invalid values.
@@ -81,7 +83,7 @@ class Checkpoint {
   /// For open_tokenizer: tokenizer.json, or the GGUF file itself.
   std::filesystem::path tokenizer_file() const { return source_->tokenizer_file(); }
 
-  /// What it is read from, perhaps missing files too. Nothing made from it may overwrite these: see check_output_path.
+  /// The files it is read from, some perhaps missing. Output must not overwrite them: see check_output_path.
   std::vector<std::filesystem::path> files() const {
     std::vector<std::filesystem::path> files = source_->files();
     if (!table_path_.empty()) files.push_back(table_path_);
@@ -89,7 +91,7 @@ class Checkpoint {
   }
 
  private:
-  /// A template, so that ple/models.h can have it compiled in another file.
+  /// A template so that ple/models.h can declare it extern.
   template <class Self>
   static Self open_files(const std::filesystem::path& path, const CheckpointOptions& options);
 

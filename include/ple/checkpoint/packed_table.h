@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A PLE table in a file of its own: a safetensors file whose metadata say what a row is made of.
-//   ple_table        [rows, layers * p] in its type; U8 [rows, bytes of a row] where layers differ or are quantised
+// A PLE table in a file of its own: a safetensors file whose metadata say what a row is made of. ple_table
+// [rows, layers * p] in its type; U8 [rows, bytes of a row] unless all layers have one float type
 //   pad_identity     F32 [layers * p], folded tables only: the identity part of positions without text
 //   kept_tokens      I32 [rows], cut-down vocabularies only: the tokens that have rows, in the rows' order
 //   token_embedding  [rows, d], with kept_tokens: their embeddings
@@ -90,10 +90,11 @@ class TableMetadata {
 
 /// What such a file replaces in a checkpoint.
 struct PackedTable : TableSource {
-  std::optional<Tensor> token_embedding = {};  ///< with `vocabulary`: of its tokens; the model's head if that is tied
+  std::optional<Tensor> token_embedding = {};  ///< with `vocabulary`: of its tokens; also the head if that is tied
 };
 
-/// Opens a packed table without reading rows. Errors: ErrorCode::file, malformed, missing, config, limit (vocab_size).
+/// Opens a packed table; reads no rows. Errors: ErrorCode::file, malformed, missing, shape, dtype, config, limit
+/// (vocab_size).
 inline PackedTable read_packed_table(const std::filesystem::path& path, const CheckpointLimits& limits = {}) {
   const auto file = SafetensorsFile::open(path, limits.json);
   const std::string name = path.string();

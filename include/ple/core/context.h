@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a computation needs: threads and a workspace. Nothing is global: the caller makes a Context and passes it on.
+// What a computation needs: threads and a workspace. The caller makes a Context and passes it down.
 #pragma once
 
 #include <cstddef>
@@ -11,17 +11,17 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A function that needs only threads takes an Executor.
+/// Where only threads are needed, pass an Executor: it converts.
 struct Context {
   Executor& threads;
-  /// Aligned to a cache line and reused by each product: one caller at a time. A model's state has one that is large
-  /// enough for its products (product_workspace in nn/products.h).
+  /// Aligned to a cache line. Each product overwrites it: one user at a time. A model's state has one that is large
+  /// enough (product_workspace in nn/products.h).
   std::span<std::byte> workspace;
 
   // NOLINTNEXTLINE(google-explicit-constructor): what needs no workspace is called with an executor
   Context(Executor& t, std::span<std::byte> w = {}) : threads(t), workspace(w) {}
 
-  /// The workspace's first bytes. Errors: ErrorCode::argument if it has fewer.
+  /// Always the first bytes. Errors: ErrorCode::argument if it has fewer.
   std::span<std::byte> take(std::size_t bytes) const {
     if (bytes > workspace.size()) {
       fail(ErrorCode::argument, "Context: the workspace has ", workspace.size(), " bytes, expected ", bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The list of model families. All code that depends on the family uses it: a new one is a folder and an entry here.
+// The list of model families. A new one is a folder and an entry here. Files, loading and reports use this list.
 #pragma once
 
 #include <cstddef>

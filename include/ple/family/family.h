@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every family must have, beside a block (model/decoder_block.h).
+// What every family needs besides a block (model/decoder_block.h).
 #pragma once
 
 #include <string_view>
@@ -8,7 +8,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// A family, by its configuration. The family's own family.h specializes it with
+/// Traits of a family, by its configuration. The family's own family.h specializes them with
 ///   template <class T, Backend B> using Model             the decoder
 ///   static Config read(const Json&, const std::string&)   from Hugging Face's config.json; the string names the file
 ///   static Config read(const GgufShards&)                 from GGUF's keys

@@ -65,7 +65,7 @@ class Decoder final : public LanguageModel {
   }
 
   /// Call when all parameters have values. Ties the head to the embedding if the configuration says so, lets blocks
-  /// prepare their weights, and finds how much workspace a state needs.
+  /// prepare their weights, and finds the widest rows, which set the size of a state's workspace.
   void finalize() {
     if (config.tie_word_embeddings) head.weight = embedding;
     for (Block& block : blocks) {
@@ -81,14 +81,14 @@ class Decoder final : public LanguageModel {
   }
   void tie() { finalize(); }  ///< Old name; goes with the next version.
 
-  /// Loads a checkpoint: anything with config<Config>(), tensor(Parameter, layer) and perhaps ple_table(), an optional
-  /// TableSource. Weights are used in place, unless LoadOptions::weights repacks them, and stay valid without the
-  /// checkpoint. Errors: what the checkpoint throws; ErrorCode::shape, dtype; those of PleTable::load.
+  /// Loads any type with config<Config>(), tensor(Parameter, layer) and, if it has one, ple_table(), an optional
+  /// TableSource. By default integer matrices are repacked and others used in place. All outlive the checkpoint.
+  /// Errors: what the checkpoint throws; ErrorCode::config, shape, dtype; those of PleTable::load.
   template <class Checkpoint>
   static Decoder load(const Checkpoint& checkpoint, const LoadOptions& options = {});
 
-  /// As `parameters`, but makes each block only before its turn, because its norms take memory at once. By then the
-  /// tensors of earlier blocks have confirmed the configuration: a file costs a few times its size at most.
+  /// As `parameters`, but makes each block just before its turn: a false number of layers fails at the first missing
+  /// tensor, before later blocks take memory.
   template <class F>
   void parameters_block_by_block(F&& f) {
     parameters_before_blocks(f);
@@ -103,7 +103,7 @@ class Decoder final : public LanguageModel {
   void repack(Executor& executor) { repack_weights(*this, executor); }
   void interleave(Executor& executor) { repack(executor); }  ///< Old name; goes with the next version.
 
-  /// Call for each mapped file that holds weights, unless `load` did: every pass checks that it is still whole.
+  /// Registers a mapped file of weights (`load` does this): every pass checks that the file has not shrunk.
   void watch(const std::shared_ptr<const MappedFile>& file) {
     if (file && std::find(files_.begin(), files_.end(), file) == files_.end()) files_.push_back(file);
   }
@@ -224,8 +224,8 @@ class Decoder final : public LanguageModel {
     if (!state->select_rows(tokens)) table.request(state->rows);
   }
 
-  /// The per-layer inputs of text tokens, [T, layers * p], as the layers get them: folding stores these. h0, [T, d],
-  /// and projected, [T, layers * p], are workspace. Errors: those of PleTable.
+  /// The per-layer inputs of text tokens, [T, layers * p], as the layers get them: what a folded table stores. h0, [T,
+  /// d], and projected, [T, layers * p], are workspace. Errors: those of PleTable.
   void per_layer_inputs(Executor& threads, std::span<const Token> tokens, RowSelection& rows, Rows h0, Rows projected,
                         Rows out) const {
     AlignedVector<std::byte> workspace(

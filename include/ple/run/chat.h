@@ -57,9 +57,9 @@ class Chat {
   Chat(const LanguageModel&& model, const Checkpoint&, ChatOptions = {}) = delete;  // the model must outlive it
 
   /// An answer, as a range of pieces of text: `for (std::string_view piece : chat.say(...))`. The loop computes a piece
-  /// when it gets there. A piece has whole characters and is valid until the next one. Each comes once: if a loop was
-  /// left or failed, the next loop goes on from there. The answer ends, and loops with it, when the chat says something
-  /// else, is reset or resumed, or is gone.
+  /// when it gets there. A piece has whole characters and is valid until the next one. After a break or an error, a new
+  /// loop goes on with the next piece. The answer and its loops end when the chat says something else, is reset or
+  /// resumed, or is gone.
   class Answer {
    public:
     class Iterator {
@@ -82,14 +82,14 @@ class Chat {
     };
 
     /// Errors: ErrorCode::argument if the conversation went on without this answer; those of Generation::next, here and
-    /// at every step. After the latter the answer can go on.
+    /// at every step: then a new loop goes on.
     Iterator begin() const {
       if (!turn_.conversation()) ended();
       return Iterator(turn_);
     }
     std::default_sentinel_t end() const { return {}; }
 
-    /// All pieces that are left, as one string. Errors: those of begin(), and then no piece is lost.
+    /// All pieces that are left, as one string. Errors: those of begin(); no piece is lost.
     std::string text() const {
       const auto conversation = turn_.conversation();
       if (!conversation) ended();
@@ -107,8 +107,9 @@ class Chat {
   };
 
   /// Reads the user's turn and starts the answer; an earlier answer ends. Special tokens in `user` stay plain text.
-  /// `progress` must not use the chat. Errors, with the conversation unchanged: ErrorCode::argument if the context is
-  /// too short; cancelled if `progress` says so; file if a file can no longer be read; what `progress` throws.
+  /// `progress` must not use the chat. Errors, with the message unsaid: ErrorCode::argument if the context is too short
+  /// or a sampling option is out of range; cancelled if `progress` says so; file if a file can no longer be read; what
+  /// `progress` throws.
   Answer say(std::string_view user, const PromptProgress& progress = {}) & {
     const std::shared_ptr<Conversation> c = conversation_;
     const Busy busy(*c);
@@ -117,15 +118,15 @@ class Chat {
   }
   Answer say(std::string_view user, const PromptProgress& progress = {}) && = delete;  // the answer needs the chat
 
-  /// As say(), but returns the whole answer. Errors: those of say(); those of Generation::next, and then the answer can
-  /// go on: answer().text() returns all of it.
+  /// As say(), but returns the whole answer. Errors: those of say() and of Generation::next. After the latter,
+  /// answer().text() returns the whole answer.
   std::string ask(std::string_view user, const PromptProgress& progress = {}) { return say(user, progress).text(); }
 
-  Answer answer() & { return Answer(conversation_); }  ///< what is left of the current or last answer
+  Answer answer() & { return Answer(conversation_); }  ///< the rest of the current or last answer
 
-  /// From any thread: ends what the chat does. A message being read ends at the next chunk and was not said
-  /// (ErrorCode::cancelled). An answer ends before its next token (StopReason::cancelled). Otherwise nothing changes.
-  /// Do not move the chat meanwhile.
+  /// From any thread: ends what the chat does. A message being read stops at the next chunk, unsaid
+  /// (ErrorCode::cancelled); if there is none, it is said. An answer ends before its next token
+  /// (StopReason::cancelled). Otherwise nothing changes. Do not move the chat meanwhile.
   void cancel() { conversation_->cancel = true; }
 
   /// Starts a new conversation.
@@ -134,9 +135,10 @@ class Chat {
     conversation_->reset();
   }
 
-  /// Starts a new conversation by reading these turns of user and model, the last the model's. A system turn may come
-  /// first, instead of ChatOptions::system. Special tokens in them stay plain text. Errors: ErrorCode::argument for
-  /// wrong turns or too many, with the conversation unchanged; those of Session::read, with an empty conversation.
+  /// Starts a new conversation from these turns of user and model, the last the model's; without any, an empty one. A
+  /// system turn may come first and replaces ChatOptions::system. Special tokens in them stay plain text. Errors:
+  /// ErrorCode::argument for wrong turns or too many, with the conversation unchanged; those of Session::read, which
+  /// empty the conversation.
   void start(std::span<const ChatMessage> messages, const PromptProgress& progress = {}) {
     const std::shared_ptr<Conversation> c = conversation_;
     const Busy busy(*c);
@@ -152,7 +154,7 @@ class Chat {
   }
 
   /// Goes on with a saved conversation instead of this one, from a file, a stream or bytes. Errors: those of
-  /// SavedSession::load. This conversation then goes on, or is empty if the session is.
+  /// SavedSession::load. This conversation is then kept, or emptied if the session was.
   template <class From>
   void resume(From&& from) {
     const Busy busy(*conversation_);
@@ -163,7 +165,7 @@ class Chat {
   const Tokenizer& tokenizer() const { return conversation_->tokenizer; }
   /// The answer being given, or the last one: how many tokens it has, and why it ended.
   const std::optional<Generation>& generation() const { return conversation_->generation; }
-  /// Why the last answer ended; none: it has not, its loop was left, or there is none.
+  /// Why the last answer ended; none: it has not ended, or there is none.
   StopReason stop_reason() const {
     const auto& generation = conversation_->generation;
     return generation ? generation->reason() : StopReason::none;

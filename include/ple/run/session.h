@@ -27,7 +27,7 @@ using PromptProgress = std::function<bool(std::size_t done, std::size_t total)>;
 
 /// One text that a model reads and writes. The model must outlive it. Not for two threads at once. Any number of
 /// sessions may share a model; those with the same number of threads share a pool (core/shared_pool.h) and take turns,
-/// layer by layer. It can be moved, and then only the new one may be used.
+/// layer by layer. After a move, use only the new one.
 class Session {
   friend class SavedSession;  // run/saved_session.h
   friend class Batch;
@@ -56,8 +56,8 @@ class Session {
   std::size_t kv_cache_bytes() const { return state_->kv_cache_bytes(); }
   std::span<const Token> tokens() const { return tokens_; }
 
-  /// The logits of the next token, until more is read. Errors: ErrorCode::argument if the last read was not finished,
-  /// nothing was read yet, or nothing since truncate().
+  /// The logits of the next token, until more is read. Errors: ErrorCode::argument if the last chunk read gave none, or
+  /// if nothing was read yet or since truncate().
   std::span<const float> logits() const {
     if (!has_logits_)
       fail(ErrorCode::argument,
@@ -65,12 +65,12 @@ class Session {
     return logits_;
   }
 
-  /// Reads tokens after those read before. Errors: ErrorCode::argument for a token outside the vocabulary or more than
-  /// the context holds, before anything is read; cancelled if `progress` says so; file if a file can no longer be read.
-  /// After an error, position() is that of the last whole chunk. If none was read, the logits are still there.
+  /// Reads more tokens. Errors: ErrorCode::argument, before anything is read, for a token outside the vocabulary or
+  /// more than the context holds; cancelled if `progress` says so; file if a file can no longer be read. After an
+  /// error, position() is the end of the last whole chunk. If no chunk was read, the logits remain.
   void read(std::span<const Token> tokens, const PromptProgress& progress = {}) { read(tokens, {}, progress); }
 
-  /// As above, for tokens that are not all text: each soft_token takes the next row of `soft`, [number of them, d].
+  /// As above, with embeddings: each soft_token takes the next row of `soft`, [soft tokens, d].
   void read(std::span<const Token> tokens, Rows soft, const PromptProgress& progress = {}) {
     check(tokens, soft);
     read_into({logits_.data(), 1, logits_.size(), logits_.size()}, tokens, soft, progress);
@@ -81,8 +81,9 @@ class Session {
   void prefetch(std::span<const Token> tokens) { model_->prefetch(*state_, tokens); }
   void will_read(std::span<const Token> tokens) { prefetch(tokens); }  ///< Old name; goes with the next version.
 
-  /// Reads tokens and returns the logits after each of the last `last` ones, or after all: [last, vocab_size], until
-  /// the next call. They have the bits of reading token by token. Memory grows when needed. Errors: those of read().
+  /// Reads tokens and returns the logits after each of the last `last` of them (default: all), [last, vocab_size],
+  /// valid until the next call. The bits are those of reading token by token. Memory grows when needed. Errors: those
+  /// of read().
   Rows read_logits(std::span<const Token> tokens, std::size_t last = (std::numeric_limits<std::size_t>::max)()) {
     check(tokens, {});
     const std::size_t width = logits_.size(), count = (std::min)(last, tokens.size());
@@ -107,19 +108,19 @@ class Session {
     }
   }
 
-  /// An independent session that has read the same: both go on with the bits they would have alone. Copies the K and V
-  /// still seen, takes memory like a new session, and shares the pool or executor. Errors: those of the constructor;
-  /// ErrorCode::not_supported where a model cannot.
+  /// An independent copy: each continues with the bits it would have alone. Copies the K and V still seen, takes memory
+  /// like a new session, and shares the pool or executor. Errors: those of the constructor; ErrorCode::not_supported
+  /// where a model cannot.
   Session fork() const { return Session(*this, model_->copy_state(*state_)); }
 
-  /// The earliest position but 0 that truncate() can go back to. Sliding windows forget: it is `chunk` and
-  /// SessionOptions::keep before the furthest position read, or 0 if nothing was forgotten. After SavedSession::load it
-  /// is the one before the saved position.
+  /// The earliest position, besides 0, that truncate() can go back to: `chunk` and SessionOptions::keep before the
+  /// furthest position read, since sliding windows forget; 0 if none forgot. After SavedSession::load: the saved
+  /// position less 1, or 0 if no window forgot.
   std::size_t truncatable_to() const { return state_->truncatable_to(); }
   std::size_t rewindable_from() const { return truncatable_to(); }  ///< Old name; goes with the next version.
 
-  /// Forgets what was read from `position` on, as if it had not been: what is read next gives the same bits. There are
-  /// no logits until something is read. For those at `position`, truncate one further and read its token. Errors, with
+  /// Forgets all from `position` on: later reads give the bits they would have if it had never been read. Then there
+  /// are no logits. To get those at `position`, truncate to the position before and read its token again. Errors, with
   /// nothing changed: ErrorCode::argument for a position after the session's own, or whose K and V are gone.
   void truncate(std::size_t position) {
     if (position == state_->position) return;

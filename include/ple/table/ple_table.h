@@ -30,14 +30,14 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The rows that some tokens need, and workspace to find them in. Made once per session.
+/// The rows that some tokens need, and workspace to find them. Make one and use it again.
 struct RowSelection {
   std::vector<RowId> ids;  ///< per_token for each token
   std::vector<RowId> unique;
   std::vector<const std::byte*> addresses;
 };
 
-/// [vocabulary, layers * p]. T is the dtype of all slices; Any: each slice has its own.
+/// [vocabulary, layers * p]. T is the dtype of every layer's slice; Any: each has its own.
 template <class T = Any, Backend B = DefaultBackend>
 class PleTable {
  public:
@@ -58,12 +58,12 @@ class PleTable {
   const std::shared_ptr<RowStore>& store() const { return store_; }
   const std::optional<FileIdentity>& file() const { return file_; }  ///< the file it was loaded from, if any
   TableCounters counters() const { return store_ ? store_->counters() : TableCounters{}; }
-  /// Changes with every change to rows or keys. A version that somebody keeps never comes back.
+  /// A new pointer after each change to rows or keys. It is not used again while someone holds it.
   const std::shared_ptr<const char>& version() const { return version_; }
   /// Whether layer l has values. Layers without values skip their PLE step.
   bool has(std::size_t l) const { return l < layout_.layers() && layout_.has(l); }
 
-  /// Uninitialised rows, in order, in memory that this table shares with its copies.
+  /// Allocates uninitialised rows, in order. Copies of the table share them.
   T* allocate() requires StoredType<T> {
     changed();
     layout_ = RowLayout(layers_, width_, DtypeTraits<T>::id);
@@ -83,7 +83,8 @@ class PleTable {
     load(stored_table(tensor, layers_), storage);
   }
 
-  /// As above, from a file of ple's own. Errors: config too, if it was made for another model.
+  /// As above, from any TableSource. `storage` decides for tables in files; rows that are in memory already, as
+  /// converted ones are, stay there. Errors: also ErrorCode::config, if it was made for another model.
   void load(const TableSource& source, const TableStorage& storage) {
     const Tensor& tensor = source.tensor;
     const auto refuse = [&](ErrorCode code, const auto&... parts) {
@@ -118,8 +119,8 @@ class PleTable {
     file_ = tensor.map ? std::optional(tensor.map->file()->identity()) : std::nullopt;
   }
 
-  /// Sets how tokens map to rows; ids must be below rows(). Make sessions afterwards: the keys set the size of their
-  /// workspace. Errors: ErrorCode::argument for 0 rows a token, or several without `keys.ids`.
+  /// Sets how tokens map to rows; ids must be below rows() or added by set_row(). Make sessions afterwards: the keys
+  /// set the size of their workspace. Errors: ErrorCode::argument for 0 rows a token, or several without `keys.ids`.
   void set_keys(RowKeys keys) {
     if (keys.per_token == 0 || (!keys.ids && keys.per_token != 1)) {
       fail(ErrorCode::argument, "PleTable::set_keys: ", keys.per_token, " rows a token, expected ",
@@ -129,7 +130,7 @@ class PleTable {
     keys_ = std::move(keys);
   }
 
-  /// Replaces a row, or adds one past the end, in memory only. values: cols() of them, as a file would hold them in
+  /// Replaces a row, or adds one with any other id, in memory only. values: cols() of them, unscaled, as in a file of
   /// f32. Not while a session computes. Errors: ErrorCode::argument.
   void set_row(RowId id, std::span<const float> values) {
     if (values.size() != cols()) {
@@ -138,7 +139,7 @@ class PleTable {
     changed();
     overlay_[id].assign(values.begin(), values.end());
   }
-  void reset_row(RowId id) { changed(), overlay_.erase(id); }  ///< back to what the file says
+  void reset_row(RowId id) { changed(), overlay_.erase(id); }  ///< back to the file's, if it has it
 
   RowSelection make_selection(std::size_t tokens) const {
     RowSelection selection;
@@ -148,16 +149,16 @@ class PleTable {
     return selection;
   }
 
-  /// Whether the table has a row for the token, even if a cut-down vocabulary left it out. soft_token has none. Tokens
-  /// past the table's end have one only if set_row added it.
+  /// Whether the token has a row in the full table, even if a cut-down vocabulary left it out. soft_token has none;
+  /// tokens past the table's end do only after set_row().
   bool has_row(Token token) const {
     if (token == soft_token) return false;
     const auto id = static_cast<RowId>(token);
     return id < vocab_size_ || (!overlay_.empty() && overlay_.contains(id));
   }
 
-  /// Finds the rows of the last `count` tokens of `text`; the earlier ones are history. A token without a row gets the
-  /// row of `pad`, or none in a folded table. Errors: ErrorCode::argument for a token that was left out.
+  /// Finds the rows of the last `count` tokens of `text`; earlier ones are history. A token without a row gets that of
+  /// `pad`, or none in a folded table. Errors: ErrorCode::argument for a token that was left out.
   void select(std::span<const Token> text, std::size_t count, Token pad, RowSelection& selection) const {
     selection.ids.clear();
     for (std::size_t i = text.size() - count; i < text.size(); ++i) {
@@ -249,7 +250,7 @@ class PleTable {
     return storage.open(source);
   }
 
-  /// The distinct ids from `begin` on that the store has, ascending.
+  /// The ids to read from the store for selection.ids [begin, begin + count): ascending, each once.
   void unique_ids(RowSelection& selection, std::size_t begin, std::size_t count) const {
     auto& unique = selection.unique;
     unique.clear();

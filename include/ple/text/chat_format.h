@@ -40,9 +40,9 @@ struct ChatSegment {
 
 /// How a conversation becomes text. ChatRole::model is the reference's `assistant`.
 struct ChatFormat {
-  bool thinking = false;               ///< ask the model to think in a thought channel before it answers
-  bool empty_thought_channel = false;  ///< else open an empty channel: large models need it, it breaks E2B and E4B
-  bool thoughts = true;                ///< remove thoughts from the model's earlier messages
+  bool thinking = false;               ///< let the model think in a thought channel before it answers
+  bool empty_thought_channel = false;  ///< open an empty one if not `thinking`: for large models, not for E2B and E4B
+  bool removes_thoughts = true;        ///< from the model's earlier messages
   bool can_think = true;               ///< false: `thinking` is refused
   bool system_turn = true;             ///< false: the system text begins the first user turn
   std::string bos = "<bos>";           ///< begins the text
@@ -54,7 +54,7 @@ struct ChatFormat {
 
   /// Gemma 3n's, as Gemma 2's and 3's: turns of user and model alternate.
   static ChatFormat gemma3n() {
-    return {.thoughts = false,
+    return {.removes_thoughts = false,
             .can_think = false,
             .system_turn = false,
             .turn_begin = "<start_of_turn>",
@@ -81,8 +81,8 @@ struct ChatFormat {
     if (prompt != format.render(user)) other_template("the opening of the model's turn", prompt, without_channel);
     if (!format.system_turn) return format;
     const std::string answered = format.rendered_by(written, history, false);
-    format.thoughts = answered == format.render(history, false);
-    if (!format.thoughts && answered != format.render(history, false))
+    format.removes_thoughts = answered == format.render(history, false);
+    if (!format.removes_thoughts && answered != format.render(history, false))
       other_template("an answer with a thought", answered, format.render(history, false));
     format.thinking = true;
     format.can_think = format.rendered_by(written, user, true) == format.render(user);
@@ -118,12 +118,12 @@ struct ChatFormat {
         fail(ErrorCode::argument, "turn ", i, " of the chat is not the ", i % 2 == 0 ? "user's" : "model's",
              ": user and model have to alternate in this format");
       }
-      // A second model message in a row continues the turn of the first, though that one was closed.
+      // A second model message in a row opens no turn, though the first one's is closed.
       if (!is_model || i == 0 || turns[i - 1].role != ChatRole::model) {
         out.special(turn_begin).text(is_model ? "model\n" : message.role == ChatRole::user ? "user\n" : "system\n");
       }
       if (!system_turn && has_system && i == 0) out.text(messages[0].content).text("\n\n");
-      if (is_model && thoughts) {
+      if (is_model && removes_thoughts) {
         out.text(without_thoughts(message.content));
       } else {
         out.text(trim(message.content));
@@ -134,9 +134,9 @@ struct ChatFormat {
     return out.segments;
   }
 
-  /// Continues a running conversation after a generated model turn: the user's message and the opening of the model's
-  /// turn. `turn_closed`: the model wrote `turn_end` and it was kept (not if generation was cut off). Unlike render(),
-  /// this keeps the model's thoughts in the context.
+  /// What follows a generated model turn: the user's message and the opening of the next model turn. `turn_closed`: the
+  /// session has already read the last one's `turn_end`. Unlike render(), this keeps the model's thoughts in the
+  /// context.
   std::vector<ChatSegment> next_turn(std::string_view user_text, bool turn_closed) const {
     Writer out;
     if (!turn_closed) out.special(turn_end);
@@ -151,7 +151,7 @@ struct ChatFormat {
     return text;
   }
 
-  /// A message without thoughts and surrounding whitespace: how earlier model turns are rendered.
+  /// The message without thoughts and outer whitespace: how earlier model turns are rendered if `removes_thoughts`.
   std::string without_thoughts(std::string_view text) const {
     std::string kept;
     while (true) {
