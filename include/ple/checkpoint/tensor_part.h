@@ -2,7 +2,6 @@
 // Some rows and columns of a matrix, without reading the others.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

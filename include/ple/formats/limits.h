@@ -2,7 +2,6 @@
 // What a program lets model files ask for.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>

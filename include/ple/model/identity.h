@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "ple/core/checksum.h"
 #include "ple/core/config.h"

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
 
 #include "ple/core/arena.h"
 #include "ple/core/config.h"

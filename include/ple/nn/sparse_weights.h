@@ -2,7 +2,6 @@
 // Layouts of integer matrices for products that need only some of the rows, or only some of the columns.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <memory>
 

@@ -2,7 +2,6 @@
 // Which slot of a cache has which row, and which slot is reused next.
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>

@@ -9,7 +9,6 @@
 #include <limits>
 #include <memory>
 #include <span>
-#include <string>
 #include <utility>
 
 #include "ple/core/config.h"

@@ -2,7 +2,6 @@
 // Renders the Jinja of chat templates, set up as in transformers, at a bounded cost. The rest is an error when reached.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>

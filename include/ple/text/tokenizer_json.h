@@ -2,7 +2,6 @@
 // Reads a tokenizer.json: vocabulary and merges straight into flat storage, the rest as a small JSON value.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>

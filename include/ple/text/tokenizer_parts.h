@@ -2,7 +2,6 @@
 // Translates the components of a tokenizer.json into ple's.
 #pragma once
 
-#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>

@@ -3,9 +3,7 @@
 // layers. Source: Devvrit et al. 2023; Google's MatFormer Lab for Gemma 3n, which says what becomes of shared layers.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>

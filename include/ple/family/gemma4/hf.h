@@ -4,9 +4,7 @@
 
 #include <charconv>
 #include <cstddef>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/token.h"
