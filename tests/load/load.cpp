@@ -132,6 +132,8 @@ int run(const std::string& path, double minutes, std::size_t seed) {
 #endif
   const auto model = Model::load(ple::Checkpoint::open(path), {.table = ple::Streamed{.budget = row_budget}});
   Load load(model);
+  std::vector<double> early, late;      // MiB of anonymous memory in the second quarter of the time and in the last
+  early.reserve(10), late.reserve(10);  // before pieces of memory are counted
   const std::size_t pieces_before = ple::testing::live_allocations();
   Random random(seed);
   // All begin with a full context: from then on memory has no reason to grow.
@@ -152,7 +154,6 @@ int run(const std::string& path, double minutes, std::size_t seed) {
   }
   const auto start = std::chrono::steady_clock::now();
   const double seconds = minutes * 60;
-  std::vector<double> early, late;  // MiB of anonymous memory in the second quarter of the time and in the last
   for (int sample = 1; sample <= 40; ++sample) {
     std::this_thread::sleep_until(start + std::chrono::duration<double>(seconds * sample / 40));
     const ple::MemoryUse use = ple::memory_use();
