@@ -71,8 +71,7 @@ class Checkpoint {
     return source_->tensor(parameter, layer);
   }
 
-  /// The tokens that end a text. A folder's come from generation_config.json, else from config.json, else it is token
-  /// 1.
+  /// The tokens that end a text. A folder's come from generation_config.json, else from config.json, else token 1.
   const std::vector<Token>& stop_tokens() const { return stop_tokens_; }
 
   /// What the files recommend; greedy unless they ask for sampling. Errors: ErrorCode::config for invalid values.

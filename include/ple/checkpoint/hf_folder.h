@@ -3,13 +3,12 @@
 // opens nothing else compiles faster with HfFolder than with Checkpoint.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "ple/checkpoint/checkpoint_source.h"
@@ -60,7 +59,7 @@ class HfFolder final : public CheckpointSource {
   const std::filesystem::path& folder() const { return folder_; }
   std::string name() const override { return folder_.string(); }
 
-  /// The configuration of whatever family. Errors: ErrorCode::config, not_supported.
+  /// The configuration, of any family. Errors: ErrorCode::config, not_supported.
   ModelConfig any_config() const {
     ModelConfig any;
     with_family(json_, config_name_, [&]<class Config>() { any = config<Config>(); });
@@ -136,9 +135,9 @@ class HfFolder final : public CheckpointSource {
                              "tokenizer_config.json", "chat_template.jinja", "chat_template.json"}) {
       paths.push_back(folder_ / name);
     }
+    std::set<const SafetensorsFile*> seen;
     for (const auto& [name, file] : files_) {
-      std::filesystem::path path = file->raw(name).file;
-      if (std::find(paths.begin(), paths.end(), path) == paths.end()) paths.push_back(std::move(path));
+      if (seen.insert(file.get()).second) paths.emplace_back(file->raw(name).file);
     }
     return paths;
   }

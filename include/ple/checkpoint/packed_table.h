@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A PLE table in a file of its own: a safetensors file whose metadata say what a row is made of. ple_table
-// [rows, layers * p] in its type; U8 [rows, bytes of a row] unless all layers have one float type
+// A PLE table in a file of its own: a safetensors file whose metadata say what a row is made of.
+//   ple_table        [rows, layers * p] in its type; U8 [rows, bytes of a row] unless all layers have one float type
 //   pad_identity     F32 [layers * p], folded tables only: the identity part of positions without text
 //   kept_tokens      I32 [rows], cut-down vocabularies only: the tokens that have rows, in the rows' order
 //   token_embedding  [rows, d], with kept_tokens: their embeddings

@@ -56,8 +56,8 @@ class Session {
   std::size_t kv_cache_bytes() const { return state_->kv_cache_bytes(); }
   std::span<const Token> tokens() const { return tokens_; }
 
-  /// The logits of the next token, until more is read. Errors: ErrorCode::argument if the last chunk read gave none, or
-  /// if nothing was read yet or since truncate().
+  /// The logits of the next token, until more is read. Errors: ErrorCode::argument if reading stopped after a chunk
+  /// that was not its last, or if nothing was read yet or since truncate().
   std::span<const float> logits() const {
     if (!has_logits_)
       fail(ErrorCode::argument,
