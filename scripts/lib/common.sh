@@ -56,6 +56,8 @@ built() {
     built_log=$logs/$1.log
     : >"$built_log"
     NINJA_STATUS="[%f/%t] " with_news build_news logged "$@"
+    # A log that succeeds stays unread, and CI takes a warning for an error.
+    if grep -q ' warning: ' "$built_log"; then grep ' warning: ' "$built_log"; fi
   fi
 }
 build_news() {

@@ -66,8 +66,8 @@ bool says(const std::string& text, const std::string& part) { return text.find(p
 /// NaN wherever the slice does not look.
 void write_poisoned(const std::filesystem::path& from, const MatformerOptions& options,
                     const std::filesystem::path& to) {
-  const auto whole = std::make_shared<const HfFolder>(from);
-  const SlicedSource slice(whole, whole->any_config(), options, "");
+  const auto folder = std::make_shared<const HfFolder>(from);
+  const SlicedSource slice(folder, folder->any_config(), options, "");
   const auto& config = slice.slice().config;
   const auto file = SafetensorsFile::open(from / "model.safetensors");
   struct Rewritten {
