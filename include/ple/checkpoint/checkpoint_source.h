@@ -26,8 +26,8 @@ const Config& config_of(const ModelConfig& any, const std::string& name) {
        ": load_model() opens both");
 }
 
-/// What every kind of model file provides; Checkpoint says more of each function. The configuration is not virtual: a
-/// program that loads one family from a folder does not compile the others' configurations.
+/// What every kind of model file provides; Checkpoint says more of each function. It also has `any_config()`, which is
+/// not virtual: a program that loads one family from a folder does not compile the others' configurations.
 class CheckpointSource {
  public:
   virtual ~CheckpointSource() = default;

@@ -26,7 +26,7 @@ struct QuantChunk {
 };
 
 /// Unpacks a type: `quants` writes a block's quants; `scales`, for blocks of 256, its scales and minimums. zero_point
-/// is 128 where integers use all 8 bits; others are below 64.
+/// is 128 where integers use all 8 bits, and with 4 bits for the table iq4_values; others are below 64.
 template <class T>
 struct IntegerTraits;
 

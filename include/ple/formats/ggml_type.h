@@ -15,7 +15,7 @@ namespace ple::inline PLE_ABI {
 
 struct GgmlType {
   std::uint32_t id;       ///< the file's number
-  std::string_view name;  ///< ple's own, where it knows the type
+  std::string_view name;  ///< equals DtypeTraits::name if ple reads the type
   std::uint32_t values;   ///< of a block
   std::uint32_t bytes;    ///< of a block
 };
