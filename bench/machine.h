@@ -3,6 +3,8 @@
 // compute. Include it first, as ple/dispatch.h, which it includes.
 #pragma once
 
+#include "ple/simd/targets.h"  // Highway must not choose a target that it does not compile for
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "bench/machine-inl.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels in Highway's portable vectors: compiled for the file's target, or once per target if more_targets.h or a
-// user's foreach_target.h includes this file again. Hence no #pragma once.
+// user's foreach_target.h, after ple/simd/targets.h, includes this file again. Hence no #pragma once.
 #if defined(PLE_SIMD_KERNELS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef PLE_SIMD_KERNELS_INL_H_
 #undef PLE_SIMD_KERNELS_INL_H_
