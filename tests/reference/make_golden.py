@@ -155,7 +155,7 @@ def run(model, tokens, rows=lambda hidden: hidden[0]):
     text, layers, ple = text_model(model), [], []
     hooks = [layer.register_forward_hook(lambda m, i, out: layers.append(rows(out.detach()).clone())) for layer in text.layers]
     hooks.append(text.layers[0].register_forward_pre_hook(lambda m, args: layers.append(rows(args[0].detach()).clone())))
-    if text.hidden_size_per_layer_input:
+    if getattr(text.config, "hidden_size_per_layer_input", 0):
         original = text.project_per_layer_inputs
         text.project_per_layer_inputs = lambda *a, **k: ple.append(original(*a, **k)) or ple[-1]
     keep = torch.arange(tokens.shape[1])  # a tensor: 5.23 fails on models without PLE otherwise

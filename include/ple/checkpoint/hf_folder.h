@@ -16,6 +16,7 @@
 #include "ple/checkpoint/hf_generation.h"
 #include "ple/checkpoint/hf_quantization.h"
 #include "ple/checkpoint/hf_tensor_names.h"
+#include "ple/checkpoint/norm_weights.h"
 #include "ple/checkpoint/packed_weights.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
@@ -45,7 +46,9 @@ class HfFolder final : public CheckpointSource {
     }
     config_name_ = (folder / "config.json").string();
     json_ = read_json_file(config_name_, limits);
-    with_family(json_, config_name_, []<class Config>() {});  // its error comes before a file's
+    with_family(json_, config_name_, [&]<class Config>() {  // its error comes before a file's
+      if constexpr (requires { Family<Config>::hf_norm_offset; }) norm_offset_ = Family<Config>::hf_norm_offset;
+    });
     if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json", limits);
     files_ = open_safetensors(folder, limits);
     if (files_.empty()) {
@@ -79,8 +82,8 @@ class HfFolder final : public CheckpointSource {
     return names_.find(parameter, layer) != nullptr || packed(parameter, layer);
   }
 
-  /// A parameter's tensor; the model checks its shape. Weights packed by compressed-tensors become q4_0 or q8_0 in new
-  /// memory. Errors: ErrorCode::missing, dtype; those of PackedWeights::tensor.
+  /// A parameter's tensor, norms as they multiply; the model checks its shape. Weights packed by compressed-tensors
+  /// become q4_0 or q8_0 in new memory. Errors: ErrorCode::missing, dtype; those of PackedWeights::tensor.
   Tensor tensor(Parameter parameter, std::size_t layer = 0) const override {
     const std::string* name = names_.find(parameter, layer);
     if (!name) {
@@ -96,6 +99,7 @@ class HfFolder final : public CheckpointSource {
       fail(ErrorCode::dtype, file.raw(*name).file, ": ", *name, ": dtype is ", file.dtype(*name),
            ", expected F32, BF16 or F16", hf_quantization(json_));
     }
+    if (norm_offset_ != 0 && is_norm(parameter)) return with_offset(file.tensor(*name), norm_offset_);
     // The table may be read rather than mapped, so it need not be aligned.
     return parameter == Parameter::ple_table ? file.unaligned_tensor(*name) : file.tensor(*name);
   }
@@ -169,6 +173,7 @@ class HfFolder final : public CheckpointSource {
   TensorFiles files_;
   HfTensorNames names_;
   bool tied_ = true;
+  float norm_offset_ = 0;  // of the stored weights to what norms multiply with
 };
 
 using HfCheckpoint = HfFolder;  ///< Old name; goes with the next version.

@@ -13,6 +13,7 @@ namespace ple::inline PLE_ABI {
 ///   static Config read(const Json&, const std::string&)   from Hugging Face's config.json; the string names the file
 ///   static Config read(const GgufShards&)                 from GGUF's keys
 ///   static constexpr PublishedModel<Config> published[]   models whose shapes are built in
+///   static constexpr float hf_norm_offset = 1             if Hugging Face's norms multiply by 1 + w; else leave it out
 /// Config has `family`, its name for people; `model_type`, its name in files; the fields that ConfigChecks::decoder()
 /// checks (model/config.h); layer(l), num_layers(), first_shared_layer(), kv_layer(l), rope(type), token_limit() and
 /// pad_token(). Beside it stand validate(config, source), for_each_field(config, f) and parameter_shapes(config).

@@ -41,9 +41,15 @@ void expect_gguf_model(const GgufShards& file) {
   if (found != expected) refuse(architecture, "'" + expected + "'");
   if (keys.count(prefix + "expert_count", 0) > 0)
     refuse(prefix + "expert_count", "0: mixture-of-experts models are not supported yet");
+}
+
+/// Refuses scaled positions. `prefix` is the architecture's, with its dot. Errors: ErrorCode::not_supported.
+inline void refuse_gguf_rope_scaling(const GgufMetadata& keys, const std::string& prefix) {
   for (const char* name : {"rope.scaling.factor", "rope.scaling.factor_swa"}) {
     const double factor = keys.number(prefix + name, 1);
-    if (factor != 0 && factor != 1) refuse(prefix + name, "1: scaled positions are not supported");
+    if (factor == 0 || factor == 1) continue;
+    fail(ErrorCode::not_supported, keys.file(), ": ", prefix, name, " is ",
+         GgufMetadata::brief(*keys.find(prefix + name)), ", expected 1: scaled positions are not supported");
   }
 }
 

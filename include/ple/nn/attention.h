@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Grouped-query attention with normalised queries, keys and values; scores are not scaled.
+// Grouped-query attention with normalised queries and keys.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@ struct AttentionWorkspace {
   CachedAttentionWorkspace cached;
 };
 
-/// y = Wo softmax(q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x). Norms are per
+/// y = Wo softmax(s q K^T) V with q = rope(query_norm(Wq x)), k = rope(key_norm(Wk x)), v = norm(Wv x). Norms are per
 /// head. Without a key projection, K and V are another layer's. Without a value projection, v = norm(Wk x).
 template <class T, Backend B>
 struct Attention {
@@ -32,6 +32,8 @@ struct Attention {
   std::size_t window = 0;  ///< positions a token sees, itself included
   bool owns_kv = true;     ///< false: K and V come from the cache of an earlier layer
   bool value_is_key = false;
+  bool has_value_norm = true;  ///< false: v = Wv x
+  float score_scale = 1;       ///< s
   Linear<T, B> query, key, value, output;
   RmsNorm<B> query_norm, key_norm;
 
@@ -47,6 +49,7 @@ struct Attention {
     for_each_row(context, x.rows, q.cols, [&](std::size_t t) {
       query_norm.row(q.row(t), q.cols, q.row(t));
       rope<B>(angles, t, head_dim, q.row(t), q.cols);
+      if (score_scale != 1) B::scale(score_scale, q.cols, q.row(t));
     });
     if (owns_kv) append(context, positions, angles, k, v);
     const auto attention_of = [&](std::size_t t, std::size_t count) {
@@ -79,7 +82,7 @@ struct Attention {
       rope<B>(angles, t, head_dim, k.row(t), k.cols);
       for (std::size_t h = 0; h < kv_heads; ++h) {
         float* values = v.row(t) + h * head_dim;
-        B::rms_norm(values, nullptr, head_dim, key_norm.epsilon, values);
+        if (has_value_norm) B::rms_norm(values, nullptr, head_dim, key_norm.epsilon, values);
         positions.cache(t).write(h, positions.position(t), k.row(t) + h * head_dim, values);
       }
     });

@@ -22,6 +22,7 @@ inline Gemma3nConfig gemma3n_config(const GgufShards& file) {
   const GgufMetadata& keys = file.metadata();
   const std::string prefix = "gemma3n.";
   expect_gguf_model<Gemma3nConfig>(file);
+  refuse_gguf_rope_scaling(keys, prefix);
   const auto count = [&](const char* name) { return keys.count(prefix + name); };
   const auto number = [&](const char* name, std::optional<double> otherwise) {
     return keys.number(prefix + name, otherwise);

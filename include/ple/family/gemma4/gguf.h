@@ -38,6 +38,7 @@ inline Gemma4Config gemma4_config(const GgufShards& file) {
   const GgufMetadata& keys = file.metadata();
   const std::string prefix = "gemma4.";
   expect_gguf_model<Gemma4Config>(file);
+  refuse_gguf_rope_scaling(keys, prefix);
   const auto count = [&](const char* name, std::optional<std::size_t> otherwise = std::nullopt) {
     return keys.count(prefix + name, otherwise);
   };
