@@ -9,8 +9,10 @@ namespace ple::inline PLE_ABI {
 
 extern template class Decoder<Gemma4Block<>>;
 extern template class Decoder<Gemma3nBlock<>>;
+extern template class Decoder<Gemma3Block<>>;
 extern template Gemma4<> Gemma4<>::load(const Checkpoint&, const LoadOptions&);
 extern template Gemma3n<> Gemma3n<>::load(const Checkpoint&, const LoadOptions&);
+extern template Gemma3<> Gemma3<>::load(const Checkpoint&, const LoadOptions&);
 extern template std::unique_ptr<LanguageModel> load_model<>(const Checkpoint&, const LoadOptions&);
 extern template Checkpoint Checkpoint::open_files<Checkpoint>(const std::filesystem::path&, const CheckpointOptions&);
 extern template Chat::Chat(const LanguageModel&, const Checkpoint&, ChatOptions);

@@ -274,7 +274,7 @@ TEST_CASE("other models, and what a later version may add") {
   const auto architecture = [](const std::string& name) {
     return [name](GgufWriter& f) { f.remove("general.architecture").text("general.architecture", name); };
   };
-  refused(architecture("gemma3"), "general.architecture is 'gemma3', expected 'gemma4' or 'gemma3n'");
+  refused(architecture("gemma2"), "general.architecture is 'gemma2', expected 'gemma4', 'gemma3n' or 'gemma3'");
   refused(architecture("llama"), "general.architecture is 'llama', expected 'gemma4'");
   refused(architecture("clip"), "general.architecture is 'clip'");
   refused([](auto& f) { f.count("gemma4.expert_count", 128); }, "gemma4.expert_count is 128 (uint32), expected 0");

@@ -163,7 +163,7 @@ TEST_CASE("Gemma 3n: no token allocates memory") {
 TEST_CASE("a checkpoint of one family is not one of the other") {
   const auto gemma3n = Checkpoint::open(folder);
   CHECK(message([&] { static_cast<void>(gemma3n.config<Gemma4Config>()); }) ==
-        folder.string() + ": is a Gemma 3n model, expected Gemma 4: load_model() opens both");
+        folder.string() + ": is a Gemma 3n model, expected Gemma 4: load_model() opens every family");
   const auto gemma4 = Checkpoint::open(std::filesystem::path(PLE_MODEL_DIR) / "storyteller");
   CHECK(message([&] { Model::load(gemma4); }).find("is a Gemma 4 model, expected Gemma 3n") != std::string::npos);
 }

@@ -104,7 +104,7 @@ TEST_CASE("a folder without weights says what it has instead") {
 TEST_CASE("a model of another family hears which ones are supported, whatever its tensors are called") {
   for (const auto& [whole, text] : {std::pair<const char*, const char*>{"llama", nullptr},
                                     {"gemma2", nullptr},
-                                    {"gemma3", "gemma3_text"},
+                                    {"paligemma", "gemma"},
                                     {"gemma4_assistant", "gemma4_text"},
                                     {"gemma4_unified", "gemma4_unified_text"}}) {
     CAPTURE(whole);
@@ -118,8 +118,9 @@ TEST_CASE("a model of another family hears which ones are supported, whatever it
       folder.header.erase("model.embed_tokens.weight");
     }
     folder.write();
-    check_opening(folder.path(), ErrorCode::not_supported,
-                  {"config.json", whole, "'gemma4', 'gemma4_text', 'gemma3n' and 'gemma3n_text'"});
+    check_opening(
+        folder.path(), ErrorCode::not_supported,
+        {"config.json", whole, "'gemma4', 'gemma4_text', 'gemma3n', 'gemma3n_text', 'gemma3' and 'gemma3_text'"});
   }
 }
 

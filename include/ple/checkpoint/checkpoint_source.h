@@ -23,7 +23,7 @@ template <class Config>
 const Config& config_of(const ModelConfig& any, const std::string& name) {
   if (const auto* config = std::get_if<Config>(&any)) return *config;
   fail(ErrorCode::not_supported, name, ": is a ", family_of(any), " model, expected ", Config::family,
-       ": load_model() opens both");
+       ": load_model() opens every family");
 }
 
 /// What every kind of model file provides; Checkpoint says more of each function. It also has `any_config()`, which is

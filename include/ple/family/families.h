@@ -12,12 +12,14 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/family/gemma3/family.h"
 #include "ple/family/gemma3n/family.h"
 #include "ple/family/gemma4/family.h"
 
 namespace ple::inline PLE_ABI {
 
-using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig>;  ///< the list: a model's configuration, of any family
+/// The list: a model's configuration, of any family.
+using ModelConfig = std::variant<Gemma4Config, Gemma3nConfig, Gemma3Config>;
 
 namespace detail {
 

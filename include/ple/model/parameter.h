@@ -69,8 +69,8 @@ struct ParameterRole {
 };
 
 /// In the order of Parameter. Sources: the modules of transformers' Gemma4TextModel and Gemma3nTextModel; MODEL_TENSORS
-/// and TENSOR_NAMES of the Python package `gguf`. Both have the same values: for these families llama.cpp's converter
-/// adds nothing to norms and permutes nothing.
+/// and TENSOR_NAMES of the Python package `gguf`. Both have the same values: llama.cpp's converter permutes nothing for
+/// these families. It adds 1 to Gemma 3's norms, as HfFolder::tensor() does (Family::hf_norm_offset).
 inline constexpr ParameterRole parameter_roles[] = {
     {Parameter::token_embedding, ParameterPart::token_embedding, "embed_tokens.weight", "token_embd.weight"},
     {Parameter::head, ParameterPart::other, "lm_head.weight", "output.weight"},
