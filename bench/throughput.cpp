@@ -26,7 +26,7 @@ namespace {
 constexpr const char* usage =
     "usage: bench_throughput MODEL [options]\n"
     "\n"
-    "  MODEL               a Hugging Face folder or a GGUF file of a Gemma 4 or Gemma 3n model\n"
+    "  MODEL               a Hugging Face folder or a GGUF file of a Gemma 4, 3n or 3 model\n"
     "  --prompt N          tokens of the prompt (default: 512)\n"
     "  --generate N        tokens written after it (default: 64)\n"
     "  --repeat N          (default: 5)\n"

@@ -19,7 +19,7 @@ const std::string usage =
     std::string(
         "usage: generate MODEL [--chat TEXT | --prompt TEXT] [options]\n"
         "\n"
-        "  MODEL                    a Hugging Face folder or a GGUF file of a Gemma 4 or Gemma 3n model\n"
+        "  MODEL                    a Hugging Face folder or a GGUF file of a Gemma 4, 3n or 3 model\n"
         "  --chat TEXT              one question, one answer; without --chat and --prompt: a conversation\n"
         "  --prompt TEXT            continue this text\n"
         "  --prompt-tokens N        continue N made-up tokens (for models without a tokenizer)\n"

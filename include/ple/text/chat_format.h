@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The chat formats of Gemma 4 and Gemma 3n, as their chat_template.jinja renders turns of text. The template only tells
-// which format it is: if it rendered conversations, a user's text could open a turn.
+// The chat formats of Gemma 4 and of Gemma 3 and 3n, as their chat_template.jinja renders turns of text. The template
+// only tells which format it is: if it rendered conversations, a user's text could open a turn.
 #pragma once
 
 #include <algorithm>
