@@ -15,7 +15,8 @@ namespace ple::inline PLE_ABI {
 ///   static constexpr PublishedModel<Config> published[]   models whose shapes are built in
 ///   static constexpr float hf_norm_offset = 1             if Hugging Face's norms multiply by 1 + w; else leave it out
 /// Config has `family`, its name for people; `model_type`, its name in files; the fields that ConfigChecks::decoder()
-/// checks (model/config.h); layer(l), num_layers(), first_shared_layer(), kv_layer(l), rope(type), token_limit() and
+/// checks (model/config.h); hidden_size_per_layer_input and vocab_size_per_layer_input, constants 0 in a family without
+/// PLE; tie_word_embeddings; layer(l), num_layers(), first_shared_layer(), kv_layer(l), rope(type), token_limit() and
 /// pad_token(). Beside it stand validate(config, source), for_each_field(config, f) and parameter_shapes(config).
 template <class Config>
 struct Family;
