@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a model as a GGUF file, with its matrices in fewer bits.
 #include <ple/convert/gguf_export.h>
+#include <ple/convert/gguf_requantize.h>
 #include <ple/convert/gguf_tokenizer_keys.h>
 #include <ple/core/thread_pool.h>
 
@@ -18,7 +19,8 @@
 const std::string usage =
     "usage: quantize MODEL OUT.gguf [options]\n"
     "\n"
-    "  MODEL                a Hugging Face folder of a Gemma 4 model\n"
+    "  MODEL                a Hugging Face folder of a Gemma 4 model, or a GGUF file of any family: its keys and the\n"
+    "                       tensors that ple does not know are copied\n"
     "  OUT.gguf             the file to write; `generate OUT.gguf` and llama.cpp read it\n"
     "  --type TYPE          of the matrices of attention and feed-forward (default: q4_0)\n"
     "  --attention TYPE, --feed-forward TYPE\n"
@@ -77,8 +79,10 @@ void change_type(std::vector<ple::GgufPlanEntry>& plan, const std::string& chang
 /// Says which tensors got another type than was asked for; once for all layers.
 void print_fallbacks(const std::vector<ple::GgufPlanEntry>& plan) {
   std::map<std::pair<ple::Dtype, ple::Dtype>, std::set<std::string_view>> changed;
-  for (const auto& [parameter, layer, tensor, wanted] : plan) {
-    if (tensor.dtype != wanted) changed[{wanted, tensor.dtype}].insert(ple::role_of(parameter).gguf);
+  for (const ple::GgufPlanEntry& entry : plan) {
+    if (entry.tensor.dtype != entry.wanted) {
+      changed[{entry.wanted, entry.tensor.dtype}].insert(ple::role_of(*entry.parameter).gguf);
+    }
   }
   for (const auto& [types, names] : changed) {
     fmt::print(stderr, "rows are no whole blocks of {}, which have {} values: {} instead, for",
@@ -90,13 +94,14 @@ void print_fallbacks(const std::vector<ple::GgufPlanEntry>& plan) {
 
 const char* group_of(const ple::GgufPlanEntry& entry) {
   if (entry.tensor.shape.size() == 1) return "norms, scalars";
-  switch (ple::part_of(entry.parameter)) {
+  if (!entry.parameter) return "other";
+  switch (ple::part_of(*entry.parameter)) {
     case ple::ParameterPart::token_embedding: return "token embedding";
     case ple::ParameterPart::ple_table: return "PLE table";
     case ple::ParameterPart::attention: return "attention";
     case ple::ParameterPart::feed_forward: return "feed-forward";
     case ple::ParameterPart::ple_step: return "PLE projections";
-    case ple::ParameterPart::streams:
+    case ple::ParameterPart::streams: return "streams";
     case ple::ParameterPart::other: break;
   }
   return "head";
@@ -137,23 +142,32 @@ void run(examples::Arguments& arguments) {
   while (const auto change = arguments.text("--tensor")) changes.push_back(*change);
   ple::ThreadPool pool(arguments.threads());
   arguments.done();
-  if (!std::filesystem::is_directory(model))
-    throw std::runtime_error(fmt::format("{}: is not a folder: expected a Hugging Face folder", model));
-
-  const auto checkpoint = ple::Checkpoint::open(model);
-  ple::check_output_path(out, ple::identities_of(checkpoint.files()));
-  std::vector<ple::GgufPlanEntry> plan = ple::plan_gguf(checkpoint, types);
-  for (const std::string& change : changes) change_type(plan, change);
-  print_fallbacks(plan);
-  ple::GgufKeys tokenizer;
-  if (std::filesystem::exists(checkpoint.tokenizer_file())) {
-    tokenizer =
-        ple::gguf_tokenizer_keys(checkpoint.tokenizer_file(), checkpoint.config<ple::Gemma4Config>().vocab_size);
+  const auto changed = [&](std::vector<ple::GgufPlanEntry> plan) {
+    for (const std::string& change : changes) change_type(plan, change);
+    print_fallbacks(plan);
+    return plan;
+  };
+  std::vector<ple::GgufPlanEntry> plan;
+  std::vector<ple::StoredSums> sums;
+  if (!std::filesystem::is_directory(model) && ple::GgufFile::is_one(model)) {
+    const auto file = ple::GgufShards::open(model);
+    ple::check_output_path(out, ple::identities_of(file.paths()));
+    plan = changed(ple::plan_requantized(file, types));
+    sums = ple::write_requantized(file, plan, out, pool, examples::Progress());
   } else {
-    fmt::print(stderr, "{}: is not there: the file will be without a tokenizer\n",
-               checkpoint.tokenizer_file().string());
+    const auto checkpoint = ple::Checkpoint::open(model);
+    ple::check_output_path(out, ple::identities_of(checkpoint.files()));
+    plan = changed(ple::plan_gguf(checkpoint, types));
+    ple::GgufKeys tokenizer;
+    if (std::filesystem::exists(checkpoint.tokenizer_file())) {
+      tokenizer =
+          ple::gguf_tokenizer_keys(checkpoint.tokenizer_file(), checkpoint.config<ple::Gemma4Config>().vocab_size);
+    } else {
+      fmt::print(stderr, "{}: is not there: the file will be without a tokenizer\n",
+                 checkpoint.tokenizer_file().string());
+    }
+    sums = ple::write_gguf(checkpoint, tokenizer, plan, out, pool, examples::Progress());
   }
-  const auto sums = ple::write_gguf(checkpoint, tokenizer, plan, out, pool, examples::Progress());
   print_table(plan, sums);
   fmt::print("{}: {} bytes\n", out, std::filesystem::file_size(out));
 }

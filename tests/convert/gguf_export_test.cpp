@@ -157,7 +157,7 @@ TEST_CASE("the shipped model in every type that can be written") {
     const Written written = write(folder, all_types(type));
     std::size_t fitting = 0, matrices = 0;
     for (const GgufPlanEntry& entry : written.plan) {
-      const Tensor tensor = written.checkpoint.tensor(entry.parameter, entry.layer);
+      const Tensor tensor = written.checkpoint.tensor(*entry.parameter, entry.layer);
       CHECK(tensor.dtype == entry.tensor.dtype);
       if (tensor.shape.size() == 1) continue;
       // A layer's part of the table's row has 32 values.
@@ -201,9 +201,9 @@ TEST_CASE("how far the weights moved is what the file says, on any number of thr
     CAPTURE(entry.tensor.name);
     CHECK(one.sums[i].squares == three.sums[i].squares);
     CHECK(one.sums[i].squared_errors == three.sums[i].squared_errors);
-    const Tensor from = folder.tensor(entry.parameter, entry.layer),
-                 to = one.checkpoint.tensor(entry.parameter, entry.layer);
-    CHECK(std::memcmp(to.data, three.checkpoint.tensor(entry.parameter, entry.layer).data, to.bytes) == 0);
+    const Tensor from = folder.tensor(*entry.parameter, entry.layer),
+                 to = one.checkpoint.tensor(*entry.parameter, entry.layer);
+    CHECK(std::memcmp(to.data, three.checkpoint.tensor(*entry.parameter, entry.layer).data, to.bytes) == 0);
     std::size_t count = 1;
     for (const std::uint64_t n : from.shape) count *= n;
     std::vector<float> values(count), stored(count);

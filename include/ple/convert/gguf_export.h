@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -37,10 +38,11 @@ struct GgufTypes {
 
 /// A tensor of the new file.
 struct GgufPlanEntry {
-  Parameter parameter = Parameter::token_embedding;
-  std::size_t layer = 0;      ///< 0 for what exists once
-  GgufTensor tensor;          ///< its dtype may be changed before the file is written
+  std::optional<Parameter> parameter = std::nullopt;  ///< nothing for a tensor that is only copied
+  std::size_t layer = 0;                              ///< 0 for what exists once
+  GgufTensor tensor;                                  ///< its dtype may be changed before the file is written
   Dtype wanted = Dtype::f32;  ///< GgufTypes' choice; the tensor's differs if rows are not whole blocks of this
+  std::size_t together = 1;   ///< adjacent values that must be whole blocks: a row; in a PLE table a layer's part of it
 };
 
 namespace detail {
@@ -147,16 +149,6 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   return keys;
 }
 
-namespace detail {
-
-/// How many adjacent values must be whole blocks: a row, or in a PLE table a layer's part, which is used by itself.
-inline std::size_t values_together(const Gemma4Config& config, Parameter parameter, const GgufTensor& tensor) {
-  if (parameter == Parameter::ple_table) return config.hidden_size_per_layer_input;
-  return static_cast<std::size_t>(tensor.shape.back());
-}
-
-}  // namespace detail
-
 /// The file's tensors in order; types may change as write_gguf allows. Errors: Checkpoint::tensor's; ErrorCode::shape.
 inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const GgufTypes& types = {}) {
   std::vector<GgufPlanEntry> plan;
@@ -168,9 +160,10 @@ inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const 
     }
     GgufPlanEntry entry{shape.parameter, shape.layer, {gguf_name(shape.parameter, shape.layer), shape.shape}, {}};
     if (shape.shape.size() == 2) {
-      const std::size_t values =
-          detail::values_together(checkpoint.config<Gemma4Config>(), shape.parameter, entry.tensor);
-      const auto fits = [&](Dtype type) { return values % values_per_block(type) == 0; };
+      entry.together = shape.parameter == Parameter::ple_table
+                           ? checkpoint.config<Gemma4Config>().hidden_size_per_layer_input
+                           : static_cast<std::size_t>(shape.shape.back());
+      const auto fits = [&](Dtype type) { return entry.together % values_per_block(type) == 0; };
       entry.wanted = detail::wanted_type(types, shape.parameter);
       entry.tensor.dtype = fits(entry.wanted) ? entry.wanted : fits(types.fallback) ? types.fallback : Dtype::bf16;
     }
@@ -181,22 +174,41 @@ inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const 
 
 namespace detail {
 
-/// Checks that the plan can be written, before anything is.
-inline void check_plan(const Checkpoint& checkpoint, std::span<const GgufPlanEntry> plan) {
-  for (const GgufPlanEntry& entry : plan) {
-    const Dtype type = entry.tensor.dtype, from = checkpoint.tensor(entry.parameter, entry.layer).dtype;
-    const std::size_t values = values_together(checkpoint.config<Gemma4Config>(), entry.parameter, entry.tensor);
-    if (!is_encodable(type) && type != from) {
-      fail(ErrorCode::not_supported, entry.tensor.name, ": type ", name_of(type),
-           " can be read, but not written; expected one of ", names_of_dtypes(true));
-    }
-    if (entry.tensor.shape.size() == 1 && type != Dtype::f32)
-      fail(ErrorCode::argument, entry.tensor.name, ": type ", name_of(type), ", expected f32 for a vector");
-    if (values % values_per_block(type) != 0) {
-      fail(ErrorCode::shape, entry.tensor.name, ": ", values, " values together in ", name_of(type),
-           ", expected a multiple of ", values_per_block(type));
+/// Checks that an entry whose values are of type `from` can be written, before anything is.
+inline void check_entry(const GgufPlanEntry& entry, Dtype from) {
+  const Dtype type = entry.tensor.dtype;
+  if (!is_encodable(type) && type != from) {
+    fail(ErrorCode::not_supported, entry.tensor.name, ": type ", name_of(type),
+         " can be read, but not written; expected one of ", names_of_dtypes(true));
+  }
+  if (entry.tensor.shape.size() == 1 && type != Dtype::f32 && type != entry.wanted)
+    fail(ErrorCode::argument, entry.tensor.name, ": type ", name_of(type), ", expected f32 for a vector");
+  if (type != from && entry.together % values_per_block(type) != 0) {
+    fail(ErrorCode::shape, entry.tensor.name, ": ", entry.together, " values together in ", name_of(type),
+         ", expected a multiple of ", values_per_block(type));
+  }
+}
+
+/// Converts the plan's tensors, which are what remains to be written, and ends the file. tensor_of(entry): its source.
+template <class TensorOf>
+std::vector<StoredSums> write_tensors(GgufFileWriter& file, std::span<const GgufPlanEntry> plan, TensorOf&& tensor_of,
+                                      Executor& executor, const WriteProgress& progress) {
+  std::uint64_t done = 0, total = 0;
+  for (const GgufPlanEntry& entry : plan) total += entry.tensor.bytes();
+  std::vector<StoredSums> sums(plan.size());
+  for (std::size_t i = 0; i < plan.size(); ++i) {
+    const Tensor tensor = tensor_of(plan[i]);
+    StoredRows rows(tensor, plan[i].tensor.dtype, executor);
+    for (std::size_t row = 0; row < rows.rows();) {
+      const std::span<const std::byte> some = rows.next(row, sums[i]);
+      file.write(some);
+      row += some.size() / bytes_of(plan[i].tensor.dtype, static_cast<std::size_t>(tensor.shape.back()));
+      done += some.size();
+      file.report(progress, "bytes written", done, total);
     }
   }
+  file.finish(progress);
+  return sums;
 }
 
 }  // namespace detail
@@ -210,7 +222,9 @@ inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const Gg
                                           Executor& executor, const WriteProgress& progress = {}) {
   if (checkpoint.ple_table())
     fail(ErrorCode::argument, "write_gguf: the checkpoint's table was packed: start from the original");
-  detail::check_plan(checkpoint, plan);
+  for (const GgufPlanEntry& entry : plan) {
+    detail::check_entry(entry, checkpoint.tensor(*entry.parameter, entry.layer).dtype);
+  }
   const Gemma4Config& config = checkpoint.config<Gemma4Config>();
   GgufKeys keys = gguf_model_keys(checkpoint);
   keys.add(tokenizer);
@@ -221,28 +235,12 @@ inline std::vector<StoredSums> write_gguf(const Checkpoint& checkpoint, const Gg
   std::vector<GgufTensor> tensors;
   const std::vector<float> factors = detail::gguf_rope_factor_values(config.full_rope, detail::GgufHeads(config).full);
   tensors.push_back({std::string(gguf_rope_factors), {factors.size()}, Dtype::f32});
-  std::uint64_t total = 0;
-  for (const GgufPlanEntry& entry : plan) {
-    tensors.push_back(entry.tensor);
-    total += entry.tensor.bytes();
-  }
+  for (const GgufPlanEntry& entry : plan) tensors.push_back(entry.tensor);
   GgufFileWriter file(path, keys, std::move(tensors), identities_of(checkpoint.files()));
   file.write(std::as_bytes(std::span(factors)));
-  std::vector<StoredSums> sums(plan.size());
-  std::uint64_t done = 0;
-  for (std::size_t i = 0; i < plan.size(); ++i) {
-    const Tensor tensor = checkpoint.tensor(plan[i].parameter, plan[i].layer);
-    detail::StoredRows rows(tensor, plan[i].tensor.dtype, executor);
-    for (std::size_t row = 0; row < rows.rows();) {
-      const std::span<const std::byte> some = rows.next(row, sums[i]);
-      file.write(some);
-      row += some.size() / bytes_of(plan[i].tensor.dtype, static_cast<std::size_t>(tensor.shape.back()));
-      done += some.size();
-      file.report(progress, "bytes written", done, total);
-    }
-  }
-  file.finish(progress);
-  return sums;
+  return detail::write_tensors(
+      file, plan, [&](const GgufPlanEntry& entry) { return checkpoint.tensor(*entry.parameter, entry.layer); },
+      executor, progress);
 }
 
 }  // namespace ple::inline PLE_ABI

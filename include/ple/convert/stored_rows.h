@@ -35,7 +35,7 @@ class StoredRows {
       : from_(from),
         to_(to),
         cols_(static_cast<std::size_t>(from.shape.back())),
-        rows_(from.shape.size() == 2 ? static_cast<std::size_t>(from.shape[0]) : 1),
+        rows_(from.bytes / bytes_of(from.dtype, cols_)),
         executor_(executor),
         chunk_(std::clamp<std::size_t>(chunk_values / cols_, 1, rows_)),
         row_bytes_(bytes_of(to, cols_)),

@@ -69,6 +69,7 @@ class GgufCursor {
       }
       default: take(least_bytes(type), key);
     }
+    value.bytes = static_cast<std::uint64_t>(bytes_.data() + position_ - value.data);
     return value;
   }
 

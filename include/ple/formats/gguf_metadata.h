@@ -57,6 +57,7 @@ struct GgufValue {
   GgufType element = GgufType::uint8;  ///< of an array
   std::uint64_t count = 1;             ///< of an array's elements
   const std::byte* data = nullptr;     ///< the value, or the array's first element
+  std::uint64_t bytes = 0;             ///< from `data` to the value's end
 
   bool is_array() const { return type == GgufType::array; }
 };

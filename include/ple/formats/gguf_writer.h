@@ -54,6 +54,17 @@ class GgufKeys {
     return *this;
   }
 
+  /// A key of another file, as it is there.
+  GgufKeys& copy(std::string_view key, const GgufValue& value) {
+    start(key, value.type);
+    if (value.is_array()) {
+      put(static_cast<std::uint32_t>(value.element));
+      put(value.count);
+    }
+    bytes_.append(reinterpret_cast<const char*>(value.data), static_cast<std::size_t>(value.bytes));
+    return *this;
+  }
+
   GgufKeys& add(const GgufKeys& other) {
     for (const std::string& name : other.names_) expect_new(name);
     names_.insert(other.names_.begin(), other.names_.end());
