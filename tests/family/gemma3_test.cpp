@@ -40,7 +40,8 @@ Gemma3Config read(const std::string& json) { return gemma3_config(parse_json(jso
 
 bool is_full(const Gemma3Config& config, std::size_t l) { return config.layer(l).attention == AttentionType::full; }
 
-/// The folder's model, which is f32, as llama.cpp's converter writes it: it adds 1 to norms.
+/// The folder's model as llama.cpp's converter writes it: it adds 1 to norms, which are f32. A pattern that is not one
+/// full layer after five others is a list.
 GgufWriter gguf_of(const std::filesystem::path& folder) {
   const HfFolder checkpoint(folder);
   const auto c = checkpoint.config<Gemma3Config>();
@@ -58,19 +59,33 @@ GgufWriter gguf_of(const std::filesystem::path& folder) {
   count("attention.sliding_window", c.sliding_window);
   file.number("gemma3.attention.layer_norm_rms_epsilon", static_cast<double>(c.rms_norm_eps));
   file.number("gemma3.rope.freq_base", c.full_rope.theta);
+  if (c.sliding_rope.theta != 10000) file.number("gemma3.rope.freq_base_swa", c.sliding_rope.theta);
+  if (c.final_logit_softcapping != 0)
+    file.number("gemma3.final_logit_softcapping", static_cast<double>(c.final_logit_softcapping));
+  std::vector<std::uint8_t> sliding;
+  bool as_default = true;
+  for (std::size_t l = 0; l < c.num_layers(); ++l) {
+    sliding.push_back(is_full(c, l) ? 0 : 1);
+    as_default = as_default && is_full(c, l) == (l % 6 == 5);
+  }
+  if (!as_default) file.numbers("gemma3.attention.sliding_window_pattern", GgufWriter::boolean, sliding);
   if (c.full_rope.factor != 1)
     file.text("gemma3.rope.scaling.type", "linear").number("gemma3.rope.scaling.factor", c.full_rope.factor);
   for (const ParameterShape& shape : parameter_shapes(c)) {
     const std::string name = checkpoint.names().name(shape.parameter, shape.layer);
     const Tensor stored = checkpoint.tensor_files().at(name)->tensor(name);
-    REQUIRE(stored.dtype == Dtype::f32);
-    std::vector<float> values(stored.bytes / sizeof(float));
-    std::memcpy(values.data(), stored.data, stored.bytes);
-    if (stored.shape.size() == 1) {
-      for (float& value : values) value += 1;
+    const std::string in_file = testing::llama_cpp_name(shape.parameter, shape.layer);
+    if (stored.shape.size() > 1) {
+      const std::uint32_t types[] = {0, 1, 30};  // f32, f16, bf16
+      const std::size_t type = stored.dtype == Dtype::f32 ? 0 : stored.dtype == Dtype::f16 ? 1 : 2;
+      file.tensor(in_file, stored.shape, types[type], {reinterpret_cast<const char*>(stored.data), stored.bytes});
+      continue;
     }
-    file.tensor(testing::llama_cpp_name(shape.parameter, shape.layer), stored.shape, 0,
-                {reinterpret_cast<const char*>(values.data()), stored.bytes});
+    std::vector<float> values(static_cast<std::size_t>(stored.shape[0]));
+    decode<Scalar>(stored.dtype, stored.data, values.size(), values.data());
+    for (float& value : values) value += 1;
+    file.tensor(in_file, stored.shape, 0,
+                {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
   }
   return file;
 }
@@ -157,8 +172,10 @@ TEST_CASE("Gemma 3: the published shapes have the published numbers of parameter
 
 TEST_CASE("Gemma 3: a GGUF file means what the folder means that it was made from, to the last bit") {
   testing::TemporaryFolder temporary;
-  // Their scores are divided by sqrt(head_dim), every sixth layer is full, and they have no soft-cap: GGUF's defaults.
-  for (const char* name : {"270m_like", "4b_like"}) {
+  // GGUF does not say how scores are scaled: it is by sqrt(head_dim), but in 27B. So all shapes but 27b_like, of fewer
+  // layers, and odd_sizes, odd_sizes_f16 and published_style, which scale otherwise.
+  for (const std::string name : {"270m_like", "270m_like_bf16", "4b_like", "all_full", "any_order_of_layers",
+                                 "untied_head", "window_longer_than_text", "window_tiny"}) {
     CAPTURE(name);
     const auto path = temporary / "model.gguf";
     gguf_of(data / name).write(path);
