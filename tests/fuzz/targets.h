@@ -5,6 +5,7 @@
 #include "config.h"
 #include "gguf.h"
 #include "jinja.h"
+#include "kept_predictions.h"
 #include "packed_table.h"
 #include "safetensors.h"
 #include "safetensors_index.h"
@@ -25,6 +26,7 @@ inline constexpr Target targets[] = {
     {"chat", chat, chat_seeds},
     {"jinja", jinja, jinja_seeds},
     {"saved_session", saved_session, saved_session_seeds},
+    {"kept_predictions", kept_predictions, kept_predictions_seeds},
 };
 
 }  // namespace ple::fuzz
