@@ -3,17 +3,26 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <functional>
+#include <random>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "../dtype/random_scales.h"
 #include "../temporary.h"
 #include "folder.h"
 #include "gguf_model.h"
 #include "ple/checkpoint/checkpoint.h"
 #include "ple/family/gemma4/block.h"
+#include "ple/formats/ggml_type.h"
 #include "ple/run/session.h"
 
 namespace ple::gguf_checkpoint_test {
@@ -107,6 +116,89 @@ TEST_CASE("a model gives the same bits from a Hugging Face folder and from a GGU
     ++models;
   }
   CHECK(models >= 9);
+}
+
+namespace {
+
+/// The file with its matrices in `types` in turn: random blocks of all bytes, but for small finite scales.
+GgufWriter mixed(GgufWriter file, const std::vector<Dtype>& types) {
+  std::mt19937 generator(5);
+  std::size_t next = 0;
+  for (GgufWriter::Entry& entry : file.tensors) {
+    if (entry.dimensions.size() != 2) continue;
+    const Dtype dtype = types[next++ % types.size()];
+    const std::size_t count = entry.dimensions[0] * entry.dimensions[1];
+    entry.type = ggml_type(dtype).id;
+    entry.data.assign(bytes_of(dtype, count), '\0');
+    with_dtype(dtype, [&]<class T>() {
+      for (std::size_t i = 0; i < count / DtypeTraits<T>::values_per_block; ++i) {
+        T block;
+        auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
+        for (std::size_t b = 0; b < sizeof block; ++b) bytes[b] = static_cast<std::uint8_t>(generator());
+        testing::set_scales(block, generator);
+        std::memcpy(entry.data.data() + i * sizeof block, &block, sizeof block);
+      }
+    });
+  }
+  return file;
+}
+
+/// The file with its matrices decoded to f32.
+GgufWriter decoded(GgufWriter file) {
+  for (GgufWriter::Entry& entry : file.tensors) {
+    if (entry.dimensions.size() != 2) continue;
+    std::vector<float> values(entry.dimensions[0] * entry.dimensions[1]);
+    with_dtype(*dtype_of_name(ggml_type(entry.type)->name), [&]<class T>() {
+      constexpr std::size_t n = DtypeTraits<T>::values_per_block;
+      for (std::size_t i = 0; i < values.size() / n; ++i) {
+        T block;
+        std::memcpy(&block, entry.data.data() + i * sizeof block, sizeof block);
+        DtypeTraits<T>::decode(block, values.data() + i * n);
+      }
+    });
+    entry.type = 0;
+    entry.data.assign(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+  }
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("a file may mix types: each matrix is read in its own") {
+  std::vector<Dtype> types;
+  for (const Dtype dtype : all_dtypes) {
+    if (values_per_block(dtype) > 1) types.push_back(dtype);
+  }
+  Folder folder({.hidden = 256, .head = 128, .global_head = 256, .intermediate = 512, .per_layer = 256});
+  folder.write();
+  const GgufWriter plain = gguf_of(Checkpoint::open(folder.path()));
+  const std::vector<Token> tokens = {2, 5, 9, 14, 3, 3, 7, 19, 0, 11};
+  // 21 matrices, 23 types: twice, beginning at another one.
+  for (const std::size_t first : {0u, 11u}) {
+    std::rotate(types.begin(), types.begin() + static_cast<std::ptrdiff_t>(first), types.end());
+    const GgufWriter file = mixed(plain, types);
+    const auto model = Gemma4<Any, Simd>::load(open(file));
+    CHECK(model.blocks[0].mlp.down.weight.dtype() != model.blocks[1].mlp.down.weight.dtype());
+    const std::vector<float> logits = all_logits(model, tokens),
+                             exact = all_logits(Gemma4<Any, Simd>::load(open(decoded(file))), tokens);
+    double error = 0, size = 0;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      error += std::pow(double(logits[i]) - double(exact[i]), 2);
+      size += std::pow(double(exact[i]), 2);
+    }
+    // As tests/model/quantized_test.cpp explains: 8-bit activations, in 9 products of a layer, and two more.
+    const double bound = 2.5 / 127 / std::sqrt(12.0) * std::sqrt(9.0 * 2 + 2);
+    MESSAGE("relative difference ", std::sqrt(error / size), ", bound ", bound);
+    CHECK(error > 0);
+    CHECK(std::sqrt(error / size) <= bound);
+  }
+}
+
+TEST_CASE("a matrix with a factor of its own is refused") {
+  for (const char* name : {"blk.1.ffn_up.scale", "blk.1.ffn_up.weight.scale"}) {
+    check_change([&](auto& f) { f.tensor(name, {1}, 0, raw(0.5f)); }, ErrorCode::not_supported,
+                 {std::string(name) + ": expected blk.1.ffn_up.weight to need no other scale"});
+  }
 }
 
 TEST_CASE("as many pairs turn as the file says, for every head") {

@@ -159,7 +159,7 @@ TEST_CASE("blocks are encoded and decoded bit for bit as the package gguf does i
     REQUIRE(bytes.size() > sizeof blocks);
     std::memcpy(&blocks, bytes.data(), sizeof blocks);
     REQUIRE(blocks > 0);
-    // The package does not encode the types of 256 values, nor iq4_nl: those files have no values.
+    // What the package does not encode, or we do not, has files without values.
     constexpr std::size_t n = DtypeTraits<T>::values_per_block;
     constexpr bool with_values = EncodableType<T> && n == 32;
     std::vector<float> values(with_values ? blocks * n : 0), decoded(blocks * n);
@@ -279,7 +279,8 @@ TEST_CASE("every type is found by its name") {
   CHECK(bytes_of(Dtype::q4_0, 256) == 8 * 18);
   CHECK(bytes_of(Dtype::q6_k, 512) == 2 * 210);
   CHECK(names_of_dtypes() ==
-        "f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs");
+        "f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs, iq2_xxs, iq2_xs, "
+        "iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, tq1_0, tq2_0, mxfp4, nvfp4");
   CHECK(names_of_dtypes(true) == "f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k");
 }
 

@@ -6,7 +6,8 @@
   python3 check_llama.py --examples ../../build/release/examples
 
 `--examples` is the folder of the example programs. A random Gemma 4 model, saved by transformers, is written in every number type:
-those that `quantize` cannot write by llama.cpp's own quantizer. For each file three sets of logits are compared, of all positions of
+those that `quantize` cannot write by llama.cpp's own quantizer or by the Python package `gguf`. Those that need a calibration text, or
+have no quantizer in either, get random blocks instead: it does not matter which weights a random model has. For each file three sets of logits are compared, of all positions of
 a text: ours, llama.cpp's, and what llama.cpp computes from the same weights in f32, which the Python package `gguf` decodes. Distances are
 root mean squares of differences, relative to that of the logits. llama.cpp runs with K and V in f32, as ple does.
 
@@ -42,6 +43,8 @@ SHAPES = {
 WRITTEN_HERE = ["f32", "bf16", "f16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]
 WRITTEN_THERE = {"iq4_nl": llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_NL, "iq4_xs": llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_XS,
                  "q2_k": llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K, "q3_k": llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_S}
+QUANTIZED_BY_PACKAGE = ["tq1_0", "tq2_0", "mxfp4"]
+RANDOM = ["iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq1_s", "iq1_m", "nvfp4"]
 PROMPTS = ["There once lived", "One cold morning a small", "\"Why are you so sad?\" asked"]
 
 
@@ -123,8 +126,27 @@ def requantize(source, target, ftype):
         sys.exit(f"{source}: llama.cpp does not quantize it")
 
 
-def decode_file(source, target):
-    """The same model in f32, as the package gguf decodes it."""
+def random_blocks(kind, count, size, rng):
+    """Bytes of blocks whose values have about the root mean square `size`."""
+    blocks = rng.integers(0, 256, (count, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
+    if kind == gguf.GGMLQuantizationType.NVFP4:  # the 16 values of e2m1, doubled: root mean square 5.9
+        blocks[:, :4] = gguf.quants.NVFP4.fp32_to_ue4m3(2 * size / 5.9 * rng.uniform(0.5, 1.5, (count, 4)).astype(np.float32))
+        return blocks
+
+    def set_scale(scale):
+        bits = np.full(count, scale, "<f2").view("<u2")
+        if kind == gguf.GGMLQuantizationType.IQ1_M:  # in the upper halves of four bytes
+            blocks[:, 49::2] = blocks[:, 49::2] & 15 | (bits[:, None] >> np.array([0, 4, 8, 12], "<u2") & 15) << 4
+        else:
+            blocks[:, :2] = bits.view(np.uint8).reshape(count, 2)
+
+    set_scale(1)
+    set_scale(size / np.sqrt(np.mean(gguf.quants.dequantize(blocks, kind) ** 2)))
+    return blocks
+
+
+def rewrite(source, target, change):
+    """Every tensor as change(data, kind, shape) gives it: data, and the type of the blocks that they are."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     for field in reader.fields.values():
@@ -132,12 +154,32 @@ def decode_file(source, target):
             kind = field.types[0]
             writer.add_key_value(field.name, field.contents(), kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
     for tensor in reader.tensors:
-        shape = [int(n) for n in reversed(tensor.shape)]
-        writer.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape))
+        data, kind = change(tensor.data, tensor.tensor_type, [int(n) for n in reversed(tensor.shape)])
+        writer.add_tensor(tensor.name, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def decode_file(source, target):
+    """The same model in f32, as the package gguf decodes it."""
+    rewrite(source, target, lambda data, kind, shape: (gguf.quants.dequantize(data, kind).astype(np.float32).reshape(shape), None))
+
+
+def encode_file(source, target, name, seed):
+    """A model in f32 with matrices in another type."""
+    to, rng = gguf.GGMLQuantizationType[name.upper()], np.random.default_rng(seed)
+
+    def change(data, kind, shape):
+        if len(shape) != 2:
+            return data, None
+        if name in QUANTIZED_BY_PACKAGE:
+            return gguf.quants.quantize(data, to), to
+        values = gguf.GGML_QUANT_SIZES[to][0]
+        return random_blocks(to, data.size // values, np.sqrt(np.mean(data ** 2)), rng).reshape(shape[0], -1), to
+
+    rewrite(source, target, change)
 
 
 def types_of(path):
@@ -181,10 +223,13 @@ def check_types(examples, folder, name, shape, seed):
     bound, failed = bounds(len(keys["layer_types"])), False
     print(f"\n{name}: {len(keys['layer_types'])} layers, {len(tokens)} tokens\n\n"
           "| type | ple from llama.cpp | llama.cpp from f32 | ple from f32 | bound |\n|---|---|---|---|---|")
-    for type_name in WRITTEN_HERE + list(WRITTEN_THERE):
+    for type_name in WRITTEN_HERE + list(WRITTEN_THERE) + QUANTIZED_BY_PACKAGE + RANDOM:
         path, decoded = folder / f"{name}_{type_name}.gguf", folder / f"{name}_{type_name}_f32.gguf"
         if type_name in WRITTEN_HERE:
             run(examples / "quantize", folder / name, path, "--all", type_name)
+            assert types_of(path) == [type_name], types_of(path)
+        elif type_name in QUANTIZED_BY_PACKAGE + RANDOM:
+            encode_file(folder / f"{name}_f32.gguf", path, type_name, seed)
             assert types_of(path) == [type_name], types_of(path)
         else:
             requantize(folder / f"{name}_f32.gguf", path, WRITTEN_THERE[type_name])

@@ -66,6 +66,60 @@ def random_blocks(count, size, halves):
     return blocks
 
 
+def put_bits(words, at, bits, values):
+    """Sets bits [at, at + bits) of the words, in place."""
+    mask = words.dtype.type(((1 << bits) - 1) << at)
+    words[...] = words & ~mask | values.astype(words.dtype) << words.dtype.type(at)
+
+
+def with_all_indices(name, blocks):
+    """Blocks of a type with a grid, in which every row of the grid comes up at least once."""
+    rows, groups = INDICES[name]
+    index = (np.arange(len(blocks) * groups) % rows).reshape(len(blocks), groups)
+    assert len(blocks) * groups >= rows
+    if name == "IQ2_XXS":
+        parts = blocks[:, 2:].copy().reshape(-1, 8, 8)
+        parts[:, :, :4] = index.reshape(-1, 8, 4)
+        blocks[:, 2:] = parts.reshape(len(blocks), -1)
+        return blocks
+    if name == "IQ2_XS":
+        words = blocks[:, 2:66].copy().view("<u2")
+        put_bits(words, 0, 9, index)
+        blocks[:, 2:66] = words.view(np.uint8)
+        return blocks
+    blocks[:, 2 : 2 + groups] = index & 255
+    high = index >> 8
+    if name == "IQ2_S":
+        blocks[:, 66:74] = (high.reshape(-1, 8, 4) << np.array([0, 2, 4, 6])).sum(axis=-1)
+    elif name == "IQ3_S":
+        blocks[:, 66:74] = (high.reshape(-1, 8, 8) << np.arange(8)).sum(axis=-1)
+    elif name == "IQ1_S":
+        words = blocks[:, 34:50].copy().view("<u2")
+        put_bits(words, 0, 12, (high.reshape(-1, 8, 4) << np.array([0, 3, 6, 9])).sum(axis=-1))
+        blocks[:, 34:50] = words.view(np.uint8)
+    return blocks
+
+
+def random_iq1_m(count):
+    """Its f16 is in the upper halves of four bytes."""
+    blocks = random_blocks(count, 58, [56])
+    bits = blocks[:, 56:58].copy().view("<u2")
+    blocks = blocks[:, :56].copy()
+    put_bits(blocks[:, 49::2], 4, 4, bits >> np.array([0, 4, 8, 12]) & 15)
+    return blocks
+
+
+def random_fp4(name, count):
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+    blocks = rng.integers(0, 256, (count, size), dtype=np.uint8)
+    if name == "MXFP4":
+        blocks[:, 0] = np.concatenate([[0, 1, 2, 252], rng.integers(0, 253, count - 4)])  # above, 12 times the scale is infinite
+    else:
+        blocks[:, :4] = rng.permutation(256)[: 4 * count].reshape(count, 4)
+        blocks[0, :4] = [0x00, 0x7F, 0x80, 0xFF]
+    return blocks
+
+
 def write(name, x, blocks):
     decoded = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[name])
     assert decoded.dtype == np.float32 and np.isfinite(decoded).all()
@@ -86,7 +140,16 @@ for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"):
     if name in SENSITIVE:
         x = np.concatenate([x, SENSITIVE[name]])
     write(name, x, gguf.quants.quantize(x, gguf.GGMLQuantizationType[name]))
-HALVES = {"IQ4_NL": [0], "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_XS": [0]}
+HALVES = {"IQ4_NL": [0], "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_XS": [0],
+          "TQ1_0": [52], "TQ2_0": [64]}
+NONE = np.zeros(0, np.float32)
 for name, halves in HALVES.items():
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
-    write(name, np.zeros(0, np.float32), random_blocks(64 if block == 32 else 12, size, halves))
+    write(name, NONE, random_blocks(64 if block == 32 else 12, size, halves))
+INDICES = {"IQ2_XXS": (256, 32), "IQ2_XS": (512, 32), "IQ2_S": (1024, 32), "IQ3_XXS": (256, 64), "IQ3_S": (512, 64), "IQ1_S": (2048, 32)}  # rows of the grid, and how many of them a block has
+for name, (rows, groups) in INDICES.items():
+    size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]][1]
+    write(name, NONE, with_all_indices(name, random_blocks(max(12, rows // groups), size, [0])))
+write("IQ1_M", NONE, random_iq1_m(12))  # its grid is iq1_s's
+for name in ("MXFP4", "NVFP4"):
+    write(name, NONE, random_fp4(name, 48))

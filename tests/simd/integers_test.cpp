@@ -68,9 +68,15 @@ TEST_CASE("packed rows say what decoding says") {
       const T* w = reinterpret_cast<const T*>(bytes.data());
       const auto tiles = packed(DtypeTraits<T>::id, bytes, rows, cols);
       const TileLayout layout(DtypeTraits<T>::id, cols);
-      // Not more bytes than the blocks have, but for whole tiles and lines, and numbers of 4 or 6 bits in 8.
+      // Not more bytes than the blocks have, but for whole tiles and lines, and numbers of 4 or 6 bits in 8. Types of
+      // codes take as many bits a code as the layout says, and their scales.
       const std::size_t narrow = layout.format->has_super_scale ? rows_per_tile * layout.sub_blocks : 0;
-      CHECK(layout.tile_bytes <= rows_per_tile * bytes_of(DtypeTraits<T>::id, cols) + narrow + 2 * alignment);
+      std::size_t most = rows_per_tile * bytes_of(DtypeTraits<T>::id, cols) + narrow;
+      if constexpr (CodedType<T>) {
+        most = rows_per_tile * cols * DtypeTraits<T>::code_bits / 8;
+        most += n == 256 ? narrow + rows_per_tile * layout.chunks * sizeof(f16) : rows_per_tile * (cols / sub) * 2;
+      }
+      CHECK(layout.tile_bytes <= most + 2 * alignment);
       bool good = true;
       for (std::size_t r = 0; r < rows; ++r) {
         std::vector<float> decoded(cols);
@@ -83,7 +89,8 @@ TEST_CASE("packed rows say what decoding says") {
         for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
           const SubBlock block = sub_block_of(layout, tiles.data() + r / 16 * layout.tile_bytes, r % 16, s);
           for (std::size_t i = 0; i < sub; ++i) {
-            const float product = block.scale * static_cast<float>(block.integers[i] - IntegerTraits<T>::zero_point);
+            const float scale = IntegerTraits<T>::factor * block.scale;
+            const float product = scale * static_cast<float>(block.integers[i] - IntegerTraits<T>::zero_point);
             good &= (IntegerTraits<T>::has_minimum ? product - block.minimum : product) == decoded[s * sub + i];
             good &= IntegerTraits<T>::zero_point == 128 || block.integers[i] < 64;
           }
@@ -182,9 +189,10 @@ TEST_CASE("activations that are no scales give no scales; zeros and tiny values 
 TEST_CASE("rows that are no whole scale of chunks are filled up") {
   const std::size_t rows = 7, tokens = 6;
   for_each_integer_type([&]<class T>() {
-    if constexpr (DtypeTraits<T>::values_per_block == 32) {
+    if constexpr (DtypeTraits<T>::values_per_block < 256) {
       CAPTURE(DtypeTraits<T>::name);
-      for (const std::size_t cols : {32u, 96u, 288u, 480u}) {
+      for (const std::size_t cols : {32u, 64u, 96u, 288u, 320u, 480u}) {
+        if (cols % DtypeTraits<T>::values_per_block != 0) continue;
         const auto w = random_weights<T>(rows, cols, 8);
         const auto x = random_values(tokens * cols, 9);
         const auto expected = product<Scalar, T>(w, rows, cols, x, tokens).y;

@@ -12,21 +12,19 @@
 #include <string>
 #include <vector>
 
+#include "../dtype/random_scales.h"
+
 namespace ple::testing {
 
 /// Blocks of random bits with finite scales, [rows, cols].
 template <class T>
 std::vector<T> random_blocks(std::size_t rows, std::size_t cols, unsigned seed) {
   std::mt19937 generator(seed);
-  std::normal_distribution<float> normal(0, 1);
   std::vector<T> blocks(rows * cols / DtypeTraits<T>::values_per_block);
   for (T& block : blocks) {
     auto* bytes = reinterpret_cast<std::uint8_t*>(&block);
     for (std::size_t i = 0; i < sizeof block; ++i) bytes[i] = static_cast<std::uint8_t>(generator());
-    const auto tiny = [&] { return to_f16(0.01f * normal(generator)); };
-    block.scale = tiny();
-    if constexpr (requires { block.min_scale; }) block.min_scale = tiny();
-    if constexpr (requires { block.minimum; }) block.minimum = tiny();
+    set_scales(block, generator);
   }
   return blocks;
 }

@@ -96,14 +96,10 @@ TEST_CASE("the largest sums of a column are exact") {
     CAPTURE(DtypeTraits<T>::name);
     auto matrix = random_matrix<T>(33, 256, 2);
     std::vector<T> blocks(33 * 256 / DtypeTraits<T>::values_per_block);
-    std::memcpy(blocks.data(), matrix.data(), blocks.size() * sizeof(T));
+    std::mt19937 generator(2);
     for (T& block : blocks) {
-      T full;
-      std::fill_n(reinterpret_cast<std::uint8_t*>(&full), sizeof full, std::same_as<T, q8_0> ? 0x80 : 0xff);
-      full.scale = block.scale;
-      if constexpr (requires { block.min_scale; }) full.min_scale = block.min_scale;
-      if constexpr (requires { block.minimum; }) full.minimum = block.minimum;
-      block = full;
+      std::fill_n(reinterpret_cast<std::uint8_t*>(&block), sizeof block, std::same_as<T, q8_0> ? 0x80 : 0xff);
+      testing::set_scales(block, generator);
     }
     matrix.load(Tensor{"memory",
                        "full",
@@ -156,8 +152,8 @@ TEST_CASE("packed rows say what decoding says") {
         }
         for (std::size_t i = 0; i < cols; ++i) {
           const SubBlock block = sub_block_of(packed.rows().layout, packed.rows().row(r), i / sub);
-          const float product =
-              block.scale * static_cast<float>(block.integers[i % sub] - IntegerTraits<T>::zero_point);
+          const float product = IntegerTraits<T>::factor * block.scale *
+                                static_cast<float>(block.integers[i % sub] - IntegerTraits<T>::zero_point);
           good &= (IntegerTraits<T>::has_minimum ? product - block.minimum : product) == decoded[i];
         }
       }

@@ -10,8 +10,11 @@
 
 #include "ple/core/config.h"
 #include "ple/dtype/floats.h"
+#include "ple/dtype/fp4.h"
+#include "ple/dtype/i_quants.h"
 #include "ple/dtype/k_quants.h"
 #include "ple/dtype/quants.h"
+#include "ple/dtype/ternary.h"
 #include "ple/dtype/traits.h"
 
 namespace ple::inline PLE_ABI {
@@ -20,8 +23,8 @@ template <StoredType... Ts>
 struct TypeList {};
 
 /// Every type with a Dtype, in Dtype's order.
-using StoredTypes =
-    TypeList<f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs>;
+using StoredTypes = TypeList<f32, bf16, f16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs,
+                             iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, tq1_0, tq2_0, mxfp4, nvfp4>;
 
 /// One of several stored types: which one is known when a tensor is loaded.
 template <StoredType... Ts>

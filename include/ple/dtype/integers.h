@@ -10,23 +10,26 @@
 #include <cstring>
 
 #include "ple/core/config.h"
+#include "ple/dtype/coded.h"
 #include "ple/dtype/dtype.h"
+#include "ple/dtype/packed_bits.h"
 
 namespace ple::inline PLE_ABI {
 
 inline constexpr std::size_t values_per_chunk = 256;  ///< rows are processed in chunks of this many values
 
-/// A chunk: value = scale * (integer - zero_point) - minimum, with the sub-block's scale and minimum. `integer` is the
-/// quant, or the table's entry for it where the type has a table.
+/// A chunk: value = factor * scale * (integer - zero_point) - minimum, with the sub-block's scale and minimum.
+/// `integer` is the quant, or the table's entry for it, plus 128, where the type has a table.
 struct QuantChunk {
   alignas(64) std::uint8_t quants[values_per_chunk];
-  /// Bits of f16, or integers below 128 (signed without minimums) to multiply with super_scale and super_minimum.
+  /// Bits of f16 or bf16, or integers below 128 (signed without minimums) to multiply with super_scale, super_minimum.
   std::uint16_t scales[16], minimums[16];
   std::uint16_t super_scale = 0, super_minimum = 0;  // bits of f16
 };
 
-/// Unpacks a type: `quants` writes a block's quants; `scales`, for blocks of 256, its scales and minimums. zero_point
-/// is 128 where integers use all 8 bits, and with 4 bits for the table iq4_values; others are below 64.
+/// Unpacks a type: `quants` writes a block's quants; `scales`, for blocks of 256, its scales and minimums. A type of
+/// codes has `unpack`, which does all. zero_point is 128 where integers use all 8 bits or are a table's; others are
+/// below 64.
 template <class T>
 struct IntegerTraits;
 
@@ -35,8 +38,8 @@ concept IntegerType = requires(const T& block, std::uint8_t* out) {
   { IntegerTraits<T>::zero_point } -> std::convertible_to<int>;
   { IntegerTraits<T>::sub_block } -> std::convertible_to<std::size_t>;
   { IntegerTraits<T>::has_minimum } -> std::convertible_to<bool>;
-  IntegerTraits<T>::quants(block, out);
-};
+}
+&&(CodedType<T> || requires(const T& block, std::uint8_t* out) { IntegerTraits<T>::quants(block, out); });
 
 namespace detail {
 
@@ -50,31 +53,9 @@ struct IntegerShape {
   static constexpr std::size_t sub_block = sub;
   static constexpr int bits = all_bits;  // of a quant
   static constexpr bool has_minimum = minimum;
+  static constexpr const std::int8_t* table = nullptr;
+  static constexpr float factor = 1;
 };
-
-/// Eight bytes, little-endian.
-inline std::uint64_t load8(const void* p) {
-  std::uint64_t word;
-  std::memcpy(&word, p, sizeof word);
-  return word;
-}
-inline void store8(std::uint64_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
-constexpr std::uint64_t all8(std::uint64_t byte) { return byte * 0x0101010101010101u; }
-
-/// 32 quants of 4 bits: the 16 lower halves, then the 16 upper ones.
-inline void nibbles(const std::uint8_t* pairs, std::uint8_t* out) {
-  for (std::size_t i = 0; i < 16; i += 8) {
-    const std::uint64_t word = load8(pairs + i);
-    store8(word & all8(15), out + i);
-    store8(word >> 4 & all8(15), out + 16 + i);
-  }
-}
-
-/// Spreads bit i of `bits` to byte i, as 0 or 1.
-inline std::uint64_t spread(std::uint8_t bits) {
-  const std::uint64_t mine = all8(bits) & 0x8040201008040201u;
-  return (mine + 0x00406070787c7e7fu) >> 7 & all8(1);  // the sum carries a set bit to the top of its byte
-}
 
 template <class Block>
 void five_bit_quants(const Block& block, std::uint8_t* out) {
@@ -82,13 +63,6 @@ void five_bit_quants(const Block& block, std::uint8_t* out) {
   for (std::size_t i = 0; i < 4; ++i) store8(load8(out + 8 * i) | spread(block.high[i]) << 4, out + 8 * i);
 }
 
-/// ORs 256 quants of 2 bits, stored as in q2_k and shifted left by `up`, into `out`.
-inline void add_two_bits(const std::uint8_t* quads, int up, std::uint8_t* out) {
-  for (std::size_t i = 0; i < 256; i += 8) {
-    const std::uint64_t two = load8(quads + i / 128 * 32 + i % 32) >> (i % 128 / 32 * 2) & all8(3);
-    store8(load8(out + i) | two << up, out + i);
-  }
-}
 /// ORs 256 quants of 1 bit (bit i / 32 of byte i % 32), shifted left by `up`, into `out`.
 inline void add_one_bit(const std::uint8_t* high, int up, std::uint8_t* out) {
   for (std::size_t i = 0; i < 256; i += 8) {
@@ -143,6 +117,7 @@ struct IntegerTraits<q5_1> : detail::IntegerShape<0, 32, 5, true> {
 
 template <>
 struct IntegerTraits<iq4_nl> : detail::IntegerShape<128, 32, 4, false> {
+  static constexpr const std::int8_t* table = iq4_values;
   static void quants(const iq4_nl& block, std::uint8_t* out) { detail::nibbles(block.pairs, out); }
 };
 
@@ -207,6 +182,7 @@ struct IntegerTraits<q6_k> : detail::IntegerShape<32, 16, 6, false> {
 
 template <>
 struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, 4, false> {
+  static constexpr const std::int8_t* table = iq4_values;
   static void scales(const iq4_xs& block, QuantChunk& chunk) {
     for (std::size_t s = 0; s < 8; ++s) {
       const int low = block.scales_low[s / 2] >> (s % 2 * 4) & 15, high = block.scales_high[s / 4] >> (s % 4 * 2) & 3;
@@ -218,15 +194,27 @@ struct IntegerTraits<iq4_xs> : detail::IntegerShape<128, 32, 4, false> {
   }
 };
 
+/// Codes of 4 bits go through their table in products, too. Those of 2 are integers, since their values are
+/// consecutive.
+template <CodedType T>
+struct IntegerTraits<T> : detail::IntegerShape<DtypeTraits<T>::code_bits == 2 ? -DtypeTraits<T>::table[0] : 128,
+                                               DtypeTraits<T>::sub_block, DtypeTraits<T>::code_bits, false> {
+  static constexpr const std::int8_t* table = DtypeTraits<T>::code_bits == 2 ? nullptr : DtypeTraits<T>::table;
+  static constexpr float factor = DtypeTraits<T>::factor;
+};
+
 /// A block type at run time: a table, as DtypeInfo.
 struct IntegerFormat {
   int zero_point = 0;
   std::size_t sub_block = 0;
   int bits = 0;
   bool has_minimum = false;
-  bool has_super_scale = false;  ///< scales and minimums are integers, to multiply with the super-block's
-  bool has_table = false;        ///< quants index iq4_values, whose entries get 128 added
-  /// Unpacks a chunk's `count` blocks; what is missing to 256 values becomes 0.
+  bool has_super_scale = false;        ///< scales and minimums are integers, to multiply with the super-block's
+  bool has_bf16_scales = false;        ///< and not f16
+  const std::int8_t* table = nullptr;  ///< of 16 values, aligned, that quants index; they get 128 added. Or null
+  /// A power of two that belongs to every scale but is not stored with it: products multiply it to the activations'.
+  float factor = 1;
+  /// Unpacks a chunk's `count` sub-blocks; what is missing to 256 values becomes 0.
   void (*unpack)(const std::byte* blocks, std::size_t count, QuantChunk& chunk) = nullptr;
 };
 
@@ -234,22 +222,32 @@ namespace detail {
 
 template <class T>
 void unpack_chunk(const std::byte* bytes, std::size_t count, QuantChunk& chunk) {
+  constexpr std::size_t values = DtypeTraits<T>::values_per_block, sub = IntegerTraits<T>::sub_block;
   const T* blocks = reinterpret_cast<const T*>(bytes);
-  if constexpr (DtypeTraits<T>::values_per_block == values_per_chunk) {
-    IntegerTraits<T>::scales(*blocks, chunk);
-    chunk.super_scale = blocks->scale.bits;
-    IntegerTraits<T>::quants(*blocks, chunk.quants);
-  } else {
-    count = (std::min)(count, values_per_chunk / DtypeTraits<T>::values_per_block);
-    for (std::size_t b = 0; b < count; ++b) {
-      chunk.scales[b] = blocks[b].scale.bits;
-      // These types add their minimum, so its sign is flipped.
-      if constexpr (IntegerTraits<T>::has_minimum) chunk.minimums[b] = blocks[b].minimum.bits ^ 0x8000;
-      IntegerTraits<T>::quants(blocks[b], chunk.quants + 32 * b);
+  if constexpr (values == values_per_chunk) {
+    if constexpr (CodedType<T>) {
+      DtypeTraits<T>::unpack(*blocks, chunk.quants, chunk.scales);
+      chunk.super_scale = DtypeTraits<T>::super_scale(*blocks).bits;
+    } else {
+      IntegerTraits<T>::scales(*blocks, chunk);
+      chunk.super_scale = blocks->scale.bits;
+      IntegerTraits<T>::quants(*blocks, chunk.quants);
     }
-    for (std::size_t b = count; b < 8; ++b) {
-      std::fill_n(chunk.quants + 32 * b, 32, std::uint8_t{0});
-      chunk.scales[b] = chunk.minimums[b] = 0;
+  } else {
+    count = (std::min)(count, values_per_chunk / sub);
+    for (std::size_t b = 0; b < count * sub / values; ++b) {
+      if constexpr (CodedType<T>) {
+        DtypeTraits<T>::unpack(blocks[b], chunk.quants + values * b, chunk.scales + values / sub * b);
+      } else {
+        chunk.scales[b] = blocks[b].scale.bits;
+        // These types add their minimum, so its sign is flipped.
+        if constexpr (IntegerTraits<T>::has_minimum) chunk.minimums[b] = blocks[b].minimum.bits ^ 0x8000;
+        IntegerTraits<T>::quants(blocks[b], chunk.quants + values * b);
+      }
+    }
+    for (std::size_t s = count; s < values_per_chunk / sub; ++s) {
+      std::fill_n(chunk.quants + sub * s, sub, std::uint8_t{0});
+      chunk.scales[s] = chunk.minimums[s] = 0;
     }
   }
 }
@@ -258,13 +256,10 @@ template <class T>
 constexpr IntegerFormat integer_format_of() {
   if constexpr (IntegerType<T>) {
     using Traits = IntegerTraits<T>;
-    return {Traits::zero_point,
-            Traits::sub_block,
-            Traits::bits,
-            Traits::has_minimum,
-            DtypeTraits<T>::values_per_block == values_per_chunk,
-            Traits::zero_point == 128 && Traits::bits == 4,
-            &unpack_chunk<T>};
+    constexpr bool has_super_scale = DtypeTraits<T>::values_per_block == values_per_chunk;
+    return {Traits::zero_point,  Traits::sub_block, Traits::bits,
+            Traits::has_minimum, has_super_scale,   CodedType<T> && !has_super_scale,
+            Traits::table,       Traits::factor,    &unpack_chunk<T>};
   } else {
     return {};
   }
@@ -285,31 +280,63 @@ constexpr const IntegerFormat& integer_format(Dtype dtype) {
 
 constexpr bool is_integer_type(Dtype dtype) { return integer_format(dtype).unpack != nullptr; }
 
-/// Bytes of a scale or minimum stored as one number: f16, or f32 for types that multiply two.
+/// The integer that a quant stands for.
+inline std::uint8_t integer_of(const IntegerFormat& format, std::uint8_t quant) {
+  return format.table ? static_cast<std::uint8_t>(format.table[quant] + 128) : quant;
+}
+
+/// A scale or minimum as one number. `scale`, `super_scale`: QuantChunk's.
+inline float whole_scale(const IntegerFormat& format, std::uint16_t scale, std::uint16_t super_scale) {
+  if (format.has_super_scale) return to_f32(f16{super_scale}) * static_cast<float>(static_cast<std::int8_t>(scale));
+  return format.has_bf16_scales ? to_f32(bf16{scale}) : to_f32(f16{scale});
+}
+
+/// Whether a scale or minimum stored as one number is f32, for types that multiply two and for those with bf16; or f16.
+constexpr bool has_f32_scales(const IntegerFormat& format) { return format.has_super_scale || format.has_bf16_scales; }
+
+/// Bytes of a scale or minimum stored as one number.
 constexpr std::size_t whole_scale_size(const IntegerFormat& format) {
-  return format.has_super_scale ? sizeof(float) : sizeof(f16);
+  return has_f32_scales(format) ? sizeof(float) : sizeof(f16);
 }
 
 /// Stores a scale or minimum as one number. `scale`, `super_scale`: QuantChunk's.
 inline void store_scale(const IntegerFormat& format, std::uint16_t scale, std::uint16_t super_scale, std::byte* to) {
-  if (!format.has_super_scale) {
+  if (!has_f32_scales(format)) {
     std::memcpy(to, &scale, sizeof scale);
     return;
   }
-  const float product = to_f32(f16{super_scale}) * static_cast<float>(static_cast<std::int8_t>(scale));
-  std::memcpy(to, &product, sizeof product);
+  const float whole = whole_scale(format, scale, super_scale);
+  std::memcpy(to, &whole, sizeof whole);
 }
 
 /// Reads the number at index `at` of those that store_scale wrote from `scales` on.
 inline float load_scale(const IntegerFormat& format, const std::byte* scales, std::size_t at) {
   f16 half;
   float whole;
-  if (format.has_super_scale) {
+  if (has_f32_scales(format)) {
     std::memcpy(&whole, scales + at * sizeof whole, sizeof whole);
     return whole;
   }
   std::memcpy(&half, scales + at * sizeof half, sizeof half);
   return to_f32(half);
+}
+
+/// Decodes n values, whole blocks, of a type of codes: the same values as from DtypeTraits. One function for all these
+/// types compiles faster than one for each.
+inline void decode_codes(Dtype dtype, const std::byte* blocks, std::size_t n, float* out) {
+  const IntegerFormat& format = integer_format(dtype);
+  const std::size_t sub = format.sub_block;
+  float values[16];
+  for (int code = 0; code < 16; ++code) {
+    values[code] = static_cast<float>(format.table ? format.table[code] : code - format.zero_point);
+  }
+  QuantChunk chunk;
+  for (std::size_t i = 0; i < n; i += sub) {
+    const std::size_t s = i % values_per_chunk / sub;
+    if (s == 0) format.unpack(blocks + bytes_of(dtype, i), (n - i) / sub, chunk);
+    const float scale = format.factor * whole_scale(format, chunk.scales[s], chunk.super_scale);
+    for (std::size_t k = 0; k < sub; ++k) out[i + k] = scale * values[chunk.quants[s * sub + k]];
+  }
 }
 
 }  // namespace ple::inline PLE_ABI

@@ -55,8 +55,8 @@ struct iq4_nl {
 };
 
 /// The values of iq4_nl and iq4_xs: denser around 0, as weights are.
-inline constexpr std::int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                               1,    13,   25,  38,  53,  69,  89,  113};
+alignas(16) inline constexpr std::int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                                           1,    13,   25,  38,  53,  69,  89,  113};
 
 static_assert(sizeof(q8_0) == 34 && sizeof(q4_0) == 18 && sizeof(q4_1) == 20 && sizeof(q5_0) == 22 &&
                   sizeof(q5_1) == 24 && sizeof(iq4_nl) == 18,

@@ -28,6 +28,17 @@ enum class Dtype : std::uint8_t {
   q5_k,
   q6_k,
   iq4_xs,
+  iq2_xxs,
+  iq2_xs,
+  iq2_s,
+  iq3_xxs,
+  iq3_s,
+  iq1_s,
+  iq1_m,
+  tq1_0,
+  tq2_0,
+  mxfp4,
+  nvfp4,
 };
 
 /// A stored type's id and name, the number of values per block, and how to decode and encode a block.

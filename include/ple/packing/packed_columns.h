@@ -14,7 +14,7 @@
 namespace ple::inline PLE_ABI {
 
 /// The layout of each sub-block of the rows, in bytes from its start:
-///   0              [1 or 2, row]: scale and minimum; f16, or f32 where a type multiplies two numbers for them
+///   0              [1 or 2, row]: scale and minimum; f16, or f32 where has_f32_scales
 ///   scale_bytes   [sub_block, row]: columns of quants
 /// `height` rows are whole groups of 32, padded with rows of scale 0. Quants of up to 4 bits take 16 bytes per group:
 /// rows 0 to 15 in the lower halves, 16 to 31 in the upper. Others take a byte, as do a table's entries, plus 128.
@@ -32,7 +32,7 @@ struct PackedColumnLayout {
       : format(&integer_format(dtype)),
         height((rows + group - 1) / group * group),
         sub_blocks(cols / format->sub_block),
-        halves(format->bits <= 4 && !format->has_table),
+        halves(format->bits <= 4 && format->table == nullptr),
         scale_bytes(height * whole_scale_size(*format) * (format->has_minimum ? 2 : 1)),
         column_bytes(halves ? height / 2 : height),
         sub_block_bytes(scale_bytes + format->sub_block * column_bytes) {}
@@ -57,8 +57,7 @@ inline void pack_columns(const PackedColumnLayout& layout, std::size_t c, const 
         chunk = {};
       }
       for (std::size_t k = 0; k < n * sub; ++k) {
-        quants[k][i] =
-            format.has_table ? static_cast<std::uint8_t>(iq4_values[chunk.quants[k]] + 128) : chunk.quants[k];
+        quants[k][i] = integer_of(format, chunk.quants[k]);
       }
       const auto put = [&](std::size_t s, std::size_t kind, std::uint16_t scale, std::uint16_t super_scale) {
         std::byte* scales = columns + (first + s) * layout.sub_block_bytes;

@@ -15,7 +15,7 @@ namespace ple::inline PLE_ABI {
 inline constexpr std::size_t sub_blocks_per_tile = rows_per_tile;
 
 /// The layout of a row's tile of sub-blocks, the last tile padded with sub-blocks of scale 0; bytes from its start:
-///   0              [1 or 2, sub-block]: scale and minimum; f16, or f32 where a type multiplies two numbers for them
+///   0              [1 or 2, sub-block]: scale and minimum; f16, or f32 where has_f32_scales
 ///   scale_bytes   quants, in TileLayout's planes, with sub-blocks in place of rows
 struct PackedRowLayout {
   const IntegerFormat* format = nullptr;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of a block type, sixteen side by side in a tile: a vector holds the same four values of neighbouring rows,
 // so a product needs no shuffles and reads memory in order. A tile takes as many bytes as its rows did, except for
-// q4_k, q5_k and q2_k, whose scales of 6 or 4 bits become 8. Plain C++; simd/tiles-inl.h multiplies.
+// q4_k, q5_k and q2_k, whose scales of 6 or 4 bits become 8, and the types of dtype/coded.h, whose values become codes
+// of 4 bits (ternary ones: of 2). Plain C++; simd/tiles-inl.h multiplies.
 #pragma once
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "ple/core/config.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/integers.h"
+#include "ple/dtype/packed_bits.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -20,7 +22,7 @@ inline constexpr std::size_t rows_per_tile = 16;
 /// The layout of a tile of rows with `cols` values each, in bytes from its start:
 ///   0              [chunk, 1 or 2, row] f16: a chunk's scale and minimum, for types that have them
 ///   sub_blocks_at  for each sub-block:
-///     0              [1 or 2, row]: its scale and minimum; f16, or bytes where the chunk has some, too
+///     0              [1 or 2, row]: its scale and minimum; f16 or bf16, or bytes where the chunk has some, too
 ///     scale_bytes   the quants of 16 times sub_block values, in planes of 8, 4, 2 or 1 of their bits
 /// Quad q is values 4 q to 4 q + 3 of a sub-block. A plane is made of lines of 64 bytes, [row, 4]. Below 8 bits, a line
 /// holds several quads: of Q quads in L lines, quad q is in line q % L, from bit (q / L) * bits on. Planes, lower bits
@@ -54,13 +56,6 @@ struct TileLayout {
 };
 
 namespace detail {
-
-inline std::uint32_t load4(const std::uint8_t* p) {
-  std::uint32_t word;
-  std::memcpy(&word, p, sizeof word);
-  return word;
-}
-inline void store4(std::uint32_t word, std::uint8_t* p) { std::memcpy(p, &word, sizeof word); }
 
 /// A mask of `bits` bits in each of four bytes.
 constexpr std::uint32_t quad_masks(int bits) { return 0x01010101u * ((1u << bits) - 1); }
@@ -117,9 +112,7 @@ inline void get_quants(const IntegerFormat& format, int low_bits, const std::uin
     get_plane(planes + rows_per_tile * sub * static_cast<std::size_t>(low_bits) / 8, sub / 4, low_bits,
               format.bits - low_bits, r, integers);
   }
-  for (std::size_t i = 0; i < sub && format.has_table; ++i) {
-    integers[i] = static_cast<std::uint8_t>(iq4_values[integers[i]] + 128);
-  }
+  for (std::size_t i = 0; i < sub && format.table != nullptr; ++i) integers[i] = integer_of(format, integers[i]);
 }
 
 }  // namespace detail
@@ -163,7 +156,8 @@ inline void pack_tile(const TileLayout& layout, const std::byte* rows, std::size
   }
 }
 
-/// A sub-block of one row of a tile: value = scale * (integer - zero_point) - minimum.
+/// A sub-block of one row of a tile: value = factor * scale * (integer - zero_point) - minimum, with the format's
+/// factor.
 struct SubBlock {
   std::uint8_t integers[32];
   float scale = 0, minimum = 0;
@@ -172,17 +166,13 @@ struct SubBlock {
 inline SubBlock sub_block_of(const TileLayout& layout, const std::byte* tile, std::size_t r, std::size_t s) {
   const IntegerFormat& format = *layout.format;
   const std::size_t sub = format.sub_block, kinds = format.has_minimum ? 2 : 1;
-  const auto half = [&](std::size_t at) {
-    f16 scale;
-    std::memcpy(&scale, tile + at, sizeof scale);
-    return to_f32(scale);
-  };
+  const auto two_bytes = [&](std::size_t at) { return detail::load2(tile + at); };
   const std::size_t at = layout.sub_blocks_at + s * layout.sub_block_bytes;
   const auto scale = [&](std::size_t kind) {
-    if (!format.has_super_scale) return half(at + (kind * rows_per_tile + r) * 2);
-    const auto integer = static_cast<std::int8_t>(tile[at + kind * rows_per_tile + r]);
+    if (!format.has_super_scale) return whole_scale(format, two_bytes(at + (kind * rows_per_tile + r) * 2), 0);
+    const auto integer = static_cast<std::uint8_t>(tile[at + kind * rows_per_tile + r]);
     const std::size_t c = s * sub / values_per_chunk;
-    return half(((c * kinds + kind) * rows_per_tile + r) * 2) * static_cast<float>(integer);
+    return whole_scale(format, integer, two_bytes(((c * kinds + kind) * rows_per_tile + r) * 2));
   };
   SubBlock block = {};
   block.scale = scale(0);
@@ -197,8 +187,9 @@ inline void decode_row(const TileLayout& layout, const std::byte* tile, std::siz
   const std::size_t sub = layout.format->sub_block;
   for (std::size_t s = 0; s < layout.sub_blocks; ++s) {
     const SubBlock block = sub_block_of(layout, tile, r, s);
+    const float scale = layout.format->factor * block.scale;
     for (std::size_t i = 0; i < sub; ++i) {
-      const float product = block.scale * static_cast<float>(block.integers[i] - layout.format->zero_point);
+      const float product = scale * static_cast<float>(block.integers[i] - layout.format->zero_point);
       out[s * sub + i] = product - block.minimum;  // a separate step: the product is rounded, as in decoding
     }
   }

@@ -6,6 +6,7 @@
 
 #include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
+#include "ple/dtype/integers.h"
 #include "ple/simd/backend.h"
 
 namespace ple::inline PLE_ABI {
@@ -19,6 +20,8 @@ void decode_blocks(const std::byte* x, std::size_t n, float* y) {
   constexpr std::size_t per_block = DtypeTraits<T>::values_per_block;
   if constexpr (per_block == 1 || std::same_as<T, q8_0> || std::same_as<T, q4_0>) {
     B::decode(blocks, n, y);
+  } else if constexpr (CodedType<T>) {
+    decode_codes(DtypeTraits<T>::id, x, n, y);
   } else {
     for (std::size_t i = 0; i < n / per_block; ++i) DtypeTraits<T>::decode(blocks[i], y + i * per_block);
   }

@@ -100,7 +100,7 @@ class ColumnProduct {
   static PLE_INLINE VI widen(const std::uint8_t* quants) { return hn::PromoteTo(DI(), hn::LoadU(D8(), quants)); }
 
   static PLE_INLINE VF scales(const PackedColumnLayout& layout, const std::byte* all, std::size_t at) {
-    return load_scales(DF(), layout.format->has_super_scale, all, at);
+    return load_scales(DF(), has_f32_scales(*layout.format), all, at);
   }
 };
 

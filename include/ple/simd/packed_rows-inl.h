@@ -51,6 +51,7 @@ class PackedRowsProduct {
     const DI di;
     constexpr std::size_t ahead = 4;  // rows prefetched before their turn: they are scattered
     const PackedRowLayout& layout = w.layout;
+    const V8 table = C::template table_of<p>(*layout.format);
     const auto ask_for = [&](std::size_t i) PLE_LAMBDA_ATTR {
       for (std::size_t at = 0; at < layout.row_bytes; at += alignment) hwy::Prefetch(w.row(rows[i]) + at);
     };
@@ -64,7 +65,7 @@ class PackedRowsProduct {
         for (std::size_t v = 0; v < sub_blocks_per_tile / N; ++v) {
           const std::int8_t* values = x.values + s * p.sub_block + 4 * N * v;
           VI dots = hn::LoadU(di, x.offsets + s + N * v);
-          C::template each_quad<p>(quants, v, [&](V8 quad, std::size_t q) PLE_LAMBDA_ATTR {
+          C::template each_quad<p>(quants, v, table, [&](V8 quad, std::size_t q) PLE_LAMBDA_ATTR {
             const auto quads = hn::LoadU(hn::Repartition<std::int8_t, DI>(), values + 4 * sub_blocks_per_tile * q);
             dots = C::template multiply_add<C::template is_small<p>>(dots, quad, quads);
           });
@@ -82,7 +83,7 @@ class PackedRowsProduct {
   }
 
   static PLE_INLINE VF scales(const PackedRowLayout& layout, const std::byte* tile, std::size_t at) {
-    return load_scales(DF(), layout.format->has_super_scale, tile, at);
+    return load_scales(DF(), has_f32_scales(*layout.format), tile, at);
   }
 };
 

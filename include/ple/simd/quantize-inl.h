@@ -62,7 +62,7 @@ class ActivationQuantizer {
       }
       const float largest = hn::GetLane(hn::MaxOfLanes(d, most));
       const bool any = largest > ScalarIntegers::least_magnitude;
-      const float scale = any ? largest / 127.0f : 0.0f;
+      const float scale = any ? largest / 127.0f * format.factor : 0.0f;
       const VF inverse = hn::Set(d, any ? 127.0f / largest : 0.0f);
       for (std::size_t at = 0; at < 32; at += size) {
         VI total = hn::Zero(DI());

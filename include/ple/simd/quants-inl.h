@@ -11,7 +11,7 @@
 #include <cstdint>
 
 #include "ple/core/config.h"
-#include "ple/dtype/quants.h"
+#include "ple/dtype/integers.h"
 #include "ple/packing/tiles.h"
 #include "ple/simd/dot-inl.h"
 #include "ple/simd/highway-inl.h"
@@ -33,7 +33,7 @@ struct Quants {
   using V8 = hn::Vec<D8>;
   static constexpr std::size_t N = hn::MaxLanes(DI());  // sub-blocks per vector
 
-  /// How a tile stores quants: see TileLayout. They have low + high bits; with `table`, they index iq4_values.
+  /// How a tile stores quants: see TileLayout. They have low + high bits; with `table`, they index the format's.
   struct Planes {
     int low, high;
     std::size_t sub_block;
@@ -51,11 +51,9 @@ struct Quants {
       case 2: return f(Constant<Planes{2, 0, 16}>());
       default: break;
     }
-    if (format.has_table) {
-      f(Constant<Planes{4, 0, 32, true}>());
-    } else {
-      f(Constant<Planes{4, 0, 32}>());
-    }
+    if (format.table == nullptr) return f(Constant<Planes{4, 0, 32}>());
+    if (format.sub_block == 16) return f(Constant<Planes{4, 0, 16, true}>());
+    f(Constant<Planes{4, 0, 32, true}>());
   }
   template <Planes p>
   struct Constant {
@@ -69,17 +67,23 @@ struct Quants {
   /// Whether integers of 8 bits become signed bytes, which removes their zero point.
   static bool flips(const IntegerFormat& format) { return Dot::is_signed && format.zero_point == 128; }
 
-  /// Quad q of rows v N to v N + N - 1, as integers [row, 4].
+  /// A format's table as integers; nothing where the planes use none.
+  template <Planes p>
+  static PLE_INLINE V8 table_of(const IntegerFormat& format) {
+    if constexpr (p.table) {
+      const V8 values = hn::LoadDup128(D8(), reinterpret_cast<const std::uint8_t*>(format.table));
+      return Dot::is_signed ? values : hn::Xor(values, hn::Set(D8(), 128));
+    } else {
+      return hn::Zero(D8());
+    }
+  }
+
+  /// Quad q of rows v N to v N + N - 1, as integers [row, 4]. `table`: table_of the format.
   template <Planes p, std::size_t q>
-  static PLE_INLINE V8 integers(const std::uint8_t* quants, std::size_t v) {
+  static PLE_INLINE V8 integers(const std::uint8_t* quants, std::size_t v, V8 table) {
     const V8 low = plane<p.low, p.sub_block, q, 0>(quants, v);
     if constexpr (p.low == 8) return Dot::is_signed ? hn::Xor(low, hn::Set(D8(), 128)) : low;
-    if constexpr (p.table) {
-      alignas(16) std::uint8_t table[16];
-      for (std::size_t i = 0; i < 16; ++i)
-        table[i] = static_cast<std::uint8_t>(iq4_values[i] + (Dot::is_signed ? 0 : 128));
-      return hn::TableLookupBytes(hn::LoadDup128(D8(), table), low);
-    }
+    if constexpr (p.table) return hn::TableLookupBytes(table, low);
     if constexpr (p.high == 0) {
       return low;
     } else {
@@ -90,9 +94,9 @@ struct Quants {
 
   /// f(integers, q) for every quad of a sub-block.
   template <Planes p, std::size_t q = 0, class F>
-  static PLE_INLINE void each_quad(const std::uint8_t* quants, std::size_t v, F&& f) {
-    f(integers<p, q>(quants, v), q);
-    if constexpr (4 * q + 4 < p.sub_block) each_quad<p, q + 1>(quants, v, f);
+  static PLE_INLINE void each_quad(const std::uint8_t* quants, std::size_t v, V8 table, F&& f) {
+    f(integers<p, q>(quants, v, table), q);
+    if constexpr (4 * q + 4 < p.sub_block) each_quad<p, q + 1>(quants, v, table, f);
   }
 
   /// Adds four products of weights and values to each lane of dots; `is_small`: the weights lie in [0, 63].

@@ -19,9 +19,10 @@ struct ScalarIntegers {
   /// Bytes that a product of many tokens needs for a tile of weights: none here.
   static std::size_t tile_bytes(std::size_t) { return 0; }
 
-  /// Token t of x, [cols], as the nearest integers from -127 to 127, with a scale per 32 values.
+  /// Token t of x, [cols], as the nearest integers from -127 to 127, with a scale per 32 values, times the factor of
+  /// the weights' format.
   static void quantize(const float* x, Dtype weights, std::size_t t, const QuantizedRows& out) {
-    const int zero_point = integer_format(weights).zero_point;
+    const IntegerFormat& format = integer_format(weights);
     const std::size_t size = out.sub_block();
     for (std::size_t s = 0; s < out.sub_blocks(); ++s) {
       const std::size_t i = s * size, begin = i / 32 * 32;
@@ -31,7 +32,8 @@ struct ScalarIntegers {
         not_a_number += x[k] * 0;  // an infinity or NaN makes the scale NaN
       }
       const bool any = largest > least_magnitude;
-      const float inverse = any ? 127.0f / largest : 0.0f, scale = (any ? largest / 127.0f : 0.0f) + not_a_number;
+      const float inverse = any ? 127.0f / largest : 0.0f,
+                  scale = (any ? largest / 127.0f * format.factor : 0.0f) + not_a_number;
       std::int32_t sum = 0;
       for (std::size_t k = 0; k < size; ++k) {
         const float value = x[i + k] * inverse;
@@ -41,7 +43,7 @@ struct ScalarIntegers {
       }
       out.scale(t, s) = scale;
       out.sum(t, s) = scale * static_cast<float>(sum);
-      out.offset(t, s) = -zero_point * sum;
+      out.offset(t, s) = -format.zero_point * sum;
     }
   }
   static constexpr float least_magnitude = 1e-30f;  // a block whose largest magnitude is not above this counts as 0

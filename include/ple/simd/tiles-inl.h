@@ -51,17 +51,25 @@ class Integers {
   using V8 = typename C::V8;
   static constexpr std::size_t N = C::N;  // rows per vector
 
-  /// Scales (kind 0) or minimums (kind 1) of sub-block s, which lies at `p`, for rows r to r + N - 1.
-  static PLE_INLINE VF scales(const TileLayout& layout, const std::byte* tile, const std::byte* p, std::size_t s,
+  /// Scales (kind 0) or minimums (kind 1) of sub-block s, which lies at `from`, for rows r to r + N - 1.
+  template <Planes p>
+  static PLE_INLINE VF scales(const TileLayout& layout, const std::byte* tile, const std::byte* from, std::size_t s,
                               std::size_t kind, std::size_t r) {
     const DF d;
+    const hn::Rebind<std::uint16_t, DF> d16;
     const auto halves = [&](const std::byte* at) PLE_LAMBDA_ATTR {
-      return promote_f16(d, hn::LoadU(hn::Rebind<std::uint16_t, DF>(), reinterpret_cast<const std::uint16_t*>(at)));
+      return promote_f16(d, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(at)));
     };
     const std::size_t at = kind * rows_per_tile + r;
-    if (!layout.format->has_super_scale) return halves(p + at * 2);
+    if constexpr (p.table) {  // all types of bf16 scales have one
+      if (layout.format->has_bf16_scales) {
+        const auto bits = hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(from + at * 2));
+        return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(hn::RebindToUnsigned<DF>(), bits)));
+      }
+    }
+    if (!layout.format->has_super_scale) return halves(from + at * 2);
     const std::size_t kinds = layout.format->has_minimum ? 2 : 1, c = s * layout.format->sub_block / values_per_chunk;
-    const auto integers = hn::LoadU(hn::Rebind<std::int8_t, DF>(), reinterpret_cast<const std::int8_t*>(p) + at);
+    const auto integers = hn::LoadU(hn::Rebind<std::int8_t, DF>(), reinterpret_cast<const std::int8_t*>(from) + at);
     return hn::Mul(halves(tile + (c * kinds * rows_per_tile + at) * 2),
                    hn::ConvertTo(d, hn::PromoteTo(DI(), integers)));
   }
@@ -157,6 +165,7 @@ class Integers {
     const DF df;
     const DI di;
     const bool has_minimum = layout.format->has_minimum;
+    const V8 table = C::template table_of<p>(*layout.format);
     for (std::size_t v = 0; v * N < rows; ++v) {
       constexpr std::size_t half = (T + 1) / 2;  // compilers do not keep eight vectors of one struct in registers
       Vectors<VF, half> sums, more;
@@ -175,8 +184,8 @@ class Integers {
           for (std::size_t i = 0; i < layout.sub_block_bytes; i += alignment) prefetch_to_l2(from + ahead + i);
         }
         Vectors<V8, p.sub_block / 4> weights;
-        unpack_quads<p>(reinterpret_cast<const std::uint8_t*>(from + layout.scale_bytes), v, weights);
-        const VF scale = scales(layout, tile, from, s, 0, v * N);
+        unpack_quads<p>(reinterpret_cast<const std::uint8_t*>(from + layout.scale_bytes), v, table, weights);
+        const VF scale = scales<p>(layout, tile, from, s, 0, v * N);
         each_sum([&](VF& sum, std::size_t t) PLE_LAMBDA_ATTR {
           VI dots = hn::Set(di, offsets[t]), others = hn::Zero(di);  // two, so that they wait less for each other
           each(weights, [&](V8& quad, std::size_t q) PLE_LAMBDA_ATTR {
@@ -186,7 +195,7 @@ class Integers {
           sum = hn::MulAdd(hn::Mul(hn::ConvertTo(df, hn::Add(dots, others)), hn::Set(df, x_scales[t])), scale, sum);
         });
         if (has_minimum) {
-          const VF minimum = scales(layout, tile, from, s, 1, v * N);
+          const VF minimum = scales<p>(layout, tile, from, s, 1, v * N);
           each_sum([&](VF& sum, std::size_t t)
                        PLE_LAMBDA_ATTR { sum = hn::NegMulAdd(minimum, hn::Set(df, x_sums[t]), sum); });
         }
@@ -203,9 +212,9 @@ class Integers {
   }
 
   template <Planes p, std::size_t q = 0, std::size_t n>
-  static PLE_INLINE void unpack_quads(const std::uint8_t* quants, std::size_t v, Vectors<V8, n>& all) {
-    all.first = C::template integers<p, q>(quants, v);
-    if constexpr (n > 1) unpack_quads<p, q + 1>(quants, v, all.rest);
+  static PLE_INLINE void unpack_quads(const std::uint8_t* quants, std::size_t v, V8 table, Vectors<V8, n>& all) {
+    all.first = C::template integers<p, q>(quants, v, table);
+    if constexpr (n > 1) unpack_quads<p, q + 1>(quants, v, table, all.rest);
   }
 
   /// A tile's weights, unpacked once for many tokens: [sub-block, quad, row, 4] integers; [sub-block, row] scales.
@@ -219,15 +228,16 @@ class Integers {
     Unpacked all{reinterpret_cast<std::uint8_t*>(memory),
                  reinterpret_cast<float*>(memory + rows_per_tile * layout.cols), nullptr};
     if (layout.format->has_minimum) all.minimums = all.scales + layout.sub_blocks * rows_per_tile;
+    const V8 table = C::template table_of<p>(*layout.format);
     const std::byte* from = tile + layout.sub_blocks_at;
     for (std::size_t s = 0; s < layout.sub_blocks; ++s, from += layout.sub_block_bytes) {
       const auto* quants = reinterpret_cast<const std::uint8_t*>(from + layout.scale_bytes);
       std::uint8_t* to = all.integers + s * p.sub_block * rows_per_tile;
       for (std::size_t v = 0; v < rows_per_tile / N; ++v) {
         const std::size_t r = v * N, at = s * rows_per_tile + r;
-        hn::StoreU(scales(layout, tile, from, s, 0, r), DF(), all.scales + at);
-        if (all.minimums) hn::StoreU(scales(layout, tile, from, s, 1, r), DF(), all.minimums + at);
-        C::template each_quad<p>(quants, v, [&](V8 quad, std::size_t q) PLE_LAMBDA_ATTR {
+        hn::StoreU(scales<p>(layout, tile, from, s, 0, r), DF(), all.scales + at);
+        if (all.minimums) hn::StoreU(scales<p>(layout, tile, from, s, 1, r), DF(), all.minimums + at);
+        C::template each_quad<p>(quants, v, table, [&](V8 quad, std::size_t q) PLE_LAMBDA_ATTR {
           hn::StoreU(quad, D8(), to + 64 * q + 4 * N * v);
         });
       }
