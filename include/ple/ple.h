@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything but the opt-in headers: ple/dispatch.h (run-time choice of vectors) and ple/tensor/eigen.h.
+// Everything but the opt-in headers: ple/dispatch.h (run-time choice of vectors), ple/tensor/eigen.h, and for vectors
+// of texts ple/family/embedding_gemma2/block.h and ple/run/embedder.h.
 #pragma once
 
 #include "ple/checkpoint/checkpoint.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // config.json, generation_config.json and tokenizer_config.json of a folder, zero bytes between them.
+// The first is read as that of an encoder, too.
 #pragma once
 
 #include "harness.h"
@@ -19,6 +20,10 @@ inline void config(std::string_view data) {
     for (std::size_t i = 0; i < 3; ++i) write_input(*folder, names[i], i < parts.size() ? parts[i] : "{}");
     use(*folder / ".");
   });
+  may_refuse([&] {
+    const auto parts = split(data, 3);
+    embedding_gemma2_config(parse_json(parts[0], "config.json"), "config.json");
+  });
 }
 
 inline std::vector<std::string> config_seeds() {
@@ -31,7 +36,11 @@ inline std::vector<std::string> config_seeds() {
       R"({"rope_type":"proportional","partial_rotary_factor":0.25,"rope_theta":1000000.0}},"pad_token_id":0,"bos_token_id":2}})";
   const std::string generation = R"({"do_sample":true,"temperature":1.0,"top_k":64,"top_p":0.95,"eos_token_id":[1]})";
   const std::string tokenizer = R"({"chat_template":"<|turn><turn|>"})";
-  return {text, nested + '\0' + generation + '\0' + tokenizer};
+  const std::string encoder =
+      R"({"model_type":"embedding_gemma2","image_token_id":7,"text_config":{"model_type":"embedding_gemma2_text",)"
+      R"("num_hidden_layers":2,"layer_types":["sliding_attention","full_attention"],"sliding_window":5,"head_dim":8,)"
+      R"("per_layer_config":{"1":{"head_dim":16,"num_key_value_heads":1}},"embedding_dim":24}})";
+  return {text, nested + '\0' + generation + '\0' + tokenizer, encoder};
 }
 
 }  // namespace ple::fuzz

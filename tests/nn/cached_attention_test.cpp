@@ -38,13 +38,14 @@ Text random_text() {
 
 /// What attention gives at every position, read in chunks with a ring as long as these and the window need.
 template <Backend B>
-std::vector<float> attended(const Text& text, Dtype dtype, std::size_t window, std::size_t chunk, std::size_t threads) {
+std::vector<float> attended(const Text& text, Dtype dtype, std::size_t window, std::size_t chunk, std::size_t threads,
+                            std::size_t ahead = 0, std::size_t length = positions) {
   ThreadPool pool(threads);
   Arena arena(0);
-  KvCache cache(kv_heads, head_dim, std::min(positions, window + chunk - 1), dtype, arena);
+  KvCache cache(kv_heads, head_dim, std::min(length, window + chunk - 1), dtype, arena);
   CachedAttentionWorkspace room;
   Rows q, out;
-  const std::size_t n = tasks(pool), results = room.partial_results(heads, group, positions, n);
+  const std::size_t n = tasks(pool), results = room.partial_results(heads, group, length, n);
   const RowsRequest requests[] = {{&room.scores, n * attention_tokens * group, attention_piece},
                                   {&room.cached, n * attention_rows, head_dim},
                                   {&room.pieces, results, head_dim},
@@ -53,8 +54,8 @@ std::vector<float> attended(const Text& text, Dtype dtype, std::size_t window, s
                                   {&out, chunk, heads * head_dim}};
   const auto memory = allocate_rows(requests);
   std::vector<float> all;
-  for (std::size_t first = 0; first < positions; first += chunk) {
-    const std::size_t count = std::min(chunk, positions - first);
+  for (std::size_t first = 0; first < length; first += chunk) {
+    const std::size_t count = std::min(chunk, length - first);
     for (std::size_t t = 0; t < count; ++t) {
       std::copy_n(&text.q[(first + t) * heads * head_dim], heads * head_dim, q.row(t));
       for (std::size_t kv = 0; kv < kv_heads; ++kv) {
@@ -62,7 +63,8 @@ std::vector<float> attended(const Text& text, Dtype dtype, std::size_t window, s
         cache.write(kv, first + t, &text.k[at], &text.v[at]);
       }
     }
-    const CachedAttention<B> attention{heads, kv_heads, head_dim, window, cache, room, first, q.slice(0, count), out};
+    const CachedAttention<B> attention{heads, kv_heads, head_dim,          window, cache,
+                                       room,  first,    q.slice(0, count), out,    ahead};
     attention(pool);
     for (std::size_t t = 0; t < count; ++t) all.insert(all.end(), out.row(t), out.row(t) + heads * head_dim);
   }
@@ -107,19 +109,20 @@ double largest(const float* values) {
 TEST_CASE("attention equals the formula in f64, but for what rounding keys and values explains") {
   const Text text_in_f32 = random_text();
   // r: how far the keys and values of `text` may be from those of the cache
-  const auto check_against = [&](const Text& text, double r, std::span<const float> y, std::size_t window) {
+  const auto check_against = [&](const Text& text, double r, std::span<const float> y, std::size_t window,
+                                 std::size_t ahead) {
     constexpr double u = 0x1p-24;
     double worst = 0;  // error / bound
     for (std::size_t t = 0; t < positions; ++t) {
-      const std::size_t begin = t + 1 - std::min(t + 1, window);
+      const std::size_t begin = t + 1 - std::min(t + 1, window), end = std::min(t + 1 + ahead, positions);
       for (std::size_t h = 0; h < heads; ++h) {
         const float* q = &text.q[(t * heads + h) * head_dim];
         const auto row = [&](const std::vector<float>& rows, std::size_t i) {
           return &rows[(i * kv_heads + h / group) * head_dim];
         };
-        std::vector<double> p(t + 1);
+        std::vector<double> p(end);
         double most = -1e30, sum = 0, score_error = 0;
-        for (std::size_t i = begin; i <= t; ++i) {
+        for (std::size_t i = begin; i < end; ++i) {
           double absolute = 0, length = 0;
           for (std::size_t c = 0; c < head_dim; ++c) {
             p[i] += double(q[c]) * double(row(text.k, i)[c]);
@@ -130,14 +133,14 @@ TEST_CASE("attention equals the formula in f64, but for what rounding keys and v
           // Every key may be off by r of the largest of its block; the sum of products by head_dim u (1 + r) of theirs.
           score_error = std::max(score_error, r * length * largest(row(text.k, i)) + 2 * head_dim * u * absolute);
         }
-        for (std::size_t i = begin; i <= t; ++i) sum += p[i] = std::exp(p[i] - most);
+        for (std::size_t i = begin; i < end; ++i) sum += p[i] = std::exp(p[i] - most);
         // Scores off by e change a weight by a factor of at most exp(2 e): its own exp, and the sum it is divided by.
         // Beside that each weight has the errors of two exp (see kernels_test: 100 u each, one more for the piece's
         // scale), of sums of at most `positions` weights and of products, and of a few single operations.
         const double weights = std::exp(2 * score_error) * (1 + (300 + 2 * double(positions)) * u) - 1;
         for (std::size_t c = 0; c < head_dim; ++c) {
           double expected = 0, absolute = 0, values_error = 0;
-          for (std::size_t i = begin; i <= t; ++i) {
+          for (std::size_t i = begin; i < end; ++i) {
             expected += p[i] / sum * double(row(text.v, i)[c]);
             absolute += p[i] / sum * std::abs(double(row(text.v, i)[c]));
             values_error += p[i] / sum * r * largest(row(text.v, i));
@@ -150,16 +153,33 @@ TEST_CASE("attention equals the formula in f64, but for what rounding keys and v
     CHECK(worst <= 1);
     CHECK(worst > 0);
   };
-  const auto check = [&]<Backend B>(Dtype dtype, std::size_t window, std::size_t chunk) {
-    const auto y = attended<B>(text_in_f32, dtype, window, chunk, 2);
-    check_against(rounded(text_in_f32, dtype), 0, y, window);
-    check_against(text_in_f32, rounding(dtype), y, window);
+  const auto check = [&]<Backend B>(Dtype dtype, std::size_t window, std::size_t chunk, std::size_t ahead = 0) {
+    const auto y = attended<B>(text_in_f32, dtype, window, chunk, 2, ahead);
+    check_against(rounded(text_in_f32, dtype), 0, y, window, ahead);
+    check_against(text_in_f32, rounding(dtype), y, window, ahead);
   };
   for (const Dtype dtype : cache_dtypes) {
     CAPTURE(std::string(name_of(dtype)));
     check.operator()<Simd>(dtype, positions, 1);  // every position on its own, over up to three pieces
     check.operator()<Simd>(dtype, 70, 50);        // the ring wraps within a piece, and within a window
     check.operator()<Scalar>(dtype, positions, positions);
+    // An encoder's, which sees what follows, too: a radius within a piece, one of more than a piece, everything.
+    check.operator()<Scalar>(dtype, 8, positions, 7);
+    check.operator()<Simd>(dtype, 151, positions, 150);
+    check.operator()<Simd>(dtype, positions, positions, positions);
+  }
+}
+
+TEST_CASE("attention that sees what follows has the same bits on any number of threads, also of a few tokens") {
+  const Text text = random_text();
+  for (const std::size_t length : {std::size_t{1}, std::size_t{2}, std::size_t{5}, std::size_t{130}, positions}) {
+    const auto alone = attended<Simd>(text, Dtype::f32, 151, length, 1, 150, length);
+    for (const std::size_t threads : {2u, 3u, 8u}) {
+      CAPTURE(length);
+      CAPTURE(threads);
+      const auto y = attended<Simd>(text, Dtype::f32, 151, length, threads, 150, length);
+      CHECK(std::memcmp(y.data(), alone.data(), alone.size() * sizeof(float)) == 0);
+    }
   }
 }
 

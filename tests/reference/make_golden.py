@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (AutoModelForCausalLM, DynamicCache, Gemma4Config, Gemma4ForCausalLM, Gemma4ForConditionalGeneration, Gemma4TextConfig,
                           Gemma4VisionConfig)
 
-PINNED = {"torch": "2.13.0", "transformers": "5.23.0"}
+PINNED = {"torch": "2.13.0", "transformers": "5.24.0"}
 OUT = pathlib.Path(__file__).resolve().parent.parent / "data" / "golden"
 S, F = "sliding_attention", "full_attention"
 

@@ -36,7 +36,8 @@ namespace ple::inline PLE_ABI {
 /// Opening maps the files and checks their headers; weights are read only when used.
 class HfFolder final : public CheckpointSource {
  public:
-  /// Errors: ErrorCode::file, missing, malformed, config; not_supported (family, unmerged adapter); limit (`limits`).
+  /// Of any family, encoders too. Errors: ErrorCode::file, missing, malformed, config; not_supported (family, unmerged
+  /// adapter); limit (`limits`).
   explicit HfFolder(const std::filesystem::path& folder, const JsonLimits& limits = {})
       : folder_(folder), limits_(limits) {
     check_is_folder(folder, "a Hugging Face folder with config.json and safetensors");
@@ -46,23 +47,28 @@ class HfFolder final : public CheckpointSource {
     }
     config_name_ = (folder / "config.json").string();
     json_ = read_json_file(config_name_, limits);
-    with_family(json_, config_name_, [&]<class Config>() {  // its error comes before a file's
-      if constexpr (requires { Family<Config>::hf_norm_offset; }) norm_offset_ = Family<Config>::hf_norm_offset;
-    });
+    HfTensorNames::Naming naming = hf_name;
+    if (is_encoder(json_, config_name_)) {
+      naming = embedding_gemma2_name;
+    } else {
+      with_family(json_, config_name_, [&]<class Config>() {  // its error comes before a file's
+        if constexpr (requires { Family<Config>::hf_norm_offset; }) norm_offset_ = Family<Config>::hf_norm_offset;
+      });
+    }
     if (exists("generation_config.json")) generation_ = read_json_file(folder / "generation_config.json", limits);
     files_ = open_safetensors(folder, limits);
     if (files_.empty()) {
       fail(ErrorCode::missing, folder.string(), ": neither model.safetensors nor model.safetensors.index.json is there",
            other_models_in(folder));
     }
-    names_ = HfTensorNames(files_, folder.string());
+    names_ = HfTensorNames(files_, folder.string(), naming);
     tied_ = names_.tie(hf_tie_word_embeddings(json_, config_name_));
   }
 
   const std::filesystem::path& folder() const { return folder_; }
   std::string name() const override { return folder_.string(); }
 
-  /// The configuration, of any family. Errors: ErrorCode::config, not_supported.
+  /// The configuration, of any family. Errors: ErrorCode::config; not_supported, also for an encoder.
   ModelConfig any_config() const {
     ModelConfig any;
     with_family(json_, config_name_, [&]<class Config>() { any = config<Config>(); });
@@ -72,7 +78,7 @@ class HfFolder final : public CheckpointSource {
   template <class Config>
   Config config() const {
     Config config = Family<Config>::read(json_, config_name_);
-    config.tie_word_embeddings = tied_;
+    if constexpr (requires { config.tie_word_embeddings; }) config.tie_word_embeddings = tied_;
     return config;
   }
   /// Old: any_config() tells. Goes with the next version.
@@ -162,7 +168,7 @@ class HfFolder final : public CheckpointSource {
   }
 
   PackedWeights packed(Parameter parameter, std::size_t layer) const {
-    return {files_, names_, hf_name("", parameter, layer)};
+    return {files_, names_, names_.inside(parameter, layer)};
   }
 
   std::filesystem::path folder_;

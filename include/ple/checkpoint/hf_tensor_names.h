@@ -34,11 +34,14 @@ inline HfTower hf_tower(std::string_view name) {
 
 class HfTensorNames {
  public:
+  /// A parameter's name, as hf_name() gives it.
+  using Naming = std::string (*)(std::string_view prefix, Parameter parameter, std::size_t layer);
+
   HfTensorNames() = default;
 
   /// Errors name `folder`: ErrorCode::missing for no text model, malformed for two, not_supported for an adapter that
   /// was not merged into its model.
-  HfTensorNames(const TensorFiles& files, const std::string& folder) {
+  HfTensorNames(const TensorFiles& files, const std::string& folder, Naming naming = hf_name) : naming_(naming) {
     refuse_adapters(files);
     prefix_ = find_prefix(files, folder);
     for (const auto& [name, file] : files) {
@@ -62,17 +65,20 @@ class HfTensorNames {
     return text ? plain.substr(prefix_.size()) : "";
   }
 
+  /// A parameter's name in the text model.
+  std::string inside(Parameter parameter, std::size_t layer) const { return naming_("", parameter, layer); }
+
   /// The files' name of the text model's `inside` ("layers.0.layer_scalar", "lm_head.weight"); nullptr if none.
   const std::string* find(std::string_view inside) const {
     const auto found = names_.find(inside);
     return found == names_.end() ? nullptr : &found->second;
   }
-  const std::string* find(Parameter parameter, std::size_t layer) const { return find(hf_name("", parameter, layer)); }
+  const std::string* find(Parameter parameter, std::size_t layer) const { return find(inside(parameter, layer)); }
 
   /// The files' name, or the one it should have.
   std::string name(Parameter parameter, std::size_t layer) const {
     const std::string* found = find(parameter, layer);
-    return found ? *found : hf_name(prefix_, parameter, layer);
+    return found ? *found : naming_(prefix_, parameter, layer);
   }
 
   /// Returns whether the head is the token embedding. If the configuration says so, a file's own head is used all the
@@ -143,6 +149,7 @@ class HfTensorNames {
     }
   }
 
+  Naming naming_ = hf_name;
   std::string prefix_;
   Names names_;
 };

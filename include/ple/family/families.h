@@ -12,6 +12,7 @@
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
+#include "ple/family/embedding_gemma2/family.h"
 #include "ple/family/gemma3/family.h"
 #include "ple/family/gemma3n/family.h"
 #include "ple/family/gemma4/family.h"
@@ -56,6 +57,12 @@ inline std::string supported_model_types(const char* text, const char* last) {
 
 }  // namespace detail
 
+/// Whether config.json is an encoder's. Encoders are not in the list: they make vectors of texts and write none. Their
+/// own classes open them.
+inline bool is_encoder(const Json& config_json, const std::string& source) {
+  return is_hf_model_of<EmbeddingGemma2Config>(config_json, source);
+}
+
 /// Calls f.template operator()<Config>() for the family that config.json names; `source` names the file in messages.
 /// Errors: ErrorCode::not_supported for a family that is not here; config.
 template <class F>
@@ -67,6 +74,10 @@ void with_family(const Json& config_json, const std::string& source, F&& f) {
     f.template operator()<Config>();
   });
   if (found) return;
+  if (is_encoder(config_json, source)) {
+    fail(ErrorCode::not_supported, source, ": model_type is '", hf_model_type(config_json, source),
+         "': ", EmbeddingGemma2Config::family, " makes vectors of texts and writes none: examples/embed opens it");
+  }
   const std::string whole = JsonField(config_json, source).text("model_type", ""),
                     text = hf_model_type(config_json, source);
   fail(ErrorCode::not_supported, source, ": model_type is '", whole.empty() ? text : whole, "'",

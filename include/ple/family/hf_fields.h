@@ -2,8 +2,10 @@
 // Fields of config.json that mean the same in every family.
 #pragma once
 
+#include <charconv>
 #include <cstddef>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "ple/core/config.h"
@@ -62,6 +64,24 @@ inline std::size_t layer_count(const JsonField& text, std::size_t otherwise, std
          ", expected less than num_hidden_layers, which is ", layers);
   }
   return layers;
+}
+
+/// Replaces head widths and K/V heads of the layers that per_layer_config names. Returns whether the file has it.
+inline bool read_per_layer_config(const JsonField& text, std::vector<LayerConfig>& layers) {
+  if (!text.object("per_layer_config")) return false;
+  for (const Json& member : text.find("per_layer_config")->members()) {
+    const std::string key(member.key());
+    std::size_t l = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), l);
+    if (error != std::errc() || end != key.data() + key.size() || l >= layers.size()) {
+      fail(ErrorCode::config, text.source(), ": ", text.full_name("per_layer_config"), " has the key '", key,
+           "', expected a layer from 0 to ", layers.size() - 1);
+    }
+    const JsonField fields(member, text.source(), text.full_name("per_layer_config") + "." + key);
+    layers[l].head_dim = fields.count("head_dim", layers[l].head_dim);
+    layers[l].num_key_value_heads = fields.count("num_key_value_heads", layers[l].num_key_value_heads);
+  }
+  return true;
 }
 
 /// Refuses features that no family here has.

@@ -70,13 +70,9 @@ class Decoder final : public LanguageModel {
     for (Block& block : blocks) {
       if constexpr (requires { block.finalize(); }) block.finalize();
     }
-    widest_integer_row_ = widest_bf16_row_ = 0;
-    parameters([&](Parameter, std::size_t, const auto& values) {
-      if constexpr (requires { values.holds_integers(); }) {
-        if (values.holds_integers()) widest_integer_row_ = (std::max)(widest_integer_row_, values.cols());
-        if (values.dtype() == Dtype::bf16) widest_bf16_row_ = (std::max)(widest_bf16_row_, values.cols());
-      }
-    });
+    const detail::WidestRows widest = detail::widest_rows(*this);
+    widest_integer_row_ = widest.integers;
+    widest_bf16_row_ = widest.bf16;
   }
   void tie() { finalize(); }  ///< Old name; goes with the next version.
 

@@ -19,8 +19,9 @@ using PerLayerRows = FunctionRef<Rows()>;  ///< Old name; goes with the next ver
 
 /// One layer of a decoder. Config describes the whole model. Workspace is what a layer computes in, and what all layers
 /// share for a chunk, such as the angles of its positions. per_layer_input() returns the layer's per-layer input, [T,
-/// p], or nothing if pruned. A layer calls it late, since rows may come from a disk. Beside what the concept asks for, a
-/// block names its Dtype and Simd, and parameters(f) calls f(Parameter, weights) for everything that files hold of it.
+/// p], or nothing if pruned. A layer calls it late, since rows may come from a disk. Beside what the concept asks for,
+/// a block names its Dtype and Simd, and parameters(f) calls f(Parameter, weights) for everything that files hold of
+/// it.
 template <class Block>
 concept DecoderBlock = std::constructible_from<Block, const typename Block::Config&, std::size_t> &&
     std::constructible_from<typename Block::Workspace, const typename Block::Config&, const SessionOptions&> &&

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a decoder loads its weights, and how they are laid out in memory.
+// How a model loads its weights, and how they are laid out in memory.
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -70,9 +71,27 @@ void load_vector(const Tensor& tensor, std::vector<float>& values) {
   ple::decode<B, Types>(row.dtype(), row.data(), values.size(), values.data());
 }
 
+/// Values in the widest rows of integer and of bf16 matrices, which set the size of product_workspace; 0: there are
+/// none.
+struct WidestRows {
+  std::size_t integers = 0, bf16 = 0;
+};
+
+template <class Model>
+WidestRows widest_rows(Model& model) {
+  WidestRows widest;
+  model.parameters([&](Parameter, std::size_t, const auto& values) {
+    if constexpr (requires { values.holds_integers(); }) {
+      if (values.holds_integers()) widest.integers = (std::max)(widest.integers, values.cols());
+      if (values.dtype() == Dtype::bf16) widest.bf16 = (std::max)(widest.bf16, values.cols());
+    }
+  });
+  return widest;
+}
+
 }  // namespace detail
 
-/// Makes the blocks of a decoder that has none, and loads all weights: see Decoder::load.
+/// Makes the blocks of a model that has none, and loads all weights: see Decoder::load.
 template <class Model, class Checkpoint>
 void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions& options) {
   std::optional<TableSource> source;
@@ -111,7 +130,7 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
     }
   });
   model.finalize();
-  if constexpr (Matrix<typename Model::T>::may_be_integers) {
+  if constexpr (Matrix<typename Model::T>::may_be_integers && requires { model.head; }) {
     if (repacked && model.config.tie_word_embeddings) model.head.weight.repack(pool, arena);
     if (model.head.weight.packed()) drop(embedding_tensor);
   }

@@ -10,7 +10,7 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Every parameter of a decoder, by role. parameter_roles has the names in files.
+/// Every parameter of a model, by role. parameter_roles has the names in files.
 enum class Parameter : std::uint8_t {
   // once per model
   token_embedding,         ///< [vocab_size, d]
@@ -21,6 +21,7 @@ enum class Parameter : std::uint8_t {
   ple_context_norm,        ///< [p]
   altup_projection,        ///< [d, d], Gemma 3n: of stream `layer` + 1
   altup_unembedding,       ///< [d, d], Gemma 3n: of stream `layer` + 1
+  embedding_projection,    ///< [embedding_dim, d], an encoder's
   // once per layer
   input_norm,              ///< [d]
   query,                   ///< [heads * head_dim, d]
@@ -65,7 +66,7 @@ struct ParameterRole {
   Parameter parameter;
   ParameterPart part;
   std::string_view hf;    ///< within a layer, or within the text model if there is only one
-  std::string_view gguf;  ///< within a layer, or the whole name if there is only one
+  std::string_view gguf;  ///< within a layer, or the whole name if there is only one; empty: no file has it
 };
 
 /// In the order of Parameter. Sources: the modules of transformers' Gemma4TextModel and Gemma3nTextModel; MODEL_TENSORS
@@ -82,6 +83,7 @@ inline constexpr ParameterRole parameter_roles[] = {
      "per_layer_proj_norm.weight"},
     {Parameter::altup_projection, ParameterPart::streams, "altup_projections", "altup_proj.weight"},
     {Parameter::altup_unembedding, ParameterPart::streams, "altup_unembed_projections", "altup_unembd_proj.weight"},
+    {Parameter::embedding_projection, ParameterPart::other, "embedding_projection.weight", ""},
     {Parameter::input_norm, ParameterPart::other, "input_layernorm.weight", "attn_norm.weight"},
     {Parameter::query, ParameterPart::attention, "self_attn.q_proj.weight", "attn_q.weight"},
     {Parameter::key, ParameterPart::attention, "self_attn.k_proj.weight", "attn_k.weight"},

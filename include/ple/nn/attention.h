@@ -30,6 +30,7 @@ template <class T, Backend B>
 struct Attention {
   std::size_t head_dim = 0, heads = 0, kv_heads = 0;
   std::size_t window = 0;  ///< positions a token sees, itself included
+  std::size_t ahead = 0;   ///< and positions after it: an encoder's, whose passes hold whole texts
   bool owns_kv = true;     ///< false: K and V come from the cache of an earlier layer
   bool value_is_key = false;
   bool has_value_norm = true;  ///< false: v = Wv x
@@ -61,9 +62,15 @@ struct Attention {
                                 workspace.cached,
                                 positions.position(t),
                                 q.slice(t, count),
-                                attended.slice(t, count)};
+                                attended.slice(t, count),
+                                ahead};
     };
-    if (positions.batched()) {
+    if (positions.batched() && ahead > 0) {
+      for (std::size_t t = 0, end = 0; t < x.rows; t = end) {  // text by text: each has a cache
+        while (end < x.rows && &positions.cache(end) == &positions.cache(t)) ++end;
+        attention_of(t, end - t)(context);
+      }
+    } else if (positions.batched()) {
       parallel_for(context, x.rows * kv_heads, 1, [&](std::size_t begin, std::size_t end, std::size_t task) {
         for (std::size_t i = begin; i < end; ++i) attention_of(i / kv_heads, 1).first_token(task, i % kv_heads);
       });

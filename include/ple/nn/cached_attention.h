@@ -37,8 +37,9 @@ struct CachedAttentionWorkspace {
   }
 };
 
-/// out[t, h] = softmax(q[t, h] K^T) V over the last `window` positions, the token's own included. Heads that share K
-/// and V read them once. q, out: [T, heads * head_dim], tokens at positions first, first + 1, ...
+/// out[t, h] = softmax(q[t, h] K^T) V over the last `window` positions, the token's own included, and over up to
+/// `ahead` of the following ones, if q has their tokens. Heads that share K and V read them once. q, out: [T, heads *
+/// head_dim], tokens at positions first, first + 1, ...
 template <Backend B>
 struct CachedAttention {
   std::size_t heads, kv_heads, head_dim, window;
@@ -46,6 +47,7 @@ struct CachedAttention {
   const CachedAttentionWorkspace& workspace;
   std::size_t first;
   Rows q, out;
+  std::size_t ahead = 0;
 
   void operator()(const Context& context) const {
     const std::size_t work = q.rows * kv_heads, n = tasks(context.threads);
@@ -75,10 +77,10 @@ struct CachedAttention {
 
   /// The part of a range that token t sees.
   Range seen(std::size_t t, Range range) const {
-    const std::size_t end = first + t + 1;
-    return {(std::max)(range.begin, end - (std::min)(end, window)), (std::min)(range.end, end)};
+    const std::size_t own_end = first + t + 1, end = (std::min)(own_end + ahead, first + q.rows);
+    return {(std::max)(range.begin, own_end - (std::min)(own_end, window)), (std::min)(range.end, end)};
   }
-  Range all_seen(std::size_t t) const { return seen(t, {0, first + t + 1}); }
+  Range all_seen(std::size_t t) const { return seen(t, {0, first + q.rows}); }
 
   static Range piece(std::size_t k) { return {k * attention_piece, (k + 1) * attention_piece}; }
 

@@ -10,7 +10,7 @@
 namespace ple::inline PLE_ABI {
 
 /// Positions of a pass's rows, and the current layer's cache of each. The rows are consecutive tokens of one text, or a
-/// batch: one token of each of several texts.
+/// batch: one token of each of several texts, or for an encoder several whole texts, one after another.
 class Positions {
  public:
   Positions(std::size_t first, KvCache& cache) : first_(first), cache_(&cache) {}

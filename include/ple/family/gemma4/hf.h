@@ -2,7 +2,6 @@
 // config.json of Hugging Face -> Gemma4Config. Names, defaults and rules are those of transformers' Gemma4TextConfig.
 #pragma once
 
-#include <charconv>
 #include <cstddef>
 #include <string>
 
@@ -18,28 +17,13 @@ namespace detail {
 
 /// Head width and K/V heads of the full layers. Published files have them once, newer transformers for each layer.
 inline void override_layers(const JsonField& text, Gemma4Config& config) {
-  const auto per_layer = text.object("per_layer_config");
-  if (!per_layer) {
-    const std::size_t head_dim = text.count("global_head_dim", 512);
-    for (LayerConfig& layer : config.layers) {
-      if (layer.attention != AttentionType::full) continue;
-      layer.head_dim = head_dim;
-      if (config.attention_k_eq_v)
-        layer.num_key_value_heads = text.count("num_global_key_value_heads", layer.num_key_value_heads);
-    }
-    return;
-  }
-  for (const Json& member : text.find("per_layer_config")->members()) {
-    const std::string key(member.key());
-    std::size_t l = 0;
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), l);
-    if (error != std::errc() || end != key.data() + key.size() || l >= config.num_layers()) {
-      fail(ErrorCode::config, text.source(), ": ", text.full_name("per_layer_config"), " has the key '", key,
-           "', expected a layer from 0 to ", config.num_layers() - 1);
-    }
-    const JsonField fields(member, text.source(), text.full_name("per_layer_config") + "." + key);
-    config.layers[l].head_dim = fields.count("head_dim", config.layers[l].head_dim);
-    config.layers[l].num_key_value_heads = fields.count("num_key_value_heads", config.layers[l].num_key_value_heads);
+  if (read_per_layer_config(text, config.layers)) return;
+  const std::size_t head_dim = text.count("global_head_dim", 512);
+  for (LayerConfig& layer : config.layers) {
+    if (layer.attention != AttentionType::full) continue;
+    layer.head_dim = head_dim;
+    if (config.attention_k_eq_v)
+      layer.num_key_value_heads = text.count("num_global_key_value_heads", layer.num_key_value_heads);
   }
 }
 
