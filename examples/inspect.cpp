@@ -86,12 +86,17 @@ void print_parameters(const Report& report) {
   if (report.has_ple()) {
     line("effective", report.groups.effective_report(), ple::ParameterGroups::report_definition);
   }
+  if (report.groups.experts > 0) {
+    line("experts", report.groups.experts, "of the text, in all layers");
+    line("active", report.groups.active(), "text with only the experts that one token goes to");
+  }
 }
 
 void print_reads(const Report& report) {
   const auto& reads = report.reads;
   fmt::print("\nREAD FOR EVERY TOKEN THAT IS WRITTEN\n");
-  fmt::print("  {:<18}{:>12}   every weight of the layers once\n", "layers", bytes_text(reads.layers));
+  fmt::print("  {:<18}{:>12}   every weight of the layers once{}\n", "layers", bytes_text(reads.layers),
+             report.groups.experts > 0 ? "; of the experts, those that the token goes to" : "");
   fmt::print("  {:<18}{:>12}   [vocabulary, width] once, for the logits\n", "head", bytes_text(reads.head));
   if (report.has_ple()) {
     fmt::print("  {:<18}{:>12}   one row of {} values, of {} the table has\n", "PLE row", bytes_text(reads.table_row),

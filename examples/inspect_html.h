@@ -143,13 +143,14 @@ inline std::string google_table(const Report& report) {
 inline std::string layers_chart(const Report& report) {
   constexpr double left = 70, top = 26, height = 250, bottom = top + height;
   // From below: what is read for every token, then the slice of the table, of which a token reads one row.
-  constexpr std::array order{ple::ParameterPart::feed_forward, ple::ParameterPart::attention,
-                             ple::ParameterPart::ple_step,     ple::ParameterPart::streams,
-                             ple::ParameterPart::other,        ple::ParameterPart::ple_table};
-  constexpr std::array<std::string_view, 7> colours{"#8168b3", "#e58a2f", "#2c6aa8", "#6aaed6",
-                                                    "#f3c178", "#4f9d86", "#a3adb8"};
-  constexpr std::array<std::string_view, 7> names{
-      "token embedding", "slice of the PLE table", "attention",   "feed-forward",
+  constexpr std::array order{ple::ParameterPart::feed_forward, ple::ParameterPart::experts,
+                             ple::ParameterPart::attention,    ple::ParameterPart::ple_step,
+                             ple::ParameterPart::streams,      ple::ParameterPart::other,
+                             ple::ParameterPart::ple_table};
+  constexpr std::array<std::string_view, 8> colours{"#8168b3", "#e58a2f", "#2c6aa8", "#6aaed6",
+                                                    "#b6483f", "#f3c178", "#4f9d86", "#a3adb8"};
+  constexpr std::array<std::string_view, 8> names{
+      "token embedding", "slice of the PLE table", "attention",   "feed-forward", "experts",
       "PLE step",        "AltUp, LAuReL",          "norms, other"};
   std::uint64_t most = 1;
   for (const Layer& layer : report.layers) {

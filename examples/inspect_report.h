@@ -59,7 +59,7 @@ struct Share {
 struct Layer {
   ple::AttentionType attention;
   bool shares_kv;
-  std::array<std::uint64_t, 7> parameters{};  // by ple::ParameterPart
+  std::array<std::uint64_t, 8> parameters{};  // by ple::ParameterPart
   std::uint64_t kv_cache = 0;                 // bytes at the report's context
 };
 
@@ -116,9 +116,11 @@ KvCacheBytes kv_cache(const Config& config, std::size_t context, ple::Dtype dtyp
 inline void add_parameters(Report& report, const ple::Inspection& found) {
   using ple::ParameterPart;
   // In the order of ple::ParameterPart.
-  std::vector<Share> parts{{"token embedding", "#8168b3"}, {"PLE table", "#e58a2f"}, {"attention", "#2c6aa8"},
-                           {"feed-forward", "#6aaed6"},    {"PLE steps", "#f3c178"}, {"AltUp, LAuReL", "#4f9d86"},
-                           {"norms, other", "#a3adb8"},    {"vision", "#c25b7a"},    {"audio", "#7f9a3c"}};
+  std::vector<Share> parts{{"token embedding", "#8168b3"}, {"PLE table", "#e58a2f"},
+                           {"attention", "#2c6aa8"},       {"feed-forward", "#6aaed6"},
+                           {"experts", "#b6483f"},         {"PLE steps", "#f3c178"},
+                           {"AltUp, LAuReL", "#4f9d86"},   {"norms, other", "#a3adb8"},
+                           {"vision", "#c25b7a"},          {"audio", "#7f9a3c"}};
   Share text{"text", "#2c6aa8"}, vision{"vision", "#c25b7a"}, audio{"audio", "#7f9a3c"}, table{"PLE", "#e58a2f"};
   for (const ple::StoredParameter& stored : found.text) {
     const ParameterPart part = ple::part_of(stored.of.parameter);
@@ -139,8 +141,8 @@ inline void add_parameters(Report& report, const ple::Inspection& found) {
       b.add(n, tensor.dtype, tensor.bytes);
     }
   };
-  tower(found.vision, parts[7], vision);
-  tower(found.audio, parts[8], audio);
+  tower(found.vision, parts[8], vision);
+  tower(found.audio, parts[9], audio);
   for (const Share& part : parts) {
     if (part.parameters > 0) report.parts.push_back(part);
   }
@@ -160,7 +162,10 @@ inline void add_reads(Report& report, const ple::Inspection& found, bool tied) {
         if (tied) report.reads.head = stored.bytes;
         break;
       case ple::Parameter::head: report.reads.head = stored.bytes; break;
-      default: report.reads.layers += stored.bytes;
+      default:
+        report.reads.layers += stored.of.experts_per_token > 0
+                                   ? stored.bytes / stored.of.shape[0] * stored.of.experts_per_token
+                                   : stored.bytes;
     }
   }
 }

@@ -95,11 +95,13 @@ void print_fallbacks(const std::vector<ple::GgufPlanEntry>& plan) {
 const char* group_of(const ple::GgufPlanEntry& entry) {
   if (entry.tensor.shape.size() == 1) return "norms, scalars";
   if (!entry.parameter) return "other";
+  if (entry.parameter == ple::Parameter::router) return "router";
   switch (ple::part_of(*entry.parameter)) {
     case ple::ParameterPart::token_embedding: return "token embedding";
     case ple::ParameterPart::ple_table: return "PLE table";
     case ple::ParameterPart::attention: return "attention";
     case ple::ParameterPart::feed_forward: return "feed-forward";
+    case ple::ParameterPart::experts: return "experts";
     case ple::ParameterPart::ple_step: return "PLE projections";
     case ple::ParameterPart::streams: return "streams";
     case ple::ParameterPart::other: break;

@@ -4,6 +4,8 @@
 #include <doctest/doctest.h>
 
 #include "folder.h"
+#include "ple/run/generation.h"
+#include "ple/run/session.h"
 
 namespace ple::checkpoint_test {
 
@@ -215,8 +217,61 @@ TEST_CASE("a configuration in the published style, nested or flat, and in the ne
   }
 }
 
+TEST_CASE("12B's configuration: its own model types and defaults, layers in both styles") {
+  const auto parse = [](const std::string& text) {
+    return gemma4_config(parse_json(text, "config.json"), "config.json");
+  };
+  const Gemma4Config empty = parse(R"({"model_type":"gemma4_unified_text"})");
+  CHECK(empty.hidden_size_per_layer_input == 0);
+  CHECK(empty.sliding_window == 1024);
+  CHECK(empty.max_position_embeddings == 262144);
+  const std::string layers = R"("num_hidden_layers":48,"attention_k_eq_v":true,"num_key_value_heads":8,)",
+                    globals = R"("global_head_dim":512,"num_global_key_value_heads":1,)";
+  std::string each = R"("per_layer_config":{)";  // as newer releases write it: layers in two digits
+  for (int l = 5; l < 48; l += 6) {
+    each += (l > 5 ? ",\"" : "\"") + std::to_string(l / 10) + std::to_string(l % 10) +
+            R"(":{"head_dim":512,"num_key_value_heads":1})";
+  }
+  each += "},";
+  // Both at once: the reference drops what is not by layer.
+  for (const std::string& heads : {globals, each, each + R"("global_head_dim":64,"num_global_key_value_heads":4,)"}) {
+    CAPTURE(heads);
+    const Gemma4Config config =
+        parse(R"({"model_type":"gemma4_unified","text_config":{"model_type":"gemma4_unified_text","hidden_size":3840,)"
+              R"("num_attention_heads":16,"intermediate_size":15360,"hidden_size_per_layer_input":0,)" +
+              layers + heads + R"("final_logit_softcapping":30.0}})");
+    std::vector<double> found, expected;
+    for_each_field(config, [&](const auto& field) { found.push_back(static_cast<double>(field)); });
+    for_each_field(gemma4_12b(), [&](const auto& field) { expected.push_back(static_cast<double>(field)); });
+    CHECK(found == expected);
+  }
+}
+
+TEST_CASE("12B: tokens that its files suppress are never drawn") {
+  const auto checkpoint = Checkpoint::open(std::filesystem::path(PLE_TEST_DATA) / "golden_gemma4_large" / "12b_like");
+  SamplingOptions sampling = checkpoint.recommended_sampling();
+  CHECK(sampling.suppress_tokens == std::vector<Token>{130, 129});  // 258883, too, is not in this vocabulary of 131
+  const auto model = Gemma4<Any, Simd>::load(checkpoint);
+  const auto drawn = [&] {
+    Session session(model);
+    session.read(Token{2});
+    return Generation(session, {.sampling = sampling,
+                                .logits_processor =
+                                    [](std::span<const Token>, std::span<float> logits) {
+                                      logits[130] = 100;
+                                      logits[129] = 99;
+                                      logits[7] = 98;
+                                    }})
+        .next();
+  };
+  CHECK(drawn() == 7);
+  sampling.suppress_tokens.clear();
+  CHECK(drawn() == 130);
+}
+
 TEST_CASE("the published sizes are valid, and E2B's parts have the published numbers of parameters") {
-  for (const Gemma4Config& config : {gemma4_e2b(), gemma4_e4b(), gemma4_31b()}) validate(config, "published");
+  for (const Gemma4Config& config : {gemma4_e2b(), gemma4_e4b(), gemma4_12b(), gemma4_26b_a4b(), gemma4_31b()})
+    validate(config, "published");
   std::size_t table = 0, embedding = 0, others = 0;
   Gemma4<Any, Simd> model(gemma4_e2b());
   model.parameters([&]<class V>(Parameter parameter, std::size_t, V& values) {

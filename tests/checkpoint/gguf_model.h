@@ -42,6 +42,14 @@ inline std::string llama_cpp_name(Parameter parameter, std::size_t layer) {
     case Parameter::ple_output: return block + "proj.weight";
     case Parameter::post_ple_norm: return block + "post_norm.weight";
     case Parameter::layer_scalar: return block + "layer_output_scale.weight";
+    case Parameter::router: return block + "ffn_gate_inp.weight";
+    case Parameter::router_scale: return block + "ffn_gate_inp.scale";
+    case Parameter::expert_scale: return block + "ffn_down_exps.scale";
+    case Parameter::expert_gate_up: return block + "ffn_gate_up_exps.weight";
+    case Parameter::expert_down: return block + "ffn_down_exps.weight";
+    case Parameter::pre_experts_norm: return block + "pre_ffw_norm_2.weight";
+    case Parameter::post_experts_norm: return block + "post_ffw_norm_2.weight";
+    case Parameter::post_dense_norm: return block + "post_ffw_norm_1.weight";
     default: return "";
   }
 }
@@ -73,6 +81,11 @@ inline GgufWriter gguf_of(const Checkpoint& checkpoint, bool with_padding_token 
   count("attention.sliding_window", c.sliding_window);
   per_layer("attention.head_count_kv", [](const LayerConfig& l) { return l.num_key_value_heads; });
   per_layer("feed_forward_length", [](const LayerConfig& l) { return l.intermediate_size; });
+  if (c.num_experts > 0) {
+    count("expert_count", c.num_experts);
+    count("expert_used_count", c.top_k_experts);
+    count("expert_feed_forward_length", c.moe_intermediate_size);
+  }
   file.number("gemma4.attention.layer_norm_rms_epsilon", static_cast<double>(c.rms_norm_eps));
   if (c.final_logit_softcapping > 0)
     file.number("gemma4.final_logit_softcapping", static_cast<double>(c.final_logit_softcapping));

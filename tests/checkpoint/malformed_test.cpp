@@ -311,6 +311,23 @@ TEST_CASE("fields out of range, of the wrong type, or contradicting each other")
   with_config(set("rope_parameters", {{"full_attention", {{"rope_theta", 0}, {"rope_type", "default"}}}}), config,
               {"rope_theta is 0"});
   with_config(set("rope_parameters", 3), config, {"rope_parameters", "is 3"});
+  const auto experts = [&](ordered_json number, ordered_json used, ordered_json width) {
+    return [=](ordered_json& c) {
+      c["enable_moe_block"] = true;
+      c["num_experts"] = number;
+      c["top_k_experts"] = used;
+      c["moe_intermediate_size"] = width;
+    };
+  };
+  with_config(experts(nullptr, 2, 4), config, {"num_experts is missing"});
+  with_config(experts(4, nullptr, 4), config, {"top_k_experts is missing"});
+  with_config(experts(4, 2, nullptr), config, {"moe_intermediate_size is missing"});
+  with_config(experts(0, 2, 4), config, {"num_experts is 0, expected 1 to 4096"});
+  with_config(experts(5000, 2, 4), config, {"num_experts is 5000, expected 1 to 4096"});
+  with_config(experts(4, 5, 4), config, {"top_k_experts is 5, expected 1 to 4"});
+  with_config(experts(4, 0, 4), config, {"top_k_experts is 0, expected 1 to 4"});
+  with_config(experts(4, 2, 0), config, {"moe_intermediate_size is 0, expected 1 to 65536"});
+  with_config(experts(4, 2, "wide"), config, {"moe_intermediate_size is \"wide\""});
 }
 
 TEST_CASE("what a later version may support says so") {
@@ -318,7 +335,6 @@ TEST_CASE("what a later version may support says so") {
   const auto set = [](const char* field, ordered_json value) {
     return [field, value](ordered_json& c) { c[field] = value; };
   };
-  with_config(set("enable_moe_block", true), code, {"enable_moe_block", "mixture-of-experts", "not supported yet"});
   with_config(set("model_type", "llama"), code, {"llama", "gemma4"});
   with_config([](auto& c) { c.erase("model_type"); }, code, {"model_type is ''"});
   with_config(set("attention_bias", true), code, {"attention_bias"});

@@ -53,6 +53,19 @@ TEST_CASE("Gemma 4: the reference's counts, and the technical report's effective
   CHECK(in_10_million(e4b.other_text) == 397);
 }
 
+TEST_CASE("Gemma 4 12B and 26B-A4B: the reference's counts, and what one token needs of the experts") {
+  const ParameterGroups dense = groups_of(gemma4_12b()), mixture = groups_of(gemma4_26b_a4b());
+  CHECK(dense.total() == 11'907'350'272 + 48);
+  CHECK(dense.experts == 0);
+  CHECK(dense.active() == dense.total());
+  CHECK(mixture.total() == 25'233'141'760 + 30);
+  CHECK(mixture.token_embedding == 738'197'504);
+  CHECK(mixture.experts == std::uint64_t{30} * 128 * 3 * 704 * 2816);
+  CHECK(mixture.experts_per_token == mixture.experts / 128 * 8);
+  CHECK(mixture.active() == mixture.total() - mixture.experts / 128 * 120);
+  CHECK(mixture.active() / 100'000'000 == 38);  // 'A4B'
+}
+
 TEST_CASE("Gemma 3n: the reference's counts and the K and V that only the files have make the published numbers") {
   const ParameterGroups e2b = groups_of(gemma3n_e2b()), e4b = groups_of(gemma3n_e4b());
   const std::uint64_t kv_of_a_layer = 2 * 512 * 2048 + 256;  // K, V and K's norm
@@ -71,7 +84,10 @@ TEST_CASE("Gemma 3n: the reference's counts and the K and V that only the files 
 TEST_CASE("the list of a configuration's parameters is the decoder's own walk") {
   Gemma4Config untied = gemma4_e2b();
   untied.tie_word_embeddings = false;
-  for (const Gemma4Config& config : {gemma4_e2b(), gemma4_e4b(), gemma4_31b(), untied}) {
+  Gemma4Config apart = gemma4_26b_a4b();
+  apart.fused_expert_gate_up = false;
+  for (const Gemma4Config& config :
+       {gemma4_e2b(), gemma4_e4b(), gemma4_12b(), gemma4_26b_a4b(), gemma4_31b(), untied, apart}) {
     Gemma4<Any, Scalar> model(config);
     const auto list = parameter_shapes(config), walk = parameter_shapes_of(model);
     REQUIRE(list.size() == walk.size());
@@ -96,7 +112,7 @@ TEST_CASE("vision and audio are part of the total where they are known") {
 
 TEST_CASE("shapes from a configuration are those of the files: the shipped model, and all that the reference saved") {
   std::vector<std::filesystem::path> folders{std::filesystem::path(PLE_MODEL_DIR) / "storyteller"};
-  for (const char* family : {"golden", "golden_gemma3n", "golden_gemma3"}) {
+  for (const char* family : {"golden", "golden_gemma4_large", "golden_gemma3n", "golden_gemma3"}) {
     for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(PLE_TEST_DATA) / family)) {
       if (entry.is_directory()) folders.push_back(entry.path());
     }
@@ -127,9 +143,9 @@ TEST_CASE("shapes from a configuration are those of the files: the shipped model
     const std::string name = folder.filename().string();
     const bool sees = gemma3n  ? name == "published_style"
                       : gemma3 ? name == "published_style" || name == "4b_like"
-                               : name == "nested" || name == "head_beside_tied_text";
+                               : name == "nested" || name == "head_beside_tied_text" || name == "12b_like_nested";
     CHECK(found.groups.vision.has_value() == sees);
-    CHECK(found.groups.audio.has_value() == (gemma3n && folder.filename() == "published_style"));
+    CHECK(found.groups.audio.has_value() == ((gemma3n && name == "published_style") || name == "12b_like_nested"));
     // All of one type, so bytes and counts agree; the files' other bytes are headers and vision.
     const std::uint64_t width = found.text[0].dtype == "F32" ? 4 : 2;
     CHECK(stored == walked * width);

@@ -50,9 +50,12 @@ class GgufCheckpoint final : public CheckpointSource {
         fail(ErrorCode::not_supported, files_.name(), ": ", fused, ": expected attn_q, attn_k and attn_v apart");
       }
     }
-    // Files of nvfp4 may have a factor beside a matrix, which we do not multiply.
+    // Files of nvfp4 may have a factor beside a matrix, which we do not multiply. Of experts it is a parameter.
     for (const std::string& factor : {name.substr(0, name.rfind('.')) + ".scale", name + ".scale"}) {
-      if (!files_.contains(factor)) continue;
+      if (!files_.contains(factor) || factor == gguf_name(Parameter::router_scale, layer) ||
+          factor == gguf_name(Parameter::expert_scale, layer)) {
+        continue;
+      }
       fail(ErrorCode::not_supported, files_.name(), ": ", factor, ": expected ", name, " to need no other scale");
     }
     return is_of_stream(parameter) ? matrix_of_stack(files_.tensor(name), layer) : files_.tensor(name);

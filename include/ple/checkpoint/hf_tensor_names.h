@@ -20,14 +20,15 @@
 namespace ple::inline PLE_ABI {
 
 /// Which tensors of a multimodal file belong to vision or audio: a tower and its projection to the text model's width.
-/// Source: the modules of transformers' Gemma4Model and Gemma3nModel.
+/// Source: the modules of transformers' Gemma4Model, Gemma4UnifiedModel (as its files name them) and Gemma3nModel.
 enum class HfTower : std::uint8_t { none, vision, audio };
 
 inline HfTower hf_tower(std::string_view name) {
   const auto has_module = [&](const auto&... modules) {
     return ((name.starts_with(modules) || name.find("." + std::string(modules)) != name.npos) || ...);
   };
-  if (has_module("vision_tower.", "embed_vision.", "multi_modal_projector.")) return HfTower::vision;
+  if (has_module("vision_tower.", "vision_embedder.", "embed_vision.", "multi_modal_projector."))
+    return HfTower::vision;
   if (has_module("audio_tower.", "embed_audio.")) return HfTower::audio;
   return HfTower::none;
 }

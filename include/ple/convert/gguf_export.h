@@ -50,7 +50,8 @@ namespace detail {
 inline Dtype wanted_type(const GgufTypes& types, Parameter parameter) {
   switch (part_of(parameter)) {
     case ParameterPart::attention: return types.attention;
-    case ParameterPart::feed_forward: return types.feed_forward;
+    case ParameterPart::feed_forward:
+    case ParameterPart::experts: return types.feed_forward;
     case ParameterPart::ple_table: return types.ple_table;
     case ParameterPart::ple_step: return types.ple_projections;
     case ParameterPart::token_embedding:
@@ -111,6 +112,11 @@ inline GgufKeys gguf_model_keys(const Checkpoint& checkpoint) {
   count("embedding_length", config.hidden_size);
   count("embedding_length_per_layer_input", config.hidden_size_per_layer_input);
   per_layer("feed_forward_length", [](const LayerConfig& layer) { return layer.intermediate_size; });
+  if (config.num_experts > 0) {
+    count("expert_count", config.num_experts);
+    count("expert_used_count", config.top_k_experts);
+    count("expert_feed_forward_length", config.moe_intermediate_size);
+  }
   count("attention.head_count", config.num_attention_heads);
   per_layer("attention.head_count_kv", [](const LayerConfig& layer) { return layer.num_key_value_heads; });
   count("attention.shared_kv_layers", config.num_kv_shared_layers);
@@ -159,7 +165,9 @@ inline std::vector<GgufPlanEntry> plan_gguf(const Checkpoint& checkpoint, const 
            shape_text(shape.shape));
     }
     GgufPlanEntry entry{shape.parameter, shape.layer, {gguf_name(shape.parameter, shape.layer), shape.shape}, {}};
-    if (shape.shape.size() == 2) {
+    if (shape.parameter == Parameter::router) {
+      entry.wanted = entry.tensor.dtype = Dtype::f32;  // as llama.cpp keeps it: small, and it decides
+    } else if (shape.shape.size() >= 2) {
       entry.together = shape.parameter == Parameter::ple_table
                            ? checkpoint.config<Gemma4Config>().hidden_size_per_layer_input
                            : static_cast<std::size_t>(shape.shape.back());

@@ -46,6 +46,7 @@ inline bool is_quantized_part(Parameter parameter) {
     case ParameterPart::ple_table:
     case ParameterPart::attention:
     case ParameterPart::feed_forward:
+    case ParameterPart::experts:
     case ParameterPart::ple_step: return true;
     case ParameterPart::streams:
     case ParameterPart::other: break;

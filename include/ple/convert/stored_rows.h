@@ -35,7 +35,7 @@ class StoredRows {
       : from_(from),
         to_(to),
         cols_(static_cast<std::size_t>(from.shape.back())),
-        rows_(from.bytes / bytes_of(from.dtype, cols_)),
+        rows_(rows_of(from)),
         executor_(executor),
         chunk_(std::clamp<std::size_t>(chunk_values / cols_, 1, rows_)),
         row_bytes_(bytes_of(to, cols_)),
@@ -68,6 +68,13 @@ class StoredRows {
   }
 
  private:
+  /// All but the last dimension.
+  static std::size_t rows_of(const Tensor& tensor) {
+    std::size_t rows = 1;
+    for (std::size_t i = 0; i + 1 < tensor.shape.size(); ++i) rows *= static_cast<std::size_t>(tensor.shape[i]);
+    return rows;
+  }
+
   static constexpr std::size_t chunk_values = std::size_t{1} << 21;
 
   StoredSums store(std::size_t row, std::size_t in_chunk, std::size_t part) {

@@ -43,12 +43,15 @@ inline std::string family_of(const ModelConfig& config) {
 
 namespace detail {
 
-/// The families' names in files: "'gemma4', 'gemma4_text', ... and 'gemma3n_text'"; if `text` is "", no text models.
-inline std::string supported_model_types(const char* text, const char* last) {
+/// The families' names in config.json, "'gemma4', 'gemma4_text', ... and 'gemma3_text'", or in GGUF files.
+inline std::string supported_model_types(bool gguf, const char* last) {
   std::vector<std::string> all;
   for_each_family([&]<class Config>() {
-    all.push_back(std::string("'") + Config::model_type + "'");
-    if (*text != '\0') all.push_back(std::string("'") + Config::model_type + text + "'");
+    if (gguf) return all.push_back(std::string("'") + Config::model_type + "'");
+    for (const std::string& type : hf_model_types<Config>()) {
+      all.push_back("'" + type + "'");
+      all.push_back("'" + type + "_text'");
+    }
   });
   std::string list = all[0];
   for (std::size_t i = 1; i < all.size(); ++i) list += (i + 1 < all.size() ? ", " : last) + all[i];
@@ -82,7 +85,7 @@ void with_family(const Json& config_json, const std::string& source, F&& f) {
                     text = hf_model_type(config_json, source);
   fail(ErrorCode::not_supported, source, ": model_type is '", whole.empty() ? text : whole, "'",
        whole.empty() || whole == text ? "" : " with the text model '" + text + "'", ": supported are ",
-       detail::supported_model_types("_text", " and "));
+       detail::supported_model_types(/*gguf=*/false, " and "));
 }
 
 /// From config.json. Errors: as above.
@@ -102,7 +105,7 @@ inline ModelConfig read_config(const GgufShards& file) {
   });
   if (found) return *std::move(found);
   fail(ErrorCode::not_supported, file.metadata().file(), ": ", key, " is '", architecture, "', expected ",
-       detail::supported_model_types("", " or "),
+       detail::supported_model_types(/*gguf=*/true, " or "),
        architecture == "clip" ? ": this file holds the vision or audio encoders, not the text model" : "");
 }
 

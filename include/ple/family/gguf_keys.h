@@ -39,8 +39,9 @@ void expect_gguf_model(const GgufShards& file) {
   const std::string architecture = "general.architecture";
   const std::string_view found = keys.text(architecture);
   if (found != expected) refuse(architecture, "'" + expected + "'");
-  if (keys.count(prefix + "expert_count", 0) > 0)
-    refuse(prefix + "expert_count", "0: mixture-of-experts models are not supported yet");
+  if constexpr (!requires(const Config& config) { config.num_experts; }) {
+    if (keys.count(prefix + "expert_count", 0) > 0) refuse(prefix + "expert_count", "0: such models have no experts");
+  }
 }
 
 /// Refuses scaled positions. `prefix` is the architecture's, with its dot. Errors: ErrorCode::not_supported.

@@ -105,11 +105,24 @@ inline std::string hf_model_type(const Json& config_json, const std::string& sou
   return top.object("text_config").value_or(top).text("model_type", top.text("model_type", ""));
 }
 
+/// The family's names of whole models in config.json; those of text models end in "_text".
+template <class Config>
+std::vector<std::string> hf_model_types() {
+  std::vector<std::string> types{Config::model_type};
+  if constexpr (requires { Config::unified_model_type; }) types.emplace_back(Config::unified_model_type);
+  return types;
+}
+
 /// Whether the model and its text model belong to Config's family.
 template <class Config>
 bool is_hf_model_of(const Json& config_json, const std::string& source) {
-  const std::string family = Config::model_type, whole = JsonField(config_json, source).text("model_type", "");
-  const auto is_of = [&](const std::string& type) { return type == family || type == family + "_text"; };
+  const std::string whole = JsonField(config_json, source).text("model_type", "");
+  const auto is_of = [&](const std::string& type) {
+    for (const std::string& family : hf_model_types<Config>()) {
+      if (type == family || type == family + "_text") return true;
+    }
+    return false;
+  };
   return is_of(hf_model_type(config_json, source)) && (whole.empty() || is_of(whole));
 }
 

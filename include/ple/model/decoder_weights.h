@@ -6,6 +6,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -14,8 +15,10 @@
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/executor.h"
+#include "ple/core/mapped_file.h"
 #include "ple/core/thread_pool.h"
 #include "ple/model/parameter.h"
+#include "ple/nn/expert_cache.h"
 #include "ple/simd/backend.h"
 #include "ple/simd/decode.h"
 #include "ple/table/ple_table.h"
@@ -34,6 +37,9 @@ struct LoadOptions {
   TableStorage table = Mapped{};  ///< where the PLE table's rows live
   WeightStorage weights = WeightStorage::repacked;
   std::size_t threads = 0;  ///< that repack weights; 0: one per hardware thread
+  /// Most bytes of repacked experts in memory, of a mixture of experts. The others stay in the file, which is read when
+  /// a token goes to them; the least recently used makes room. 0: all are repacked on loading.
+  std::uint64_t expert_budget = 0;
 };
 
 namespace detail {
@@ -49,11 +55,26 @@ bool repack(Model& model, Parameter parameter, std::size_t layer, Matrix<typenam
   if (parameter == Parameter::ple_context_projection && model.config.hidden_size_per_layer_input % rows_per_tile != 0) {
     return false;
   }
+  if constexpr (requires { model.config.moe_intermediate_size; }) {
+    const std::size_t rows =
+        parameter == Parameter::expert_down ? model.config.hidden_size : model.config.moe_intermediate_size;
+    if (part_of(parameter) == ParameterPart::experts && rows % rows_per_tile != 0) return false;
+  }
   if constexpr (requires { model.blocks[layer].repack(parameter, executor, arena); }) {
     if (is_of_layer(parameter) && model.blocks[layer].repack(parameter, executor, arena)) return true;
   }
   if constexpr (Matrix<typename Model::T>::may_be_integers) values.repack(executor, arena);
   return values.packed();
+}
+
+/// The matrices of a layer's experts, [experts, rows, cols], as one of all rows, which is how they lie in memory.
+inline void join_experts(Tensor& stack, std::uint64_t experts, std::uint64_t all_rows, std::uint64_t cols) {
+  const std::vector<std::uint64_t> expected{experts, all_rows / experts, cols};
+  if (stack.shape != expected) {
+    fail(ErrorCode::shape, stack.file, ": ", stack.name, ": shape is ", shape_text(stack.shape), ", expected ",
+         shape_text(expected));
+  }
+  stack.shape = {all_rows, cols};
 }
 
 /// Decodes a vector of any type; only of float types if the program names the weights' type, to compile no others.
@@ -108,6 +129,7 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
     if (tensor.map) tensor.map->drop(tensor.offset, tensor.bytes);
   };
   Tensor embedding_tensor;
+  std::vector<std::shared_ptr<const MappedFile>> expert_files;
   model.parameters_block_by_block([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
     if constexpr (std::same_as<V, std::vector<float>>) {
       detail::load_vector<typename Model::T, typename Model::B>(tensor_of(parameter, layer), values);
@@ -118,12 +140,19 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
         values.load(tensor_of(parameter, layer), options.table);
       }
     } else {
-      const Tensor tensor = tensor_of(parameter, layer);
+      Tensor tensor = tensor_of(parameter, layer);
+      if constexpr (requires { model.config.num_experts; }) {
+        if (part_of(parameter) == ParameterPart::experts)
+          detail::join_experts(tensor, model.config.num_experts, values.rows(), values.cols());
+      }
       if (parameter == Parameter::token_embedding && source && source->vocabulary)
         values = V(source->vocabulary->rows(), values.cols());
       values.load(tensor);
       if (parameter == Parameter::token_embedding) {
         embedding_tensor = tensor;
+      } else if (options.expert_budget > 0 && part_of(parameter) == ParameterPart::experts) {
+        if (tensor.map && std::find(expert_files.begin(), expert_files.end(), tensor.map) == expert_files.end())
+          expert_files.push_back(tensor.map);
       } else if (repacked && detail::repack(model, parameter, layer, values, pool, arena)) {
         drop(tensor);
       }
@@ -131,6 +160,16 @@ void load_weights(Model& model, const Checkpoint& checkpoint, const LoadOptions&
   });
   model.finalize();
   if constexpr (Matrix<typename Model::T>::may_be_integers && requires { model.head; }) {
+    if constexpr (requires { model.blocks[0].experts.cache; }) {
+      if (repacked && options.expert_budget > 0 && model.config.num_experts > 0) {
+        using Cache = ExpertCache<typename Model::T, typename Model::B>;
+        const auto cache = std::make_shared<Cache>(options.expert_budget);
+        for (auto& block : model.blocks) {
+          block.experts.cache = cache;
+          block.experts.files = expert_files;
+        }
+      }
+    }
     if (repacked && model.config.tie_word_embeddings) model.head.weight.repack(pool, arena);
     if (model.head.weight.packed()) drop(embedding_tensor);
   }

@@ -49,6 +49,17 @@ enum class Parameter : std::uint8_t {
   laurel_left,         ///< [laurel_rank, d]
   laurel_right,        ///< [d, laurel_rank]
   post_laurel_norm,    ///< [d]
+  // once per layer, of a mixture of experts
+  router,             ///< [experts, d]
+  router_scale,       ///< [d]
+  expert_scale,       ///< [experts]
+  expert_gate_up,     ///< [experts, 2 * width, d]; or the next two
+  expert_gate,        ///< [experts, width, d]
+  expert_up,          ///< [experts, width, d]
+  expert_down,        ///< [experts, d, width]
+  pre_experts_norm,   ///< [d]
+  post_experts_norm,  ///< [d]
+  post_dense_norm,    ///< [d]: of the feed-forward beside the experts
 };
 
 /// What a parameter of the text model is for: finer than Google's groups.
@@ -57,6 +68,7 @@ enum class ParameterPart : std::uint8_t {
   ple_table,
   attention,
   feed_forward,
+  experts,   ///< of a mixture: a token needs a few
   ple_step,  ///< adds a row's values to h: gates, projections, their norms
   streams,   ///< AltUp and LAuReL of Gemma 3n
   other,     ///< an untied head, norms, scalars
@@ -111,13 +123,24 @@ inline constexpr ParameterRole parameter_roles[] = {
     {Parameter::laurel_left, ParameterPart::streams, "laurel.linear_left.weight", "laurel_l.weight"},
     {Parameter::laurel_right, ParameterPart::streams, "laurel.linear_right.weight", "laurel_r.weight"},
     {Parameter::post_laurel_norm, ParameterPart::streams, "laurel.post_laurel_norm.weight", "laurel_post_norm.weight"},
+    {Parameter::router, ParameterPart::other, "router.proj.weight", "ffn_gate_inp.weight"},
+    {Parameter::router_scale, ParameterPart::other, "router.scale", "ffn_gate_inp.scale"},
+    {Parameter::expert_scale, ParameterPart::other, "router.per_expert_scale", "ffn_down_exps.scale"},
+    {Parameter::expert_gate_up, ParameterPart::experts, "experts.gate_up_proj", "ffn_gate_up_exps.weight"},
+    {Parameter::expert_gate, ParameterPart::experts, "experts.gate_proj", "ffn_gate_exps.weight"},
+    {Parameter::expert_up, ParameterPart::experts, "experts.up_proj", "ffn_up_exps.weight"},
+    {Parameter::expert_down, ParameterPart::experts, "experts.down_proj", "ffn_down_exps.weight"},
+    {Parameter::pre_experts_norm, ParameterPart::other, "pre_feedforward_layernorm_2.weight", "pre_ffw_norm_2.weight"},
+    {Parameter::post_experts_norm, ParameterPart::other, "post_feedforward_layernorm_2.weight",
+     "post_ffw_norm_2.weight"},
+    {Parameter::post_dense_norm, ParameterPart::other, "post_feedforward_layernorm_1.weight", "post_ffw_norm_1.weight"},
 };
 static_assert([] {
   std::size_t row = 0;
   for (const ParameterRole& role : parameter_roles) {
     if (static_cast<std::size_t>(role.parameter) != row++) return false;
   }
-  return row == static_cast<std::size_t>(Parameter::post_laurel_norm) + 1;
+  return row == static_cast<std::size_t>(Parameter::post_dense_norm) + 1;
 }());
 
 constexpr const ParameterRole& role_of(Parameter parameter) {

@@ -18,11 +18,15 @@ struct ParameterGroups {
   std::uint64_t other_text = 0;       ///< the rest of the text group
   std::uint64_t einsums = 0;  ///< of other_text, what the Gemma 4 technical report counts: see effective_report()
   std::uint64_t ple = 0;      ///< the PLE table
+  std::uint64_t experts = 0;  ///< of other_text, those of a mixture
+  std::uint64_t experts_per_token = 0;                   ///< of experts, those that a token goes to
   std::optional<std::uint64_t> vision = {}, audio = {};  ///< only files tell; nothing if they have none
 
   std::uint64_t text() const { return token_embedding + other_text; }
   std::uint64_t total() const { return text() + ple + vision.value_or(0) + audio.value_or(0); }
   std::uint64_t embeddings() const { return token_embedding + ple; }
+  /// The text that one token needs, as in '26B-A4B'; of the tables, all.
+  std::uint64_t active() const { return text() + ple - experts + experts_per_token; }
 
   /// 'Effective' in Gemma 3n's documentation: text without the PLE table and the token embedding. E2B: 1.91 B
   /// (1,905,495,648); E4B: 3.98 B (3,980,491,248).
@@ -50,7 +54,11 @@ inline ParameterGroups parameter_groups(std::span<const ParameterShape> shapes) 
       groups.ple += shape.count();
     } else {
       groups.other_text += shape.count();
-      if (shape.shape.size() == 2 && shape.parameter != Parameter::value) groups.einsums += shape.count();
+      if (shape.shape.size() >= 2 && shape.parameter != Parameter::value) groups.einsums += shape.count();
+      if (part_of(shape.parameter) == ParameterPart::experts) {
+        groups.experts += shape.count();
+        groups.experts_per_token += shape.count_per_token();
+      }
     }
   }
   return groups;

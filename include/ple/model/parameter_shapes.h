@@ -17,12 +17,17 @@ struct ParameterShape {
   Parameter parameter = Parameter::token_embedding;
   std::size_t layer = 0;  ///< 0 if there is only one; as Parameter says for AltUp's projections
   std::vector<std::uint64_t> shape = {};
-  bool used = true;  ///< false: published files hold it, but no token needs it
+  bool used = true;                     ///< false: published files hold it, but no token needs it
+  std::uint64_t experts_per_token = 0;  ///< of shape[0] experts, those that a token needs; 0: it is not of experts
 
   std::uint64_t count() const {
     std::uint64_t n = 1;
     for (const std::uint64_t size : shape) n *= size;
     return n;
+  }
+  /// Of count(), what one token needs.
+  std::uint64_t count_per_token() const {
+    return experts_per_token > 0 ? count() / shape[0] * experts_per_token : count();
   }
 };
 
@@ -33,6 +38,11 @@ std::vector<ParameterShape> parameter_shapes_of(Model& model) {
   model.parameters([&]<class V>(Parameter parameter, std::size_t layer, V& values) {
     if constexpr (std::same_as<V, std::vector<float>>) {
       shapes.push_back({parameter, layer, {values.size()}});
+    } else if (part_of(parameter) == ParameterPart::experts) {
+      if constexpr (requires { model.config.num_experts; }) {
+        const std::uint64_t experts = model.config.num_experts;
+        shapes.push_back({parameter, layer, {experts, values.rows() / experts, values.cols()}});
+      }
     } else {
       shapes.push_back({parameter, layer, {values.rows(), values.cols()}});
     }

@@ -76,7 +76,7 @@ void predict_windows(const LanguageModel& model, std::span<const Token> tokens, 
   options.executor = &executor;
   Session session(model, options);
   for (std::size_t w = 0; w < windows.size(); ++w) {
-    const auto [begin, first, end] = windows[w];
+    const std::size_t begin = windows[w].begin, first = windows[w].first, end = windows[w].end;
     std::vector<Token> read(tokens.begin() + static_cast<std::ptrdiff_t>(begin),
                             tokens.begin() + static_cast<std::ptrdiff_t>(end) - 1);
     if (bos) read.front() = *bos;

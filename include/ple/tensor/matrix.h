@@ -85,6 +85,12 @@ class MatrixBase {
                    bytes_of(dtype_, values_per_chunk), tile);
   }
 
+  /// Keeps rows [first, first + count) only; the matrix must not be packed.
+  void keep_rows(std::size_t first, std::size_t count) {
+    data_ = data() + first * bytes_of(dtype_, cols_);
+    rows_ = count;
+  }
+
   /// Copies the values into our own memory, so that no file backs them.
   void make_resident() {
     if (packed()) return;

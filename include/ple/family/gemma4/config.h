@@ -21,6 +21,8 @@ using Gemma4LayerConfig = LayerConfig;  ///< Old name; goes with the next versio
 struct Gemma4Config {
   static constexpr const char* family = "Gemma 4";
   static constexpr const char* model_type = "gemma4";  ///< GGUF's; config.json also has "gemma4_text", the text model
+  /// Of config.json only, with "_text" too: 12B, whose text model has no PLE and other defaults.
+  static constexpr const char* unified_model_type = "gemma4_unified";
 
   std::size_t vocab_size = 262144;
   std::size_t hidden_size = 1536;
@@ -30,6 +32,10 @@ struct Gemma4Config {
   std::size_t max_position_embeddings = 131072;
   std::size_t vocab_size_per_layer_input = 262144;
   std::size_t hidden_size_per_layer_input = 256;  ///< p; 0 for a model without PLE
+  std::size_t num_experts = 0;                    ///< of every layer, beside its dense feed-forward; 0: none
+  std::size_t top_k_experts = 0;                  ///< experts that a token goes to
+  std::size_t moe_intermediate_size = 0;          ///< width of an expert
+  bool fused_expert_gate_up = true;  ///< the experts' gate and up are one tensor; in some GGUF files they are two
   std::int32_t pad_token_id = 0;
   bool attention_k_eq_v = false;  ///< full layers use the key projection's output as V
   bool tie_word_embeddings = true;
@@ -59,6 +65,7 @@ void for_each_field(const Gemma4Config& c, F&& f) {
   all(c.vocab_size, c.hidden_size, c.num_attention_heads, c.num_kv_shared_layers, c.sliding_window,
       c.max_position_embeddings, c.vocab_size_per_layer_input, c.hidden_size_per_layer_input, c.pad_token_id,
       c.attention_k_eq_v, c.tie_word_embeddings, c.rms_norm_eps, c.final_logit_softcapping, c.layers.size());
+  if (c.num_experts > 0) all(c.num_experts, c.top_k_experts, c.moe_intermediate_size);
   for (const RopeConfig& rope : {c.sliding_rope, c.full_rope}) all(rope.theta, rope.fraction, rope.factor);
   for (const LayerConfig& layer : c.layers) {
     all(layer.attention, layer.head_dim, layer.num_key_value_heads, layer.intermediate_size);
@@ -77,7 +84,7 @@ inline std::vector<LayerConfig> gemma4_layers(std::size_t layers, std::size_t pe
   return list;
 }
 
-/// Gemma 4 E2B, E4B and 31B (the same block without PLE), as published.
+/// Gemma 4 as published: E2B, E4B, and those without PLE.
 inline Gemma4Config gemma4_e2b() {
   Gemma4Config config{.hidden_size = 1536, .num_attention_heads = 8, .num_kv_shared_layers = 20, .layers = {}};
   config.layers = gemma4_layers(35, 5, {.num_key_value_heads = 1, .intermediate_size = 6144}, 1);
@@ -91,6 +98,29 @@ inline Gemma4Config gemma4_e4b() {
           .num_attention_heads = 8,
           .num_kv_shared_layers = 18,
           .layers = gemma4_layers(42, 6, {.num_key_value_heads = 2, .intermediate_size = 10240}, 2)};
+}
+
+inline Gemma4Config gemma4_12b() {
+  return {.hidden_size = 3840,
+          .num_attention_heads = 16,
+          .sliding_window = 1024,
+          .max_position_embeddings = 262144,
+          .hidden_size_per_layer_input = 0,
+          .attention_k_eq_v = true,
+          .layers = gemma4_layers(48, 6, {.num_key_value_heads = 8, .intermediate_size = 15360}, 1)};
+}
+
+inline Gemma4Config gemma4_26b_a4b() {
+  return {.hidden_size = 2816,
+          .num_attention_heads = 16,
+          .sliding_window = 1024,
+          .max_position_embeddings = 262144,
+          .hidden_size_per_layer_input = 0,
+          .num_experts = 128,
+          .top_k_experts = 8,
+          .moe_intermediate_size = 704,
+          .attention_k_eq_v = true,
+          .layers = gemma4_layers(30, 6, {.num_key_value_heads = 8, .intermediate_size = 2112}, 2)};
 }
 
 inline Gemma4Config gemma4_31b() {
@@ -110,6 +140,11 @@ inline void validate(const Gemma4Config& config, const std::string& source) {
   check.count("hidden_size_per_layer_input", config.hidden_size_per_layer_input, 0, 65536);
   if (config.hidden_size_per_layer_input > 0) {
     check.count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, check.most_tokens);
+  }
+  if (config.num_experts > 0) {
+    check.count("num_experts", config.num_experts, 1, 4096);
+    check.count("top_k_experts", config.top_k_experts, 1, config.num_experts);
+    check.count("moe_intermediate_size", config.moe_intermediate_size, 1, 65536);
   }
   check.token("pad_token_id", config.pad_token_id, config.token_limit());
 }

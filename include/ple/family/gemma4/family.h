@@ -21,8 +21,11 @@ struct Family<Gemma4Config> {
     return gemma4_config(config_json, source);
   }
   static Gemma4Config read(const GgufShards& file) { return gemma4_config(file); }
-  static constexpr PublishedModel<Gemma4Config> published[] = {
-      {"gemma4-e2b", gemma4_e2b}, {"gemma4-e4b", gemma4_e4b}, {"gemma4-31b", gemma4_31b}};
+  static constexpr PublishedModel<Gemma4Config> published[] = {{"gemma4-e2b", gemma4_e2b},
+                                                               {"gemma4-e4b", gemma4_e4b},
+                                                               {"gemma4-12b", gemma4_12b},
+                                                               {"gemma4-26b-a4b", gemma4_26b_a4b},
+                                                               {"gemma4-31b", gemma4_31b}};
 };
 
 }  // namespace ple::inline PLE_ABI

@@ -62,6 +62,12 @@ inline Gemma4Config gemma4_config(const GgufShards& file) {
   config.num_kv_shared_layers = count("attention.shared_kv_layers", 0);
   config.hidden_size_per_layer_input = count("embedding_length_per_layer_input", 0);
   if (config.hidden_size_per_layer_input > 0) config.vocab_size_per_layer_input = gguf_rows(file, Parameter::ple_table);
+  config.num_experts = count("expert_count", 0);
+  if (config.num_experts > 0) {
+    config.top_k_experts = count("expert_used_count");
+    config.moe_intermediate_size = count("expert_feed_forward_length");
+    config.fused_expert_gate_up = file.contains(gguf_name(Parameter::expert_gate_up, 0));
+  }
   config.pad_token_id = static_cast<Token>(keys.count("tokenizer.ggml.padding_token_id", 0, config.vocab_size - 1));
   config.tie_word_embeddings = !file.contains(gguf_name(Parameter::head, 0));
   config.rms_norm_eps = static_cast<float>(number("attention.layer_norm_rms_epsilon"));

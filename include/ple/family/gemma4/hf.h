@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// config.json of Hugging Face -> Gemma4Config. Names, defaults and rules are those of transformers' Gemma4TextConfig.
+// config.json of Hugging Face -> Gemma4Config. Names, defaults and rules are those of transformers' Gemma4TextConfig
+// and Gemma4UnifiedTextConfig.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +32,6 @@ inline void refuse_unsupported_gemma4(const JsonField& text) {
   const auto refuse = [&](const char* field, const std::string& found, const char* why) {
     fail(ErrorCode::not_supported, text.source(), ": ", text.full_name(field), " is ", found, ": ", why);
   };
-  if (text.boolean("enable_moe_block", false))
-    refuse("enable_moe_block", "true", "mixture-of-experts models are not supported yet");
   refuse_other_blocks(text);
   if (text.text("use_bidirectional_attention", "") == "all") {
     refuse("use_bidirectional_attention", "'all'", "only causal models are supported");
@@ -48,16 +47,23 @@ inline Gemma4Config gemma4_config(const Json& config_json, const std::string& so
   const JsonField text = top.object("text_config").value_or(top);
   expect_hf_model<Gemma4Config>(config_json, source);
   detail::refuse_unsupported_gemma4(text);
+  const bool unified = hf_model_type(config_json, source).starts_with(Gemma4Config::unified_model_type);
 
   Gemma4Config config;
   config.vocab_size = text.count("vocab_size", 262144);
   config.hidden_size = text.count("hidden_size", 2304);
   config.num_attention_heads = text.count("num_attention_heads", 8);
   config.num_kv_shared_layers = text.count("num_kv_shared_layers", 0);
-  config.sliding_window = text.count("sliding_window", 512);
-  config.max_position_embeddings = text.count("max_position_embeddings", 131072);
+  config.sliding_window = text.count("sliding_window", unified ? 1024 : 512);
+  config.max_position_embeddings = text.count("max_position_embeddings", unified ? 262144 : 131072);
   config.vocab_size_per_layer_input = text.count("vocab_size_per_layer_input", 262144);
-  config.hidden_size_per_layer_input = text.count("hidden_size_per_layer_input", 256);
+  config.hidden_size_per_layer_input = text.count("hidden_size_per_layer_input", unified ? 0 : 256);
+  if (text.boolean("enable_moe_block", false)) {
+    config.num_experts = text.count("num_experts");
+    config.top_k_experts = text.count("top_k_experts");
+    config.moe_intermediate_size = text.count("moe_intermediate_size");
+    detail::ConfigChecks{source}.count(text.full_name("num_experts"), config.num_experts, 1, 4096);  // 0 is none
+  }
   config.pad_token_id = static_cast<Token>(text.count("pad_token_id", 0, config.vocab_size - 1));
   config.attention_k_eq_v = text.boolean("attention_k_eq_v", false);
   config.tie_word_embeddings = hf_tie_word_embeddings(config_json, source);

@@ -21,6 +21,10 @@ inline std::vector<ParameterShape> parameter_shapes(const Gemma4Config& config) 
   const auto add = [&](Parameter parameter, std::size_t l, std::vector<std::uint64_t> shape) {
     shapes.push_back({parameter, l, std::move(shape)});
   };
+  const std::uint64_t experts = config.num_experts, width = config.moe_intermediate_size;
+  const auto add_experts = [&](Parameter parameter, std::size_t l, std::uint64_t rows, std::uint64_t cols) {
+    shapes.push_back({parameter, l, {experts, rows, cols}, true, config.top_k_experts});
+  };
   add(Parameter::token_embedding, 0, {config.vocab_size, d});
   if (!config.tie_word_embeddings) add(Parameter::head, 0, {config.vocab_size, d});
   if (p > 0) {
@@ -33,6 +37,21 @@ inline std::vector<ParameterShape> parameter_shapes(const Gemma4Config& config) 
     attention_and_mlp_shapes(
         config, l, config.attention_k_eq_v && config.layer(l).attention == AttentionType::full, /*unused_kv=*/false,
         [&](Parameter parameter, std::vector<std::uint64_t> shape, bool) { add(parameter, l, std::move(shape)); });
+    if (experts > 0) {
+      add(Parameter::post_dense_norm, l, {d});
+      add(Parameter::router, l, {experts, d});
+      add(Parameter::router_scale, l, {d});
+      add(Parameter::expert_scale, l, {experts});
+      add(Parameter::pre_experts_norm, l, {d});
+      if (config.fused_expert_gate_up) {
+        add_experts(Parameter::expert_gate_up, l, 2 * width, d);
+      } else {
+        add_experts(Parameter::expert_gate, l, width, d);
+        add_experts(Parameter::expert_up, l, width, d);
+      }
+      add_experts(Parameter::expert_down, l, d, width);
+      add(Parameter::post_experts_norm, l, {d});
+    }
     if (p > 0) {
       add(Parameter::ple_gate, l, {p, d});
       add(Parameter::ple_output, l, {d, p});
