@@ -89,7 +89,7 @@ struct Router {
     std::fill(w.begin_of.begin(), w.begin_of.end(), std::size_t{0});
     for (const Choice& choice : choices) ++w.begin_of[choice.expert];
     std::size_t end = 0;
-    for (std::size_t& begin : w.begin_of) begin = end += begin;  // for now the experts' ends
+    for (std::size_t& begin : w.begin_of) begin = end += begin;  // its end, from which we count down
     for (std::size_t i = choices.size(); i-- > 0;)
       w.routed[--w.begin_of[choices[i].expert]] = {i / top_k, choices[i].weight};
   }

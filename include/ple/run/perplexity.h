@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -14,6 +13,7 @@
 #include "ple/core/executor.h"
 #include "ple/core/token.h"
 #include "ple/model/language_model.h"
+#include "ple/run/evaluation.h"
 #include "ple/run/session.h"
 
 namespace ple::inline PLE_ABI {
@@ -51,12 +51,9 @@ inline std::vector<ScoredWindow> scored_windows(std::size_t tokens, const Perple
   return windows;
 }
 
-/// -log P(token), in nats, of the logits before it. Sums in f64; an exponential in f32 moves it by less than 1.2e-7.
+/// -log P(token), in nats, of the logits before it; *log_sum, if wanted, is their log_sum_exp.
 inline double token_loss(std::span<const float> logits, Token token, double* log_sum = nullptr) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += static_cast<double>(std::exp(logit - largest));
-  const double log_of_sum = static_cast<double>(largest) + std::log(sum);
+  const double log_of_sum = log_sum_exp(logits);
   if (log_sum) *log_sum = log_of_sum;
   return log_of_sum - static_cast<double>(logits[static_cast<std::size_t>(token)]);
 }
