@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several sessions advanced together, beside one: tokens per second of all of them. Greedy, each after a prompt of its
 // own; the numbers of sessions take turns.
-#include <ple/dispatch.h>
 
-#include <ple/ple.h>
+#include <ple/models.h>
 
 #include "examples/arguments.h"
 
@@ -38,8 +37,8 @@ void run(examples::Arguments& arguments) {
   const auto repeat = std::max<std::size_t>(1, arguments.number<std::size_t>("--repeat", 5));
   ple::ThreadPool pool(arguments.threads());
   arguments.done();
-  const auto model = ple::load_model<ple::Any, ple::BestSimd>(
-      ple::Checkpoint::open(path), {.table = ple::Streamed{.budget = std::size_t{64} << 20}});
+  const auto model =
+      ple::load_model(ple::Checkpoint::open(path), {.table = ple::Streamed{.budget = std::size_t{64} << 20}});
   constexpr std::size_t most = 16;
   std::vector<std::unique_ptr<ple::Session>> sessions;
   std::vector<ple::Session*> pointers;

@@ -3,11 +3,10 @@
 // Several storages of the PLE table are measured in one run, turn by turn, each in a process of its own.
 #include "bench/machine.h"
 
-#include <ple/ple.h>
+#include <ple/models.h>
 
 #include "bench/work.h"
 #include "examples/arguments.h"
-#include "examples/backend.h"
 #include "examples/kv_cache.h"
 #include "examples/table.h"
 
@@ -52,7 +51,7 @@ constexpr const char* usage =
 using bench::now;
 
 struct Options {
-  std::string model, backend;
+  std::string model;
   std::size_t prompt, generate, threads, chunk;
   ple::Dtype kv_cache_dtype;
 };
@@ -150,16 +149,14 @@ void serve(const ple::Checkpoint& checkpoint, double opened, const Options& opti
 
 /// As above, whatever family the model is of.
 void serve(const Options& options, const ple::TableStorage& storage, int in, int out) {
-  examples::with_backend(options.backend, [&]<ple::Backend B>() {
-    const double opened = now();
-    const auto checkpoint = ple::Checkpoint::open(options.model);
-    std::visit(
-        [&]<class Config>(const Config& /*of its family*/) {
-          serve<typename ple::Family<Config>::template Model<ple::Any, B>>(checkpoint, opened, options, storage, in,
-                                                                           out);
-        },
-        checkpoint.any_config());
-  });
+  const double opened = now();
+  const auto checkpoint = ple::Checkpoint::open(options.model);
+  std::visit(
+      [&]<class Config>(const Config& /*of its family*/) {
+        using Model = typename ple::Family<Config>::template Model<ple::Any, ple::DefaultBackend>;
+        serve<Model>(checkpoint, opened, options, storage, in, out);
+      },
+      checkpoint.any_config());
 }
 
 /// A process that measures one storage when told to.
@@ -329,7 +326,6 @@ void run(examples::Arguments& arguments) {
       arguments.number<std::size_t>("--threads", std::max(1u, std::thread::hardware_concurrency()), 1, 1024);
   options.chunk = arguments.number<std::size_t>("--chunk", 128);
   options.kv_cache_dtype = examples::kv_cache_dtype(arguments);
-  options.backend = arguments.text("--backend").value_or("auto");
   const auto repeat = std::max<std::size_t>(1, arguments.number<std::size_t>("--repeat", 5));
   const auto budget = arguments.bytes("--budget").value_or(64 << 20);
   const std::string tables = arguments.text("--tables").value_or("mapped");

@@ -1,29 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// `--backend scalar|native|auto` of the examples.
+// `--backend scalar|native|auto` of the examples. Models of all three take long to compile: examples/lib does it once
+// for all programs.
 #pragma once
 
-#include <ple/dispatch.h>
+#include <ple/models.h>
 
-#include <fmt/core.h>
-
-#include <stdexcept>
+#include <memory>
 #include <string>
 
 namespace examples {
 
-/// Calls f.template operator()<B>() with plain C++ (scalar), the vectors the compiler was told of (native), or the best
-/// this CPU has (auto).
-template <class F>
-void with_backend(const std::string& name, F&& f) {
-  if (name == "scalar") {
-    f.template operator()<ple::Scalar>();
-  } else if (name == "native") {
-    f.template operator()<ple::Simd>();
-  } else if (name == "auto") {
-    f.template operator()<ple::BestSimd>();
-  } else {
-    throw std::runtime_error(fmt::format("--backend is '{}', expected scalar, native or auto", name));
-  }
-}
+/// The model, computed by plain C++ (scalar), by the vectors the compiler was told of (native), or by ple's choice
+/// (auto): without -march the best this CPU has, with it the compiler's. Errors: another name, and those of
+/// ple::load_model.
+std::unique_ptr<ple::LanguageModel> load_model(const ple::Checkpoint& checkpoint, const std::string& backend,
+                                               const ple::LoadOptions& options = {});
+
+/// What the backend of that name calls itself, such as AVX2.
+std::string backend_name(const std::string& backend);
 
 }  // namespace examples

@@ -2,7 +2,7 @@
 // What each depth of a PLE table is worth: how predictions change when its slice is stored in fewer bits, or pruned.
 #include "backend.h"
 
-#include <ple/ple.h>
+#include <ple/models.h>
 #include <ple/run/evaluation.h>
 #include <ple/table/row_sample.h>
 
@@ -32,7 +32,7 @@ constexpr const char* usage =
 
 namespace {
 
-using Model = ple::Gemma4<ple::Any, ple::BestSimd>;
+using Model = ple::Gemma4<>;
 using Types = std::vector<std::optional<ple::Dtype>>;
 
 constexpr std::size_t gemv = 100;         // means over so few predictions say little
@@ -72,7 +72,7 @@ class Experiment {
  private:
   ple::Executor* executor_;
   ple::ReferencePredictions reference_;
-  ple::RowSample<ple::BestSimd> rows_;
+  ple::RowSample<ple::DefaultBackend> rows_;
   Model changed_;
 };
 

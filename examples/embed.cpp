@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Vectors of the lines of a file, and the lines nearest to a question.
-#include "backend.h"
 
 #include <ple/checkpoint/hf_folder.h>
 #include <ple/core/checked_writer.h>
@@ -30,8 +29,7 @@ constexpr const char* usage =
     "  --top N        lines for each question (default: 5)\n"
     "  --size N       keep the first N numbers of a vector (default: all, 768; trained are also 512, 256 and 128)\n"
     "  --out FILE     write the lines' vectors: for NumPy if FILE ends in .npy, else as little-endian f32\n"
-    "  --threads N    (default: all)\n"
-    "  --backend scalar|native|auto\n";
+    "  --threads N    (default: all)\n";
 
 namespace {
 
@@ -96,9 +94,8 @@ struct Documents {
   }
 };
 
-template <ple::Backend B>
 void embed(const ple::HfFolder& folder, const Options& options, std::span<const ple::FileIdentity> inputs) {
-  const auto model = ple::EmbeddingGemma2<ple::Any, B>::load(folder);
+  const auto model = ple::EmbeddingGemma2<>::load(folder);
   const ple::Embedder embedder(model, folder, {.size = options.size, .threads = options.threads});
 
   Documents documents{read_lines(options.file), {}, {}};
@@ -132,7 +129,6 @@ void run(examples::Arguments& arguments) {
   options.top = arguments.number<std::size_t>("--top", 5, 1);
   options.size = arguments.number<std::size_t>("--size", 0, 1);
   options.threads = arguments.threads();
-  const std::string backend = arguments.text("--backend").value_or("auto");
   options.file = arguments.first("FILE");
   arguments.done();
 
@@ -141,7 +137,7 @@ void run(examples::Arguments& arguments) {
   read.emplace_back(options.file);
   const std::vector<ple::FileIdentity> inputs = ple::identities_of(read);
   if (options.out) ple::check_output_path(*options.out, inputs);
-  examples::with_backend(backend, [&]<ple::Backend B>() { embed<B>(folder, options, inputs); });
+  embed(folder, options, inputs);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // How well a model predicts a text, and how far its predictions are from another file's of the same model.
 #include "backend.h"
 
-#include <ple/ple.h>
+#include <ple/models.h>
 #include <ple/run/kept_predictions.h>
 #include <ple/run/perplexity.h>
 
@@ -264,38 +264,36 @@ void run(examples::Arguments& arguments) {
   if (!tokenizer.prefix().empty()) options.bos = tokenizer.prefix().front();
   const auto windows = ple::scored_windows(tokens.size(), options);
 
-  examples::with_backend(backend, [&]<ple::Backend B>() {
-    const auto model = ple::load_model<ple::Any, B>(checkpoint);
-    const ple::KeptHeader header{.vocab_size = model->vocab_size(),
-                                 .tokens = tokens.size(),
-                                 .context = options.context,
-                                 .stride = options.stride,
-                                 .scored = windows.size() * (windows[0].end - windows[0].first)};
-    std::optional<ple::KeptPredictions> against;
-    if (against_path) {
-      against.emplace(*against_path);
-      check_same(against->header(), header, *against_path);
-      if (!std::equal(tokens.begin(), tokens.end(), against->tokens().begin())) {
-        examples::refuse(*against_path, ": was saved for another text, or another tokenizer's tokens");
-      }
+  const auto model = examples::load_model(checkpoint, backend);
+  const ple::KeptHeader header{.vocab_size = model->vocab_size(),
+                               .tokens = tokens.size(),
+                               .context = options.context,
+                               .stride = options.stride,
+                               .scored = windows.size() * (windows[0].end - windows[0].first)};
+  std::optional<ple::KeptPredictions> against;
+  if (against_path) {
+    against.emplace(*against_path);
+    check_same(against->header(), header, *against_path);
+    if (!std::equal(tokens.begin(), tokens.end(), against->tokens().begin())) {
+      examples::refuse(*against_path, ": was saved for another text, or another tokenizer's tokens");
     }
-    std::optional<ple::KeptPredictionsWriter> writer;
-    if (save) writer.emplace(*save, ple::identities_of(inputs), header, tokens);
-    Report report =
-        measure(*model, tokens, options, session, pool, against ? &*against : nullptr, writer ? &*writer : nullptr);
-    report.model = examples::name_of_model(path);
-    report.text = examples::name_of_model(text_path);
-    if (against_path) report.against = examples::name_of_model(*against_path);
-    if (writer) {
-      writer->finish();
-      fmt::print(stderr, "{}: {} predictions in {:.1f} MiB\n", *save, header.scored,
-                 static_cast<double>(writer->size()) / 1048576);
-    }
-    print(report);
-    if (!svg) return;
-    draw(report, *svg);
-    fmt::print("{} shows it.\n", svg->path());
-  });
+  }
+  std::optional<ple::KeptPredictionsWriter> writer;
+  if (save) writer.emplace(*save, ple::identities_of(inputs), header, tokens);
+  Report report =
+      measure(*model, tokens, options, session, pool, against ? &*against : nullptr, writer ? &*writer : nullptr);
+  report.model = examples::name_of_model(path);
+  report.text = examples::name_of_model(text_path);
+  if (against_path) report.against = examples::name_of_model(*against_path);
+  if (writer) {
+    writer->finish();
+    fmt::print(stderr, "{}: {} predictions in {:.1f} MiB\n", *save, header.scored,
+               static_cast<double>(writer->size()) / 1048576);
+  }
+  print(report);
+  if (!svg) return;
+  draw(report, *svg);
+  fmt::print("{} shows it.\n", svg->path());
 }
 
 }  // namespace

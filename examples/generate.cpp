@@ -2,7 +2,7 @@
 // Talks with a model, or lets it continue a text; prints as it goes, and its speed at the end.
 #include "backend.h"
 
-#include <ple/ple.h>
+#include <ple/models.h>
 
 #include <fmt/core.h>
 
@@ -167,45 +167,42 @@ void run(examples::Arguments& arguments) {
     examples::refuse(path, ": has no tokenizer; --prompt-tokens N makes up tokens to continue");
   }
 
-  examples::with_backend(backend, [&]<ple::Backend B>() {
-    const auto loaded = ple::load_model<ple::Any, B>(checkpoint, load);
-    const ple::LanguageModel& model = *loaded;
-    Speed speed;
-    if (prompt || made_up > 0) {
-      std::optional<ple::Tokenizer> tokenizer;
-      std::vector<ple::Token> tokens(made_up);
-      for (std::size_t i = 0; i < made_up; ++i)
-        tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
-      if (prompt) {
-        tokenizer = ple::open_tokenizer(checkpoint);
-        tokens = tokenizer->encode(*prompt, {.add_special = !resume});
-      }
-      ple::Session session(model, options.session);
-      if (resume) ple::SavedSession::load(session, *resume);
-      const double open_seconds = opening.seconds();
-      const ple::GenerationOptions generation{*options.sampling, checkpoint.stop_tokens(), options.max_tokens};
-      if (prompt) print_piece(*prompt);
-      continue_text(session, tokens, tokenizer ? &*tokenizer : nullptr, generation, speed);
-      if (save) ple::SavedSession::save(session, *save);
-      speed.print(open_seconds);
-      print_counters(model.table_counters());
-      return;
+  const auto loaded = examples::load_model(checkpoint, backend, load);
+  const ple::LanguageModel& model = *loaded;
+  Speed speed;
+  if (prompt || made_up > 0) {
+    std::optional<ple::Tokenizer> tokenizer;
+    std::vector<ple::Token> tokens(made_up);
+    for (std::size_t i = 0; i < made_up; ++i) tokens[i] = static_cast<ple::Token>((i * 7919 + 2) % model.vocab_size());
+    if (prompt) {
+      tokenizer = ple::open_tokenizer(checkpoint);
+      tokens = tokenizer->encode(*prompt, {.add_special = !resume});
     }
-    ple::Chat chat(model, checkpoint, options);
-    if (resume) chat.resume(*resume);
+    ple::Session session(model, options.session);
+    if (resume) ple::SavedSession::load(session, *resume);
     const double open_seconds = opening.seconds();
-    if (chat_text) {
-      answer(chat, *chat_text, speed);
-    } else {
-      fmt::print("An empty line ends the conversation.\n");
-      for (std::string line; fmt::print("\n> "), std::fflush(stdout), std::getline(std::cin, line) && !line.empty();) {
-        answer(chat, line, speed);
-      }
-    }
-    if (save) chat.save(*save);
+    const ple::GenerationOptions generation{*options.sampling, checkpoint.stop_tokens(), options.max_tokens};
+    if (prompt) print_piece(*prompt);
+    continue_text(session, tokens, tokenizer ? &*tokenizer : nullptr, generation, speed);
+    if (save) ple::SavedSession::save(session, *save);
     speed.print(open_seconds);
     print_counters(model.table_counters());
-  });
+    return;
+  }
+  ple::Chat chat(model, checkpoint, options);
+  if (resume) chat.resume(*resume);
+  const double open_seconds = opening.seconds();
+  if (chat_text) {
+    answer(chat, *chat_text, speed);
+  } else {
+    fmt::print("An empty line ends the conversation.\n");
+    for (std::string line; fmt::print("\n> "), std::fflush(stdout), std::getline(std::cin, line) && !line.empty();) {
+      answer(chat, line, speed);
+    }
+  }
+  if (save) chat.save(*save);
+  speed.print(open_seconds);
+  print_counters(model.table_counters());
 }
 
 }  // namespace

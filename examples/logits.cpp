@@ -3,7 +3,7 @@
 #include "backend.h"
 
 #include <ple/core/checked_writer.h>
-#include <ple/ple.h>
+#include <ple/models.h>
 
 #include <fmt/core.h>
 
@@ -35,16 +35,14 @@ int main(int argc, char** argv) {
     const auto checkpoint = ple::Checkpoint::open(folder, {.slice = slice});
     const std::vector<ple::FileIdentity> inputs = ple::identities_of(checkpoint.files());
     ple::check_output_path(*out, inputs);
-    examples::with_backend(backend, [&]<ple::Backend B>() {
-      const auto loaded = ple::load_model<ple::Any, B>(checkpoint);
-      const ple::LanguageModel& model = *loaded;
-      ple::Session session(model,
-                           {.context = tokens.size(), .chunk = chunk ? chunk : tokens.size(), .threads = threads});
-      ple::CheckedWriter file(*out, inputs);
-      session.evaluate(
-          tokens, [&](std::size_t, std::span<const float> logits) { file.write(logits.data(), logits.size_bytes()); });
-      file.finish({});
-      fmt::print("{} tokens, {} logits each, on {}\n", tokens.size(), model.vocab_size(), B::name());
-    });
+    const auto model = examples::load_model(checkpoint, backend);
+    ple::Session session(*model,
+                         {.context = tokens.size(), .chunk = chunk ? chunk : tokens.size(), .threads = threads});
+    ple::CheckedWriter file(*out, inputs);
+    session.evaluate(
+        tokens, [&](std::size_t, std::span<const float> logits) { file.write(logits.data(), logits.size_bytes()); });
+    file.finish({});
+    fmt::print("{} tokens, {} logits each, on {}\n", tokens.size(), model->vocab_size(),
+               examples::backend_name(backend));
   });
 }

@@ -2,7 +2,7 @@
 // What a PLE table holds: the tokens whose rows are most like a token's, depth by depth, and how long the rows are.
 #include "backend.h"
 
-#include <ple/ple.h>
+#include <ple/models.h>
 #include <ple/table/table_scan.h>
 
 #include <fmt/core.h>
@@ -32,7 +32,7 @@ constexpr const char* usage =
 
 namespace {
 
-using B = ple::BestSimd;
+using B = ple::DefaultBackend;
 
 /// Tokens as they are printed: quoted, with spaces as spaces; numbers where there is no tokenizer.
 class Names {

@@ -5,7 +5,7 @@
 // use.
 #include "backend.h"
 
-#include <ple/ple.h>
+#include <ple/models.h>
 
 #include <fmt/core.h>
 
@@ -99,7 +99,7 @@ void run(examples::Arguments& arguments) {
   ple::check_output_path(path);
   if (ple::file_exists(path))
     examples::refuse(path, ": is there already, expected a new file: it is removed at the end");
-  const auto model = ple::Gemma4<ple::Any, ple::BestSimd>::load(checkpoint);
+  const auto model = ple::Gemma4<>::load(checkpoint);
   const auto tokenizer = ple::open_tokenizer(checkpoint);
   const std::size_t vocabulary = model.vocab_size();
   const ple::RowKeys keys = ple::hashed_ngrams(3, rows);
@@ -107,7 +107,7 @@ void run(examples::Arguments& arguments) {
   const auto stories = write_stories(model, text, checkpoint.stop_tokens(), learn);
   const std::size_t used = write_table(path, stories, keys, rows, vocabulary);
 
-  ple::PleTable<ple::f16, ple::BestSimd> table(rows, 1, vocabulary);
+  ple::PleTable<ple::f16, ple::DefaultBackend> table(rows, 1, vocabulary);
   table.load(open_table(path, rows, vocabulary), ple::Streamed{.budget = budget});
   table.set_keys(keys);
   std::filesystem::remove(path);  // the open file stays readable

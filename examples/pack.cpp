@@ -3,7 +3,7 @@
 #include "backend.h"
 
 #include <ple/convert/pack_table.h>
-#include <ple/ple.h>
+#include <ple/models.h>
 
 #include <fmt/core.h>
 
@@ -62,7 +62,7 @@ void run(examples::Arguments& arguments) {
   };
   std::visit(
       [&]<class Config>(const Config& /*of its family*/) {
-        pack(ple::Family<Config>::template Model<ple::Any, ple::BestSimd>::load(checkpoint));
+        pack(ple::Family<Config>::template Model<ple::Any, ple::DefaultBackend>::load(checkpoint));
       },
       checkpoint.any_config());
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What tokens a text becomes.
-#include <ple/ple.h>
+#include <ple/models.h>
 
 #include <fmt/core.h>
 
