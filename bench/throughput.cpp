@@ -5,6 +5,8 @@
 
 #include <ple/models.h>
 
+#include <fmt/core.h>
+
 #include "bench/work.h"
 #include "examples/arguments.h"
 #include "examples/kv_cache.h"
