@@ -82,7 +82,7 @@ TEST_CASE("columns give the bits that tiles give") {
       CAPTURE(rows);
       CAPTURE(cols);
       const auto matrix = random_matrix<T>(rows, cols, 1);
-      for_scalar_and_each_backend([&, rows = rows, cols = cols]<Backend B>() {
+      for_scalar_and_each_backend([&, cols = cols]<Backend B>() {
         check_columns<B>(matrix, sparse_values(1, cols), 1);  // nothing but 0
         check_columns<B>(matrix, sparse_values(5, cols), 5);
       });
