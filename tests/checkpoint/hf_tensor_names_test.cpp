@@ -134,7 +134,8 @@ TEST_CASE("a head of its own is found wherever its module is, and is used beside
                                                         {"", "lm_head.weight"},
                                                         {"module.model.", "module.lm_head.weight"},
                                                         {"base_model.model.model.", "base_model.model.lm_head.weight"}};
-  for (const auto& [prefix, head] : places) {
+  for (const auto& place : places) {
+    const char *prefix = place.first, *head = place.second;
     CAPTURE(prefix);
     Folder folder;
     vary(folder);

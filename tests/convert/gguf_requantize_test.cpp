@@ -45,10 +45,11 @@ bool same_value(const GgufValue& a, const GgufValue& b) {
 
 void check_same(const GgufShards& a, const GgufShards& b) {
   CHECK(a.metadata().all().size() == b.metadata().all().size());
-  for (const auto& [key, value] : a.metadata().all()) {
+  for (const auto& entry : a.metadata().all()) {
+    const auto& key = entry.first;
     CAPTURE(key);
     REQUIRE(b.metadata().has(key));
-    CHECK(same_value(value, *b.metadata().find(key)));
+    CHECK(same_value(entry.second, *b.metadata().find(key)));
   }
   REQUIRE(a.list().size() == b.list().size());
   for (const TensorInfo& info : a.list()) {

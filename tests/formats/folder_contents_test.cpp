@@ -76,10 +76,11 @@ TEST_CASE("a folder without a model says what it has instead") {
       {{"gemma-4-E2B-Q4_K_M.gguf", "README.md"}, "to open gemma-4-E2B-Q4_K_M.gguf, name the file itself"},
       {{"snapshots"}, "the models are in the folders of"},
       {{"gemma-4-E2B-it.litertlm"}, "gemma-4-E2B-it.litertlm is in an unsupported format"}};
-  for (const auto& [names, says] : cases) {
+  for (const auto& folder_case : cases) {
+    const char* says = folder_case.second;
     CAPTURE(says);
     Folder folder;
-    for (const char* name : names) write_file(folder.path() / name, "");
+    for (const char* name : folder_case.first) write_file(folder.path() / name, "");
     check_opening(folder.path(), ErrorCode::missing, {folder.path().string(), "config.json is missing", says});
   }
 }
@@ -91,7 +92,8 @@ TEST_CASE("a folder without weights says what it has instead") {
       {"model-00001-of-00002.safetensors", "a part of a model whose index is missing"},
       {"consolidated.safetensors", "consolidated.safetensors, which must be called model.safetensors"},
       {"model.gguf", "to open model.gguf"}};
-  for (const auto& [name, says] : cases) {
+  for (const auto& file_case : cases) {
+    const char *name = file_case.first, *says = file_case.second;
     CAPTURE(name);
     Folder folder;
     write_file(folder.path() / "config.json", folder.config.dump());
@@ -102,10 +104,11 @@ TEST_CASE("a folder without weights says what it has instead") {
 }
 
 TEST_CASE("a model of another family hears which ones are supported, whatever its tensors are called") {
-  for (const auto& [whole, text] : {std::pair<const char*, const char*>{"llama", nullptr},
-                                    {"gemma2", nullptr},
-                                    {"paligemma", "gemma"},
-                                    {"gemma4_assistant", "gemma4_text"}}) {
+  for (const auto& types : {std::pair<const char*, const char*>{"llama", nullptr},
+                            {"gemma2", nullptr},
+                            {"paligemma", "gemma"},
+                            {"gemma4_assistant", "gemma4_text"}}) {
+    const char *whole = types.first, *text = types.second;
     CAPTURE(whole);
     Folder folder;
     if (text) {

@@ -97,7 +97,8 @@ void for_each_storage(F&& f) {
       {"threads", Streamed{.budget = with_rows(1000), .engine = ReadEngine::threads}},
       {"threads, no budget", Streamed{.budget = 0, .engine = ReadEngine::threads}},
   };
-  for (const auto& [name, storage] : storages) {
+  for (const auto& [label, storage] : storages) {
+    const std::string name = label;
     CAPTURE(name);
     try {
       Model::load(Checkpoint::open(storyteller), {.table = storage, .threads = 1});
@@ -106,7 +107,7 @@ void for_each_storage(F&& f) {
       MESSAGE("left out: " << error.what());
       continue;
     }
-    f(std::string(name), storage);
+    f(name, storage);
   }
 }
 

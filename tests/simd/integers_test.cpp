@@ -63,7 +63,8 @@ TEST_CASE("packed rows say what decoding says") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
     constexpr std::size_t n = DtypeTraits<T>::values_per_block, sub = IntegerTraits<T>::sub_block;
-    for (const auto& [rows, cols] : shapes) {
+    for (const auto& shape : shapes) {
+      const std::size_t rows = shape[0], cols = shape[1];
       const auto bytes = random_weights<T>(rows, cols, 3);
       const T* w = reinterpret_cast<const T*>(bytes.data());
       const auto tiles = packed(DtypeTraits<T>::id, bytes, rows, cols);
@@ -104,7 +105,8 @@ TEST_CASE("packed rows say what decoding says") {
 TEST_CASE("a product is off by what rounding the activations explains") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
-    for (const auto& [rows, cols] : shapes) {
+    for (const auto& shape : shapes) {
+      const std::size_t rows = shape[0], cols = shape[1];
       for (const std::size_t tokens : {1u, 3u, 4u, 13u}) {
         CAPTURE(rows);
         CAPTURE(cols);
@@ -151,7 +153,8 @@ TEST_CASE("a product is off by what rounding the activations explains") {
 TEST_CASE("a token gives the same bits alone and among others, on every target with fused multiplications") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
-    for (const auto& [rows, cols] : shapes) {
+    for (const auto& shape : shapes) {
+      const std::size_t rows = shape[0], cols = shape[1];
       const std::size_t tokens = 21;
       const auto w = random_weights<T>(rows, cols, 5);
       const auto x = random_values(tokens * cols, 6);

@@ -78,11 +78,12 @@ void check_columns(const Matrix<Any>& matrix, const std::vector<float>& x, std::
 TEST_CASE("columns give the bits that tiles give") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
-    for (const auto& [rows, cols] : shapes) {
+    for (const auto& shape : shapes) {
+      const std::size_t rows = shape[0], cols = shape[1];
       CAPTURE(rows);
       CAPTURE(cols);
       const auto matrix = random_matrix<T>(rows, cols, 1);
-      for_scalar_and_each_backend([&, cols = cols]<Backend B>() {
+      for_scalar_and_each_backend([&]<Backend B>() {
         check_columns<B>(matrix, sparse_values(1, cols), 1);  // nothing but 0
         check_columns<B>(matrix, sparse_values(5, cols), 5);
       });
@@ -137,7 +138,8 @@ TEST_CASE("packed rows say what decoding says") {
   for_each_integer_type([]<class T>() {
     CAPTURE(DtypeTraits<T>::name);
     constexpr std::size_t n = DtypeTraits<T>::values_per_block, sub = IntegerTraits<T>::sub_block;
-    for (const auto& [rows, cols] : shapes) {
+    for (const auto& shape : shapes) {
+      const std::size_t rows = shape[0], cols = shape[1];
       const auto matrix = random_matrix<T>(rows, cols, 5);
       const auto* w = reinterpret_cast<const T*>(matrix.data());
       InlineExecutor executor;
@@ -167,7 +169,8 @@ TEST_CASE("products with packed rows are those with tiles, up to the order of a 
     CAPTURE(DtypeTraits<T>::name);
     constexpr Dtype dtype = DtypeTraits<T>::id;
     constexpr std::size_t sub = IntegerTraits<T>::sub_block;
-    for (const auto& [rows, cols] : shapes) {
+    for (const auto& shape : shapes) {
+      const std::size_t rows = shape[0], cols = shape[1];
       CAPTURE(rows);
       CAPTURE(cols);
       const auto matrix = random_matrix<T>(rows, cols, 6);
@@ -183,7 +186,7 @@ TEST_CASE("products with packed rows are those with tiles, up to the order of a 
       std::vector<std::size_t> chosen;  // each of them once, the last first, and some twice
       for (std::size_t r = rows; r-- > 0;) chosen.push_back(r);
       for (std::size_t r = 0; r < rows; r += 3) chosen.push_back(r);
-      for_scalar_and_each_backend([&, rows = rows, cols = cols]<Backend B>() {
+      for_scalar_and_each_backend([&]<Backend B>() {
         AlignedVector<std::byte> memory(QuantizedRows::bytes(1, cols)), scratch(B::tile_bytes(cols)),
             row_memory(RowActivations::bytes(cols), std::byte{0x55});
         const QuantizedRows values(1, cols, sub, memory);
