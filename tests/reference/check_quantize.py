@@ -22,9 +22,8 @@ import tempfile
 import gguf
 import llama_cpp
 
-# The types that both write, with llama.cpp's number for a file of each.
-TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
-FILE_TYPES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "Q2_K": "Q2_K"}
+TYPES = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")  # that examples/quantize writes
+FILE_TYPES = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}  # llama.cpp's names of files where they are not the type's; as 'pure', they hold it alone
 
 
 def run(*command):
