@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several sessions advanced together, beside one: tokens per second of all of them. Greedy, each after a prompt of its
 // own; the numbers of sessions take turns.
-
 #include <ple/models.h>
 
 #include "examples/arguments.h"

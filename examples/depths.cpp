@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each depth of a PLE table is worth: how predictions change when its slice is stored in fewer bits, or pruned.
-#include "backend.h"
-
 #include <ple/models.h>
 #include <ple/run/evaluation.h>
 #include <ple/table/row_sample.h>

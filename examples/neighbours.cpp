@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a PLE table holds: the tokens whose rows are most like a token's, depth by depth, and how long the rows are.
-#include "backend.h"
-
 #include <ple/models.h>
 #include <ple/table/table_scan.h>
 

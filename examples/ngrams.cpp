@@ -3,8 +3,6 @@
 // each pair and each triple of tokens, and keeps the counts in the rows of a table that are the hashes of those 2- and
 // 3-grams. Then the table continues a text by itself, read from disk row by row: it is larger than the memory it may
 // use.
-#include "backend.h"
-
 #include <ple/models.h>
 
 #include <fmt/core.h>

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a model's PLE table into a file of its own: in other number types, folded, or for fewer tokens.
-#include "backend.h"
-
 #include <ple/convert/pack_table.h>
 #include <ple/models.h>
 

@@ -62,7 +62,7 @@ def main():
         text.write_bytes(arguments.text.read_bytes()[:arguments.bytes])
         run(arguments.examples / "quantize", arguments.gguf, f32, "--all", "f32")
         out = run(arguments.examples / "evaluate", f32, text, "--save", saved)
-        print(re.search(r".* tokens are scored|.* scored: .*", out)[0])
+        print(re.search(r".* scored: .*", out)[0])
         print(f"f32: perplexity {re.search(r'perplexity ([0-9.]+ .. [0-9.]+)', out)[1]}\n")
         print(f"{'type':8} {'MB':>7} {'perplexity':>22} {'KL, 1e-3 nats':>29} {'same top':>17}   other types in it")
         print(f"{'':8} {'':7} {'ple':>11} {'llama.cpp':>10} {'ple':>14} {'llama.cpp':>14} {'ple':>8} {'llama.cpp':>8}")
