@@ -4,7 +4,10 @@
 
 #include "ple/dispatch.h"
 
+#include <doctest/doctest.h>
+
 #include <cstddef>
+#include <string>
 
 namespace ple::testing {
 
@@ -97,7 +100,11 @@ template <class F>
 void for_each_choice(F&& f) {
   std::size_t count = 0;
   for_each_backend([&]<Backend B>() { ++count; });
-  for (ChosenBackend::choice = 0; ChosenBackend::choice <= count; ++ChosenBackend::choice) f();
+  for (ChosenBackend::choice = 0; ChosenBackend::choice <= count; ++ChosenBackend::choice) {
+    const std::string backend = ChosenBackend::name();
+    CAPTURE(backend);
+    f();
+  }
   ChosenBackend::choice = 1;
 }
 

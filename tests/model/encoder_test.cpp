@@ -121,8 +121,6 @@ TEST_CASE("vectors equal the reference's: every shape, length, size and backend;
   for (const Golden& golden : goldens()) {
     CAPTURE(golden.name);
     testing::for_each_choice([&] {
-      const std::string backend = testing::ChosenBackend::name();
-      CAPTURE(backend);
       const auto model = Model::load(golden.folder);
       REQUIRE(model.config.embedding_dim == golden.sizes[0]);
       for (const std::size_t n : golden.lengths) {

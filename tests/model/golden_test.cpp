@@ -151,15 +151,6 @@ std::vector<float> all_logits(const LanguageModel& model, std::span<const Token>
   return all;
 }
 
-template <class F>
-void for_scalar_and_each_backend(F&& f) {
-  testing::for_each_choice([&] {
-    const std::string backend = testing::ChosenBackend::name();
-    CAPTURE(backend);
-    f.template operator()<testing::ChosenBackend>();
-  });
-}
-
 /// Calls f with the model as its own type.
 template <class F>
 void with_model(const Golden& golden, F&& f) {
@@ -176,8 +167,8 @@ TEST_CASE("logits equal the reference's: every shape, backend, chunking; bits do
   for (const Golden& golden : goldens()) {
     CAPTURE(golden.name);
     const auto expected = values(golden, "logits");
-    for_scalar_and_each_backend([&]<Backend B>() {
-      const auto model = load_model<Any, B>(golden.checkpoint);
+    testing::for_each_choice([&] {
+      const auto model = load_model<Any, testing::ChosenBackend>(golden.checkpoint);
       const auto whole = all_logits(*model, golden.tokens, golden.tokens.size(), 1);
       CHECK(equal(golden, whole, expected, expected));
       for (const std::size_t chunk : {1u, 3u, 7u, 64u}) {

@@ -8,13 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "../chosen_backend.h"
 #include "random_blocks.h"
 
 namespace ple::integers_test {
 
 namespace {
 
-using testing::for_each_integer_type, testing::for_scalar_and_each_backend, testing::random_values;
+using testing::for_each_choice, testing::for_each_integer_type, testing::random_values;
 
 template <class T>
 std::vector<std::byte> random_weights(std::size_t rows, std::size_t cols, unsigned seed) {
@@ -39,19 +40,18 @@ struct Product {
   QuantizedRows x;
 };
 
-template <Backend B, class T>
-Product product(const std::vector<std::byte>& w, std::size_t rows, std::size_t cols, const std::vector<float>& x,
-                std::size_t tokens) {
-  constexpr Dtype dtype = DtypeTraits<T>::id;
+template <Backend B = testing::ChosenBackend>
+Product product(Dtype dtype, const std::vector<std::byte>& w, std::size_t rows, std::size_t cols,
+                const std::vector<float>& x, std::size_t tokens) {
   Product p;
   p.memory.assign(QuantizedRows::bytes(tokens, cols), std::byte{0x55});
-  p.x = QuantizedRows(tokens, cols, IntegerTraits<T>::sub_block, p.memory);
+  p.x = QuantizedRows(tokens, cols, integer_format(dtype).sub_block, p.memory);
   for (std::size_t t = 0; t < tokens; ++t) B::quantize(x.data() + t * cols, dtype, t, p.x);
   for (std::size_t t = tokens; t < p.x.padded_tokens(); ++t) p.x.clear(t);
   const auto tiles = packed(dtype, w, rows, cols);
   AlignedVector<std::byte> tile(B::tile_bytes(cols));
   p.y.assign(tokens * (rows + 3), -1.0f);
-  B::matmul({dtype, TileLayout(dtype, cols), tiles.data(), rows}, p.x, p.y.data(), rows + 3, tile.data());
+  B::matmul(PackedTiles{dtype, TileLayout(dtype, cols), tiles.data(), rows}, p.x, p.y.data(), rows + 3, tile.data());
   return p;
 }
 
@@ -115,8 +115,8 @@ TEST_CASE("a product is off by what rounding the activations explains") {
         const auto x = random_values(tokens * cols, 2);
         std::vector<float> weights(rows * cols);
         Scalar::decode(reinterpret_cast<const T*>(w.data()), rows * cols, weights.data());
-        for_scalar_and_each_backend([&]<Backend B>() {
-          const auto y = product<B, T>(w, rows, cols, x, tokens).y;
+        for_each_choice([&] {
+          const auto y = product(DtypeTraits<T>::id, w, rows, cols, x, tokens).y;
           bool good = true;
           for (std::size_t t = 0; t < tokens; ++t) {
             for (std::size_t r = 0; r < rows; ++r) {
@@ -158,16 +158,16 @@ TEST_CASE("a token gives the same bits alone and among others, on every target w
       const std::size_t tokens = 21;
       const auto w = random_weights<T>(rows, cols, 5);
       const auto x = random_values(tokens * cols, 6);
-      const auto expected = product<Scalar, T>(w, rows, cols, x, tokens).y;
-      for_scalar_and_each_backend([&]<Backend B>() {
-        const auto together = product<B, T>(w, rows, cols, x, tokens).y;
+      const auto expected = product<Scalar>(DtypeTraits<T>::id, w, rows, cols, x, tokens).y;
+      for_each_choice([&] {
+        const auto together = product(DtypeTraits<T>::id, w, rows, cols, x, tokens).y;
         for (std::size_t t = 0; t < tokens; ++t) {
           const std::vector<float> one(x.begin() + static_cast<std::ptrdiff_t>(t * cols),
                                        x.begin() + static_cast<std::ptrdiff_t>((t + 1) * cols));
-          const auto alone = product<B, T>(w, rows, cols, one, 1).y;
+          const auto alone = product(DtypeTraits<T>::id, w, rows, cols, one, 1).y;
           CHECK(std::memcmp(alone.data(), together.data() + t * (rows + 3), rows * sizeof(float)) == 0);
         }
-        const std::string name = B::name();
+        const std::string name = testing::ChosenBackend::name();
         if (name == "AVX2" || name.starts_with("AVX3")) CHECK(together == expected);
       });
     }
@@ -180,11 +180,11 @@ TEST_CASE("activations that are no scales give no scales; zeros and tiny values 
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       std::vector<float> x(256, 1.0f);
       x[77] = bad;
-      for_scalar_and_each_backend([&]<Backend B>() { CHECK(std::isnan(product<B, T>(w, 4, 256, x, 1).y[0])); });
+      for_each_choice([&] { CHECK(std::isnan(product(DtypeTraits<T>::id, w, 4, 256, x, 1).y[0])); });
     }
     for (const float tiny : {0.0f, 1e-38f, -1e-42f}) {
       const std::vector<float> x(256, tiny);
-      for_scalar_and_each_backend([&]<Backend B>() { CHECK(product<B, T>(w, 4, 256, x, 1).y[1] == 0); });
+      for_each_choice([&] { CHECK(product(DtypeTraits<T>::id, w, 4, 256, x, 1).y[1] == 0); });
     }
   });
 }
@@ -198,7 +198,7 @@ TEST_CASE("rows that are no whole scale of chunks are filled up") {
         if (cols % DtypeTraits<T>::values_per_block != 0) continue;
         const auto w = random_weights<T>(rows, cols, 8);
         const auto x = random_values(tokens * cols, 9);
-        const auto expected = product<Scalar, T>(w, rows, cols, x, tokens).y;
+        const auto expected = product<Scalar>(DtypeTraits<T>::id, w, rows, cols, x, tokens).y;
         std::vector<float> weights(rows * cols);
         Scalar::decode(reinterpret_cast<const T*>(w.data()), rows * cols, weights.data());
         double exact = 0, size = 0;
@@ -207,8 +207,8 @@ TEST_CASE("rows that are no whole scale of chunks are filled up") {
           size += std::abs(double(weights[2 * cols + i]));
         }
         CHECK(std::abs(double(expected[2]) - exact) <= size * 4 / 127 * 0.51);  // no value is above 4
-        for_each_backend([&]<Backend B>() {
-          const auto y = product<B, T>(w, rows, cols, x, tokens).y;
+        for_each_choice([&] {
+          const auto y = product(DtypeTraits<T>::id, w, rows, cols, x, tokens).y;
           float most = 0;
           for (std::size_t i = 0; i < y.size(); ++i) most = std::max(most, std::abs(y[i] - expected[i]));
           CHECK(most <= 1e-4f);

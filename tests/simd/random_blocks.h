@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random weights of block types, and loops over these types and over backends, for the tests of their products.
+// Random weights of block types and a loop over these types, for the tests of their products.
 #pragma once
 
 #include "ple/dispatch.h"
 
-#include <doctest/doctest.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "../dtype/random_scales.h"
@@ -36,16 +33,6 @@ void for_each_integer_type(F&& f) {
       if constexpr (IntegerType<T>) f.template operator()<T>();
     });
   }
-}
-
-template <class F>
-void for_scalar_and_each_backend(F&& f) {
-  f.template operator()<Scalar>();
-  for_each_backend([&]<Backend B>() {
-    const std::string backend = B::name();
-    CAPTURE(backend);
-    f.template operator()<B>();
-  });
 }
 
 }  // namespace ple::testing

@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "../chosen_backend.h"
 #include "ple/nn/sparse_weights.h"
 #include "random_blocks.h"
 
@@ -19,7 +20,8 @@ namespace ple::sparse_weights_test {
 
 namespace {
 
-using testing::for_each_integer_type, testing::for_scalar_and_each_backend;
+using B = testing::ChosenBackend;
+using testing::for_each_choice, testing::for_each_integer_type;
 
 template <class T>
 Matrix<Any> random_matrix(std::size_t rows, std::size_t cols, unsigned seed) {
@@ -47,7 +49,6 @@ std::vector<float> sparse_values(std::size_t tokens, std::size_t cols) {
 constexpr std::size_t shapes[][2] = {{1, 256}, {31, 512}, {32, 768}, {77, 256}, {160, 1536}};
 
 /// All rows in columns, in two parts, and whether they have the bits that tiles give.
-template <Backend B>
 void check_columns(const Matrix<Any>& matrix, const std::vector<float>& x, std::size_t tokens) {
   const std::size_t rows = matrix.rows(), cols = matrix.cols();
   InlineExecutor executor;
@@ -83,9 +84,9 @@ TEST_CASE("columns give the bits that tiles give") {
       CAPTURE(rows);
       CAPTURE(cols);
       const auto matrix = random_matrix<T>(rows, cols, 1);
-      for_scalar_and_each_backend([&]<Backend B>() {
-        check_columns<B>(matrix, sparse_values(1, cols), 1);  // nothing but 0
-        check_columns<B>(matrix, sparse_values(5, cols), 5);
+      for_each_choice([&] {
+        check_columns(matrix, sparse_values(1, cols), 1);  // nothing but 0
+        check_columns(matrix, sparse_values(5, cols), 5);
       });
     }
   });
@@ -109,9 +110,9 @@ TEST_CASE("the largest sums of a column are exact") {
                        reinterpret_cast<const std::byte*>(blocks.data()),
                        blocks.size() * sizeof(T),
                        nullptr});
-    for_scalar_and_each_backend([&]<Backend B>() {
-      check_columns<B>(matrix, std::vector<float>(256, 1.0f), 1);
-      check_columns<B>(matrix, std::vector<float>(256, -1.0f), 1);
+    for_each_choice([&] {
+      check_columns(matrix, std::vector<float>(256, 1.0f), 1);
+      check_columns(matrix, std::vector<float>(256, -1.0f), 1);
     });
   });
 }
@@ -124,7 +125,7 @@ TEST_CASE("what is no scale spreads from a column to all rows") {
   Arena arena(1 << 16);
   ColumnPackedWeight columns;
   columns.load(matrix, executor, arena);
-  for_scalar_and_each_backend([&]<Backend B>() {
+  for_each_choice([&] {
     AlignedVector<std::byte> memory(QuantizedRows::bytes(1, 512));
     const QuantizedRows values(1, 512, 32, memory);
     B::quantize(x.data(), Dtype::q4_0, 0, values);
@@ -186,7 +187,7 @@ TEST_CASE("products with packed rows are those with tiles, up to the order of a 
       std::vector<std::size_t> chosen;  // each of them once, the last first, and some twice
       for (std::size_t r = rows; r-- > 0;) chosen.push_back(r);
       for (std::size_t r = 0; r < rows; r += 3) chosen.push_back(r);
-      for_scalar_and_each_backend([&]<Backend B>() {
+      for_each_choice([&] {
         AlignedVector<std::byte> memory(QuantizedRows::bytes(1, cols)), scratch(B::tile_bytes(cols)),
             row_memory(RowActivations::bytes(cols), std::byte{0x55});
         const QuantizedRows values(1, cols, sub, memory);
