@@ -2,6 +2,7 @@
 // Talks with a model, or lets it continue a text; prints as it goes, and its speed at the end.
 #include "backend.h"
 
+#include <ple/checkpoint/peft_adapter.h>
 #include <ple/models.h>
 
 #include <fmt/core.h>
@@ -32,6 +33,7 @@ const std::string usage =
         "  --kv TYPE                keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
         "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
         "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
+        "  --adapter FOLDER[=SCALE] an adapter (LoRA) that PEFT saved; may be repeated: what they add is summed up\n"
         "  --table mapped|resident|streamed|none\n"
         "                           where the PLE table lives (default: mapped); none: leave it away\n"
         "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no\n"
@@ -141,6 +143,20 @@ ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptio
   return options;
 }
 
+/// Each `--adapter FOLDER` or FOLDER=SCALE.
+std::vector<ple::SessionAdapter> adapters(examples::Arguments& arguments) {
+  std::vector<ple::SessionAdapter> all;
+  while (auto folder = arguments.text("--adapter")) {
+    float scale = 1;
+    if (const std::size_t equals = folder->rfind('='); equals != folder->npos && !std::filesystem::exists(*folder)) {
+      scale = examples::number_of<float>("--adapter", folder->substr(equals + 1));
+      folder->erase(equals);
+    }
+    all.push_back({std::make_shared<const ple::Adapter>(ple::open_peft_adapter(*folder)), scale});
+  }
+  return all;
+}
+
 void run(examples::Arguments& arguments) {
   const Stopwatch opening;
   const std::string path = arguments.first("MODEL");
@@ -159,6 +175,7 @@ void run(examples::Arguments& arguments) {
   options.session.context = arguments.number<std::size_t>("--context", 0, 1);
   options.session.kv_cache_dtype = examples::kv_cache_dtype(arguments);
   options.session.threads = arguments.threads();
+  options.session.adapters = adapters(arguments);
   options.sampling = sampling(arguments, checkpoint.recommended_sampling());
   arguments.done();
   if (save) ple::check_output_path(*save, ple::identities_of(checkpoint.files()));  // not after the answer

@@ -7,6 +7,7 @@
 #include "jinja.h"
 #include "kept_predictions.h"
 #include "packed_table.h"
+#include "peft_adapter.h"
 #include "safetensors.h"
 #include "safetensors_index.h"
 #include "saved_session.h"
@@ -26,6 +27,7 @@ inline constexpr Target targets[] = {
     {"chat", chat, chat_seeds},
     {"jinja", jinja, jinja_seeds},
     {"saved_session", saved_session, saved_session_seeds},
+    {"peft_adapter", peft_adapter, peft_adapter_seeds},
     {"kept_predictions", kept_predictions, kept_predictions_seeds},
 };
 

@@ -35,7 +35,7 @@ def write_llama(source, out, name):
     params = llama_cpp.llama_model_quantize_default_params()
     file_type = FILE_TYPES.get(name, name)
     params.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + file_type)
-    params.token_embedding_type = params.output_tensor_type = getattr(llama_cpp, "GGML_TYPE_" + name)
+    params.token_embedding_type = params.output_tensor_type = gguf.GGMLQuantizationType[name].value
     params.pure, params.nthread = True, 2
     if llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params)) != 0:
         raise SystemExit(f"llama.cpp did not write {name}")

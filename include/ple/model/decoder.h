@@ -6,12 +6,14 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/function_ref.h"
+#include "ple/model/adapter.h"
 #include "ple/model/decoder_block.h"
 #include "ple/model/decoder_pass.h"
 #include "ple/model/decoder_state.h"
@@ -109,6 +111,7 @@ class Decoder final : public LanguageModel {
   void check_has_row(Token token) const override { static_cast<void>(table.row_of(token)); }
   std::size_t max_position_embeddings() const override { return config.max_position_embeddings; }
   std::size_t hidden_size() const override { return config.hidden_size; }
+  bool takes_adapters() const override { return detail::takes_adapters<Decoder>; }
   TableCounters table_counters() const override { return table.counters(); }
 
   std::vector<FileIdentity> files() const override {
@@ -162,6 +165,7 @@ class Decoder final : public LanguageModel {
     const auto positions = [&](std::size_t layer, std::size_t row) {
       return Positions(state.position + row, state.caches[layer]);
     };
+    state.row_adapters.assign(1, &state.adapters);
     compute(state, threads, tokens, state.rows, logits, soft, positions, observe);
     state.position += tokens.size();
     state.remember(tokens);
@@ -186,6 +190,13 @@ class Decoder final : public LanguageModel {
     }
     if (tokens.empty()) return;
     const auto state_of = [&](std::size_t i) -> State& { return static_cast<State&>(*states[i]); };
+    shared.row_adapters.clear();
+    std::size_t rank = 0;
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      shared.row_adapters.push_back(&state_of(i).adapters);
+      rank = (std::max)(rank, state_of(i).adapters.most_rank());
+    }
+    shared.need_adapter_workspace(states.size(), rank);
     for (std::size_t i = 0; i < states.size(); ++i) state_of(i).will_write(1);
     bool requested = true;
     shared.batch_rows.ids.clear();
@@ -302,8 +313,9 @@ class Decoder final : public LanguageModel {
                Rows soft, FunctionRef<Positions(std::size_t layer, std::size_t row)> positions,
                const Observer& observe) const {
     for (const auto& file : files_) file->check_size();
-    detail::DecoderPass<Decoder, Observer>{*this,     state,  {threads, state.product_workspace}, tokens, rows,
-                                           positions, observe}(soft, logits);
+    const std::optional<RowAdapters> adapters = state.adapters_of_rows();
+    const Context context(threads, state.product_workspace, adapters ? &*adapters : nullptr);
+    detail::DecoderPass<Decoder, Observer>{*this, state, context, tokens, rows, positions, observe}(soft, logits);
   }
 
   ModelTag tag_;

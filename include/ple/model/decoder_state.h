@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -18,9 +19,11 @@
 #include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/core/token.h"
+#include "ple/model/adapter.h"
 #include "ple/model/kv_caches.h"
 #include "ple/model/language_model.h"
 #include "ple/nn/kv_cache.h"
+#include "ple/nn/low_rank.h"
 #include "ple/nn/products.h"
 #include "ple/table/ple_table.h"
 #include "ple/tensor/rows.h"
@@ -106,6 +109,9 @@ struct DecoderState final : ModelState {
   RowSelection batch_rows;                    // of a batch's tokens
   std::vector<std::size_t> positions;         // of a batch's texts; next, their caches of a layer
   std::vector<KvCache*> batch_caches;
+  AdaptedWeights adapters;                          // of SessionOptions::adapters
+  std::vector<const AdaptedWeights*> row_adapters;  // a batch's texts', or this text's
+  AlignedVector<float> adapter_workspace;
   std::size_t written = 0;  // K and V below this position were written, perhaps by a pass that failed
   std::size_t resumed = 0;  // below it, K and V came from a saved session, which holds only what was still seen
 
@@ -134,6 +140,9 @@ struct DecoderState final : ModelState {
       batch_rows = m.table.make_selection(o.chunk);
       selected.reserve(ahead);
     }
+    adapters = detail::bind_adapters(m, o.adapters, adapters_identity);
+    if (!adapters.empty()) need_adapter_workspace(o.chunk, adapters.most_rank());
+    row_adapters.reserve(o.chunk);
     positions.reserve(o.chunk);
     batch_caches.reserve(o.chunk);
     recent.reserve(sizes.history);
@@ -167,6 +176,17 @@ struct DecoderState final : ModelState {
   void forget_rows() {
     selected.clear();
     rows.ids.clear();
+  }
+  void need_adapter_workspace(std::size_t tokens, std::size_t rank) {
+    const std::size_t size = RowAdapters::most_products * tokens * rank;
+    if (adapter_workspace.size() < size) adapter_workspace.resize(size);
+  }
+  /// Those of row_adapters. nullopt: no row has any.
+  std::optional<RowAdapters> adapters_of_rows() {
+    std::size_t rank = 0;
+    for (const AdaptedWeights* weights : row_adapters) rank = (std::max)(rank, weights ? weights->most_rank() : 0);
+    if (rank == 0) return std::nullopt;
+    return RowAdapters{row_adapters, adapter_workspace, rank};
   }
   /// Call before a pass writes K and V of the next `count` positions.
   void will_write(std::size_t count) {

@@ -25,15 +25,24 @@ namespace ple::inline PLE_ABI {
 /// Most tokens of one pass: more gain nothing, and each takes memory.
 inline constexpr std::size_t most_tokens_at_once = std::size_t{1} << 16;
 
+class Adapter;  // model/adapter.h
+
+/// An adapter that a session uses. `scale` multiplies what it adds.
+struct SessionAdapter {
+  std::shared_ptr<const Adapter> adapter;
+  float scale = 1;
+};
+
 /// Options of a session, and of the state that a model keeps for it.
 struct SessionOptions {
-  std::size_t context = 0;            ///< most positions; 0: 4096, or the model's limit if that is less
-  std::size_t chunk = 128;            ///< most tokens per pass, up to most_tokens_at_once
-  std::size_t threads = 0;            ///< of the pool; 0: one per hardware thread, or 1 for a state
-  Dtype kv_cache_dtype = Dtype::f32;  ///< f32, bf16, f16 or q8_0: K and V are rounded to it when written
-  std::uint64_t kv_cache_limit = 0;   ///< most bytes of K and V for the whole context; 0: no limit
-  Executor* executor = nullptr;       ///< runs the session instead of a pool; must outlive it. States ignore it
-  std::size_t keep = 0;               ///< positions kept beyond a sliding window, for truncate() to go back to
+  std::size_t context = 0;                    ///< most positions; 0: 4096, or the model's limit if that is less
+  std::size_t chunk = 128;                    ///< most tokens per pass, up to most_tokens_at_once
+  std::size_t threads = 0;                    ///< of the pool; 0: one per hardware thread, or 1 for a state
+  Dtype kv_cache_dtype = Dtype::f32;          ///< f32, bf16, f16 or q8_0: K and V are rounded to it when written
+  std::uint64_t kv_cache_limit = 0;           ///< most bytes of K and V for the whole context; 0: no limit
+  Executor* executor = nullptr;               ///< runs the session instead of a pool; must outlive it. States ignore it
+  std::size_t keep = 0;                       ///< positions kept beyond a sliding window, for truncate() to go back to
+  std::vector<SessionAdapter> adapters = {};  ///< what they add is summed up
 
   std::size_t context_of(std::size_t max_position_embeddings) const {
     return context ? context : (std::min)(std::size_t{4096}, max_position_embeddings);
@@ -45,8 +54,9 @@ using StateOptions = SessionOptions;  ///< Old name; goes with the next version.
 /// What a model remembers of one text: K and V, the position, and workspace.
 struct ModelState {
   SessionOptions options;
-  std::size_t position = 0;    ///< of the next token; setting it to 0 forgets the text
-  const void* type = nullptr;  ///< one address per state type: a model knows its own states without RTTI
+  std::size_t position = 0;             ///< of the next token; setting it to 0 forgets the text
+  const void* type = nullptr;           ///< one address per state type: a model knows its own states without RTTI
+  std::uint64_t adapters_identity = 0;  ///< differs for other adapters or scales; 0: none
   ModelState() = default;
   explicit ModelState(const SessionOptions& o, const void* type_of_state = nullptr) : options(o), type(type_of_state) {}
   virtual ~ModelState() = default;
@@ -96,6 +106,7 @@ class LanguageModel {
   }
 
   virtual std::unique_ptr<ModelState> make_state(const SessionOptions& options) const = 0;  ///< for use with this model
+  virtual bool takes_adapters() const { return false; }  ///< whether make_state heeds SessionOptions::adapters
 
   /// A new state that has read the same. Errors: those of make_state; ErrorCode::argument for another model's state.
   virtual std::unique_ptr<ModelState> copy_state(ModelState& /*state*/) const {

@@ -14,8 +14,7 @@ namespace ple::inline PLE_ABI {
 
 /// y = W x without bias: y[t, o] = sum_i weight[o, i] x[t, i]. weight: [out, in]
 /// All matrices of weights are Linears, and all products go through multiply() in nn/products.h, but SparseMlp's up and
-/// down, which skip rows. There is no adapter (LoRA) yet: it would be two more members, A [rank, in] and B [out, rank],
-/// and multiply() would compute A x first and add B (A x) to outputs before the epilogue.
+/// down, which skip rows. multiply() also adds what the adapters of a session add (nn/low_rank.h).
 template <class T, Backend B>
 struct Linear {
   Matrix<T> weight;

@@ -11,6 +11,7 @@
 #include "ple/core/function_ref.h"
 #include "ple/core/memory.h"
 #include "ple/core/parallel.h"
+#include "ple/nn/low_rank.h"
 #include "ple/simd/backend.h"
 #include "ple/tensor/matrix.h"
 
@@ -59,10 +60,9 @@ constexpr std::size_t rounded_bytes(std::size_t tokens, std::size_t cols) {
 
 /// Calls f(product, begin, end, task) in parallel for ranges of outputs that begin at multiples of rows_per_tile. One
 /// loop covers all products, since waiting for the last thread costs time. With an epilogue, all products have the same
-/// number of outputs: a task computes a range of each, then calls the epilogue.
+/// number of outputs: a task computes a range of each, then calls the epilogue. Adds what adapters add before that.
 template <class T, Backend B>
-void for_each_tile(const Context& context, std::span<const Product<T, B>> products, std::size_t tokens,
-                   Epilogue epilogue,
+void for_each_tile(const Context& context, std::span<const Product<T, B>> products, Rows x, Epilogue epilogue,
                    FunctionRef<void(const Product<T, B>&, std::size_t, std::size_t, std::size_t)> f) {
   const bool side_by_side = static_cast<bool>(epilogue);
   const auto tiles_of = [](const Product<T, B>& product) {
@@ -73,23 +73,27 @@ void for_each_tile(const Context& context, std::span<const Product<T, B>> produc
     tiles = side_by_side ? tiles_of(product) : tiles + tiles_of(product);
     bytes += bytes_of(product.linear.weight.dtype(), product.y.cols * product.linear.weight.cols());
   }
+  const AdaptedProducts<Product<T, B>, B> adapted(context, x, products);
   const auto some = [&](std::size_t begin, std::size_t end, std::size_t task) {
     std::size_t before = 0;  // tiles of the products before this one
     for (const Product<T, B>& product : products) {
       const std::size_t count = tiles_of(product), from = (std::max)(begin, before),
                         to = (std::min)(end, before + count);
       if (from < to) {
-        f(product, (from - before) * rows_per_tile, (std::min)((to - before) * rows_per_tile, product.y.cols), task);
+        const std::size_t first = (from - before) * rows_per_tile,
+                          last = (std::min)((to - before) * rows_per_tile, product.y.cols);
+        f(product, first, last, task);
+        adapted.add(product, first, last);
       }
       if (!side_by_side) before += count;
     }
     if (side_by_side) epilogue(begin * rows_per_tile, (std::min)(end * rows_per_tile, products[0].y.cols));
   };
-  if (bytes * tokens < parallel_bytes) {
+  if (bytes * x.rows < parallel_bytes) {
     some(0, tiles, 0);
   } else {
     parallel_for(context, tiles, 1,
-                 bytes * tokens < many_tasks_bytes ? few_tasks(context.threads) : tasks(context.threads), some);
+                 bytes * x.rows < many_tasks_bytes ? few_tasks(context.threads) : tasks(context.threads), some);
   }
 }
 
@@ -105,7 +109,7 @@ void multiply_integers(const Context& context, Rows x, std::span<const Product<T
   for (std::size_t t = x.rows; t < quantized.padded_tokens(); ++t) quantized.clear(t);
   const TileLayout layout(dtype, cols);
   for_each_tile<T, B>(
-      context, products, x.rows, epilogue,
+      context, products, x, epilogue,
       [&](const Product<T, B>& p, std::size_t begin, std::size_t end, std::size_t task) {
         std::byte* tile = memory.data() + sizes.activations + task * (sizes.tile + sizes.weights);
         if (p.linear.weight.packed()) {
@@ -142,7 +146,7 @@ void multiply_floats(const Context& context, Rows x, std::span<const Product<T, 
     B::matmul(w.row(p.first + begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, p.y.data + begin,
               p.y.stride);
   };
-  for_each_tile<T, B>(context, products, x.rows, epilogue,
+  for_each_tile<T, B>(context, products, x, epilogue,
                       [&](const Product<T, B>& p, std::size_t begin, std::size_t end, std::size_t) {
                         visit_floats(p.linear.weight, [&](const auto& w) { multiply(w, p, begin, end); });
                       });

@@ -165,9 +165,13 @@ class SavedSession {
     }
   }
 
+  static std::uint64_t identity_of(const Session& session) {
+    return session.model_->identity() ^ session.state_->adapters_identity;
+  }
+
   static SavedHeader header_of(const Session& session) {
     SavedHeader header = header_of(*session.state_);
-    header.model = session.model_->identity();
+    header.model = identity_of(session);
     header.position = session.position();
     header.logits = session.has_logits_ ? session.logits_.size() : 0;
     session.state_->for_each_cached([&](std::span<const std::byte> bytes) { header.cache_bytes += bytes.size(); });
@@ -207,9 +211,10 @@ class SavedSession {
     const auto refuse = [&](ErrorCode code, const auto&... parts) { fail(code, file.name(), ": ", parts...); };
     const SavedHeader expected = header_of(*session.state_);
     if (header.magic != expected.magic) refuse(ErrorCode::malformed, "is no saved session, or of another version");
-    const std::uint64_t model = session.model_->identity();
+    const std::uint64_t model = identity_of(session);
     if (header.model != model) {
-      refuse(ErrorCode::argument, "a session of another model: identity ", header.model, ", expected ", model);
+      refuse(ErrorCode::argument, "a session of another model, or with other adapters: identity ", header.model,
+             ", expected ", model);
     }
     if (header.cache_type != expected.cache_type) {
       refuse(ErrorCode::argument, "K and V are in ", text(header.cache_type), ", expected ", text(expected.cache_type));

@@ -36,6 +36,9 @@ class Session {
   /// Errors: ErrorCode::argument; ErrorCode::limit for more than kv_cache_limit, before any memory is taken; system.
   explicit Session(const LanguageModel& model, const SessionOptions& options = {})
       : model_(&model), executor_(options.executor) {
+    if (!options.adapters.empty() && !model.takes_adapters()) {
+      fail(ErrorCode::not_supported, "Session: this model takes no adapters");
+    }
     SessionOptions of_state = options;
     of_state.context = context_ = options.context_of(model.max_position_embeddings());
     of_state.chunk = chunk_ = (std::min)({options.chunk, context_, most_tokens_at_once});

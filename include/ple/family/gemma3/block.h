@@ -22,6 +22,7 @@ struct Gemma3Block {
   using Config = Gemma3Config;
   using Workspace = BlockWorkspace;
   using Streams = OneStream;
+  static constexpr bool takes_adapters = true;
 
   AttentionType type;
   RmsNorm<B> input_norm, post_attention_norm, pre_feed_forward_norm, post_feed_forward_norm;

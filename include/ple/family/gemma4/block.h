@@ -52,6 +52,7 @@ struct Gemma4Block {
   using Config = Gemma4Config;
   using Workspace = Gemma4Workspace;
   using Streams = OneStream;
+  static constexpr bool takes_adapters = true;
 
   AttentionType type;
   RmsNorm<B> input_norm, post_attention_norm, pre_feed_forward_norm, post_feed_forward_norm;
