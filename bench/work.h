@@ -68,6 +68,21 @@ struct SparseShares {
   }
 };
 
+/// Of the experts' rows: the share that is read if each token goes to some of them, whichever, and the share of all
+/// products that a token is part of.
+struct ExpertShares {
+  double rows = 1, products = 1;
+
+  template <class Config>
+  ExpertShares(const Config& config, ple::Parameter parameter, std::size_t tokens) {
+    if constexpr (requires { config.num_experts; }) {
+      if (ple::part_of(parameter) != ple::ParameterPart::experts) return;
+      products = static_cast<double>(config.top_k_experts) / static_cast<double>(config.num_experts);
+      rows = tokens == 1 ? products : 1 - std::pow(1 - products, static_cast<double>(tokens));
+    }
+  }
+};
+
 /// Of one chunk: `tokens` of text from position `first` on, the last `wanted` of them with logits. Layers that share
 /// another's K and V compute the wanted ones alone. Norms, RoPE, softmax and other sums along a row are left out, and
 /// sums over streams.
@@ -116,9 +131,11 @@ Work work_of(Model& model, std::size_t first, std::size_t tokens, std::size_t wa
       const std::size_t l = ple::is_of_layer(parameter) ? layer : 0;
       const SparseShares shares(model.blocks[l].mlp, parameter, positions_of(layer));
       const auto part = [](double share, std::uint64_t all) {
-        return share == 1 ? all : static_cast<std::uint64_t>(share * static_cast<double>(all));
+        return share == 1 ? all : static_cast<std::uint64_t>(std::llround(share * static_cast<double>(all)));
       };
-      const std::uint64_t bytes = rows * ple::bytes_of(values.dtype(), values.cols());
+      const ExpertShares experts(model.config, parameter, positions_of(layer));
+      products = part(experts.products, products);
+      const std::uint64_t bytes = part(experts.rows, rows) * ple::bytes_of(values.dtype(), values.cols());
       work.weight_bytes += part(shares.bytes, bytes);
       work.sparse_bytes += bytes - part(shares.bytes, bytes);
       const bool bf16 = values.dtype() == ple::Dtype::bf16 && Model::B::multiplies_bf16() && shares.products == 1;

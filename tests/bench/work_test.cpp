@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "../model/random_model.h"
@@ -105,9 +106,12 @@ Model model_of_zeros(const typename Model::Config& config) {
 
 template <class T>
 void check_counts() {
-  for (const bool tied : {true, false}) {
+  for (const auto& [tied, experts] : {std::pair(true, 0), std::pair(false, 0), std::pair(true, 6)}) {
     Gemma4Config config = config_of_blocks();
     config.tie_word_embeddings = tied;
+    config.num_experts = static_cast<std::size_t>(experts);
+    config.top_k_experts = 2;
+    config.moe_intermediate_size = 96;
     auto model = model_of_zeros<Gemma4<T, Counting>>(config);
     const std::vector<Token> prompt(29, 7);
     Session session(model, {.context = 64, .chunk = 8, .threads = 1});

@@ -8,7 +8,7 @@
 FILE's weights are decoded to f32 first. For each type llama.cpp writes a file of that type alone ('pure'), without an importance matrix;
 where rows are no whole blocks of a type it takes another. Then examples/quantize writes every tensor in the type that llama.cpp chose for
 it, so that both files have the same size. examples/evaluate reads the first --bytes of the text with all of them: what is compared is the
-KL divergence from the f32 model. With --speed, bench/compare then measures both engines on our file. Prints a table; fails if a file of ours is further from the f32 model than llama.cpp's by more than 2
+KL divergence from the f32 model. With --speed, bench_throughput measures our file. Prints a table; fails if a file of ours is further from the f32 model than llama.cpp's by more than 2
 standard errors of the difference, taken as if the two were independent.
 """
 import argparse
@@ -31,11 +31,17 @@ def run(*command):
     return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
 
 
+def embedding_width(path):
+    return next(int(tensor.shape[0]) for tensor in gguf.GGUFReader(path).tensors if tensor.name == "token_embd.weight")
+
+
 def write_llama(source, out, name):
     params = llama_cpp.llama_model_quantize_default_params()
     file_type = FILE_TYPES.get(name, name)
     params.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + file_type)
-    params.token_embedding_type = params.output_tensor_type = gguf.GGMLQuantizationType[name].value
+    kind = gguf.GGMLQuantizationType[name]
+    if embedding_width(source) % gguf.GGML_QUANT_SIZES[kind][0] == 0:  # llama.cpp aborts otherwise
+        params.token_embedding_type = params.output_tensor_type = kind.value
     params.pure, params.nthread = True, 2
     if llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params)) != 0:
         raise SystemExit(f"llama.cpp did not write {name}")
@@ -46,11 +52,9 @@ def types_of(path):
 
 
 def speeds_of(path, examples):
-    """Tokens per second of a prompt of 512 and of decoding: ple's and llama.cpp's."""
-    compare = pathlib.Path(__file__).resolve().parents[2] / "bench/compare"
-    out = json.loads(run(sys.executable, compare, path, "--ours", examples.parent / "bench/bench_throughput", "--repeat", 3, "--json"))
-    return [[out["medians"][engine][key]["median"] for engine in ("ple", "llama.cpp")]
-            for key in ("prompt_tokens_per_second", "decode_tokens_per_second")]
+    """ple's tokens per second of a prompt of 512 and of decoding, medians of 5."""
+    out = json.loads(run(examples.parent / "bench/bench_throughput", path, "--repeat", 5, "--json"))
+    return out["prompt_tokens_per_second"], out["decode_tokens_per_second"]
 
 
 def main():
@@ -59,7 +63,7 @@ def main():
     parser.add_argument("text", type=pathlib.Path)
     parser.add_argument("--examples", type=pathlib.Path, required=True, help="the folder of the example programs")
     parser.add_argument("--bytes", type=int, default=40000, help="of the text (default: 40000)")
-    parser.add_argument("--speed", action="store_true", help="measure it, too; half a minute a type")
+    parser.add_argument("--speed", action="store_true", help="ple's, too")
     parser.add_argument("--types", default=",".join(TYPES).lower(), help="default: all")
     arguments = parser.parse_args()
     ignore = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -74,7 +78,7 @@ def main():
         out = run(arguments.examples / "evaluate", f32, text, "--save", saved)
         print(re.search(r".* scored: .*", out)[0])
         print(f"f32: perplexity {re.search(r'perplexity ([0-9.]+ .. [0-9.]+)', out)[1]}\n")
-        speed_of = (f" {'prompt, tokens/s':>18} {'decode, tokens/s':>18}", 2 * f" {'ple':>8} {'llama.cpp':>9}") if arguments.speed else ("", "")
+        speed_of = (f" {'tokens/s':>18}", f" {'prompt':>8} {'decode':>9}") if arguments.speed else ("", "")
         print(f"{'type':8} {'MB':>7} {'perplexity':>22} {'KL, 1e-3 nats':>29} {'same top':>17}{speed_of[0]}   other types in it")
         print(f"{'':8} {'':7} {'ple':>11} {'llama.cpp':>10} {'ple':>14} {'llama.cpp':>14} {'ple':>8} {'llama.cpp':>8}{speed_of[1]}")
         for name in arguments.types.upper().split(","):
@@ -95,8 +99,7 @@ def main():
                 worse.append(name.lower())
             speeds = ""
             if arguments.speed:
-                (prompt, their_prompt), (decode, their_decode) = speeds_of(files["ple"], arguments.examples)
-                speeds = f" {prompt:8.0f} {their_prompt:9.0f} {decode:8.1f} {their_decode:9.1f}"
+                speeds = " {:8.0f} {:9.1f}".format(*speeds_of(files["ple"], arguments.examples))
             others = sorted(set(types.values()) - {name.lower()})
             print(f"{name.lower():8} {files['ple'].stat().st_size / 1e6:7.1f} {p:11.3f} {their_p:10.3f} {kl * 1e3:7.2f} ± {error * 1e3:4.2f}"
                   f" {their_kl * 1e3:7.2f} ± {their_error * 1e3:4.2f} {top:7.1f}% {their_top:7.1f}%{speeds}   {', '.join(others)}" + ("  <-- worse" if bad else ""), flush=True)
