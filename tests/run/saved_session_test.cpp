@@ -83,8 +83,8 @@ TEST_CASE("a session goes on from a file with the same bits, whatever its contex
     const std::vector<float> then(whole.logits().begin(), whole.logits().end());
     whole.read(std::span(tokens).subspan(cut));
     for (const SessionOptions& options : {SessionOptions{.context = 100, .chunk = 7, .threads = 2},
-                                         SessionOptions{.context = 80, .chunk = 1, .threads = 1},
-                                         SessionOptions{.context = 256, .chunk = 64, .threads = 1}}) {
+                                          SessionOptions{.context = 80, .chunk = 1, .threads = 1},
+                                          SessionOptions{.context = 256, .chunk = 64, .threads = 1}}) {
       CAPTURE(cut);
       CAPTURE(options.chunk);
       Session resumed(model, options);
