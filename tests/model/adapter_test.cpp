@@ -355,6 +355,8 @@ TEST_CASE("an adapter of another model is refused, and so are models that take n
   const auto gemma3n = load_model<Any, Backend>(Checkpoint::open(data / "golden_gemma3n" / "e2b_like"));
   refused(*gemma3n, "e2b_second", ErrorCode::not_supported, "takes no adapters");
   CHECK_THROWS_AS(Session(*e2b.model, {.context = 8, .adapters = {{nullptr}}}), Error);
+  CHECK_THROWS_WITH_AS(Session(*e2b.model, {.context = 8, .adapters = {{e2b.first, NAN}}}),
+                       doctest::Contains("expected a finite number"), Error);
 }
 
 }  // namespace ple::adapter_test

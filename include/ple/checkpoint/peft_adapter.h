@@ -208,7 +208,7 @@ inline Adapter open_peft_adapter(const std::filesystem::path& folder, const Json
       fail(ErrorCode::missing, file.string(), ": ", other, ": no such tensor, beside ", name);
     if (is_b) continue;
     const Tensor a = tensors.tensor(name), b = tensors.tensor(other);
-    Adapter::Part part{matrix->parameter, matrix->layer, name, 0, 0, 0, 0, detail::peft_matrix(a), {}};
+    Adapter::Part part{matrix->parameter, matrix->layer, name, 0, 0, 0, detail::peft_matrix(a), {}};
     const AlignedVector<float> rows = detail::peft_matrix(b);
     part.rank = static_cast<std::size_t>(a.shape[0]);
     part.in = static_cast<std::size_t>(a.shape[1]);
@@ -220,13 +220,13 @@ inline Adapter open_peft_adapter(const std::filesystem::path& folder, const Json
     if (const std::size_t rank = config.rank(module); rank != part.rank) {
       fail(ErrorCode::config, file.string(), ": ", name, ": has rank ", part.rank, ", adapter_config.json says ", rank);
     }
-    part.scale = static_cast<float>(config.scale(module));
-    if (!std::isfinite(part.scale)) {
+    const auto scale = static_cast<float>(config.scale(module));
+    if (!std::isfinite(scale)) {
       fail(ErrorCode::config, config_file.string(), ": the scale of ", module, " is not finite");
     }
     part.b.resize(rows.size());
     for (std::size_t o = 0; o < part.out; ++o) {
-      for (std::size_t r = 0; r < part.rank; ++r) part.b[r * part.out + o] = part.scale * rows[o * part.rank + r];
+      for (std::size_t r = 0; r < part.rank; ++r) part.b[r * part.out + o] = scale * rows[o * part.rank + r];
     }
     parts.push_back(std::move(part));
   }

@@ -2,10 +2,11 @@
 // Adapters (LoRA): low-rank changes of a model's matrices, which sessions use without touching the weights.
 #pragma once
 
-#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,15 +32,14 @@ inline constexpr std::array adaptable_parameters = {Parameter::query,      Param
 /// files.
 class Adapter {
  public:
-  /// What one matrix gets: y += scale B (A x).
+  /// What one matrix gets: y += B (A x).
   struct Part {
     Parameter parameter;
     std::size_t layer;
     std::string name;  ///< for messages
     std::size_t in, out, rank;
-    float scale;
     AlignedVector<float> a;  ///< [rank, in]
-    AlignedVector<float> b;  ///< [rank, out]: transposed, times scale
+    AlignedVector<float> b;  ///< [rank, out]: transposed, times the adapter's scale
   };
 
   /// source: a name for messages.
@@ -57,11 +57,6 @@ class Adapter {
   const std::string& source() const { return source_; }
   const std::vector<Part>& parts() const { return parts_; }
   std::uint64_t identity() const { return identity_; }  ///< differs for other values
-  std::size_t bytes() const {                           ///< of memory
-    std::size_t count = 0;
-    for (const Part& part : parts_) count += part.a.size() + part.b.size();
-    return count * sizeof(float);
-  }
 
  private:
   std::string source_;
@@ -105,13 +100,16 @@ const void* adapted_matrix(const Model& model, const Adapter& adapter, const Ada
   return found;
 }
 
-/// Errors: ErrorCode::argument for no adapter; missing; shape; not_supported.
+/// Errors: ErrorCode::argument for no adapter or a scale that is not finite; missing; shape; not_supported.
 template <class Model>
 AdaptedWeights bind_adapters(const Model& model, const std::vector<SessionAdapter>& adapters, std::uint64_t& identity) {
   AdaptedWeights bound;
   Checksum sum;
   for (const auto& [adapter, scale] : adapters) {
     if (!adapter) fail(ErrorCode::argument, "SessionOptions::adapters: an entry without an adapter");
+    if (!std::isfinite(scale)) {
+      fail(ErrorCode::argument, adapter->source(), ": the session's scale is ", scale, ", expected a finite number");
+    }
     if (!takes_adapters<Model>) fail(ErrorCode::not_supported, adapter->source(), ": this model takes no adapters");
     for (const Adapter::Part& part : adapter->parts()) {
       // Rows are not const, since most are activations; these are only read.
