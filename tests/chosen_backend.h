@@ -92,6 +92,26 @@ struct ChosenBackend {
   static void softcap(float cap, std::size_t n, float* y) {
     call([&]<Backend B>() { B::softcap(cap, n, y); });
   }
+  static void gemm(Strided left, auto... a) {
+    call([&]<Backend B>() { B::gemm(left, a...); });
+  }
+  static void rms_norm_backward(auto... a) {
+    call([&]<Backend B>() { B::rms_norm_backward(a...); });
+  }
+  static void gated_gelu_backward(auto... a) {
+    call([&]<Backend B>() { B::gated_gelu_backward(a...); });
+  }
+  static void softmax_backward(auto... a) {
+    call([&]<Backend B>() { B::softmax_backward(a...); });
+  }
+  static float log_sum_exp(auto... a) {
+    float sum = 0;
+    call([&]<Backend B>() { sum = B::log_sum_exp(a...); });
+    return sum;
+  }
+  static void cross_entropy_backward(auto... a) {
+    call([&]<Backend B>() { B::cross_entropy_backward(a...); });
+  }
 };
 
 /// Calls f() with each backend chosen in turn: Scalar, then all that this CPU runs, best first. Threads that compute

@@ -25,6 +25,7 @@ enum class ErrorCode {
   cancelled,      ///< the caller asked to stop
   limit,          ///< more than the caller's own limits allow
   system,         ///< the operating system refused something other than a file, such as a thread
+  not_finite,     ///< a sum in training overflowed or is no number
 };
 
 /// Thrown while opening, building or checking arguments. After that, computing a token does not throw.

@@ -2,6 +2,7 @@
 // Kernels for several targets in one program, which picks the best vectors of the CPU that it runs on.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 
 #include "ple/core/config.h"
@@ -155,6 +156,33 @@ struct BestSimd {
   }
   static void softcap(float cap, std::size_t n, float* y) {
     with_best_backend([&]<Backend B>() { B::softcap(cap, n, y); });
+  }
+
+  // Gradients: templates, so that only programs that train compile them.
+  template <std::same_as<float> F>
+  static void gemm(Strided a, const F* b, std::size_t b_stride, std::size_t m, std::size_t n, std::size_t depth, F* c,
+                   std::size_t c_stride) {
+    with_best_backend([&]<Backend B>() { B::gemm(a, b, b_stride, m, n, depth, c, c_stride); });
+  }
+  template <std::same_as<float> F>
+  static void rms_norm_backward(const F* x, const F* weight, std::size_t n, float epsilon, const F* dy, F* dx) {
+    with_best_backend([&]<Backend B>() { B::rms_norm_backward(x, weight, n, epsilon, dy, dx); });
+  }
+  template <std::same_as<float> F>
+  static void gated_gelu_backward(std::size_t n, const F* da, F* g, F* u) {
+    with_best_backend([&]<Backend B>() { B::gated_gelu_backward(n, da, g, u); });
+  }
+  template <std::same_as<float> F>
+  static void softmax_backward(std::size_t n, const F* p, float delta, F* dp) {
+    with_best_backend([&]<Backend B>() { B::softmax_backward(n, p, delta, dp); });
+  }
+  template <std::same_as<float> F>
+  static float log_sum_exp(std::size_t n, const F* y) {
+    return with_best_backend([&]<Backend B>() { return B::log_sum_exp(n, y); });
+  }
+  template <std::same_as<float> F>
+  static void cross_entropy_backward(float cap, float lse, float factor, std::size_t n, F* y) {
+    with_best_backend([&]<Backend B>() { B::cross_entropy_backward(cap, lse, factor, n, y); });
   }
 };
 

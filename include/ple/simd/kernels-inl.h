@@ -19,7 +19,7 @@
 
 #include "ple/dtype/dtype.h"
 #include "ple/simd/dot-inl.h"
-#include "ple/simd/float_products-inl.h"
+#include "ple/simd/gradients-inl.h"
 #include "ple/simd/packed_columns-inl.h"
 #include "ple/simd/packed_rows-inl.h"
 #include "ple/simd/quantize-inl.h"
@@ -41,7 +41,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 /// A target's backend; ple/simd/scalar.h defines each kernel. Functions are not inlined, so that code for a lower
 /// baseline may call them. A row's sum has one order: results depend neither on threads nor on how a prompt is cut.
-struct Simd : private FloatProducts {
+struct Simd : private Gradients {
+  using Gradients::cross_entropy_backward, Gradients::gated_gelu_backward, Gradients::gemm, Gradients::log_sum_exp,
+      Gradients::rms_norm_backward, Gradients::softmax_backward;
+
   static const char* name() { return hwy::TargetName(HWY_TARGET); }
 
   template <StoredType T>

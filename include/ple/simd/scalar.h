@@ -9,6 +9,7 @@
 
 #include "ple/core/config.h"
 #include "ple/dtype/dtype.h"
+#include "ple/simd/scalar_gradients.h"
 #include "ple/simd/scalar_integers.h"
 
 namespace ple::inline PLE_ABI {
@@ -19,7 +20,7 @@ struct ExpSum {
 };
 
 /// Rows are `stride` values apart. Sums run in f32, first to last.
-struct Scalar : ScalarIntegers {
+struct Scalar : ScalarIntegers, ScalarGradients {
   static const char* name() { return "scalar"; }
   using ScalarIntegers::matmul;
 
