@@ -157,7 +157,8 @@ class Trainer {
  public:
   /// Errors: those of detail::make_trained and DecoderGradient.
   Trainer(const Model& model, const TrainingOptions& options)
-      : options_(options),
+      : model_(model),
+        options_(options),
         trained_(detail::make_trained(model, options)),
         gradient_(model, trained_, options.gradient) {}
   Trainer(const Trainer&) = delete;  // gradient_ refers to trained_
@@ -213,8 +214,15 @@ class Trainer {
 
   std::uint64_t steps() const { return steps_; }  ///< made so far
   const TrainingOptions& options() const { return options_; }
+  const Model& model() const { return model_; }
   TrainedParameters& trained() { return trained_; }
   const TrainedParameters& trained() const { return trained_; }
+
+  /// Goes on from what a run of `steps` steps had learnt; train/checkpoint.h reads files of it.
+  void resume(TrainedParameters&& trained, std::uint64_t steps) {
+    trained_ = std::move(trained);
+    steps_ = steps;
+  }
 
  private:
   double decay_of(const TrainedValues& values) const {
@@ -235,6 +243,7 @@ class Trainer {
     });
   }
 
+  const Model& model_;
   TrainingOptions options_;
   TrainedParameters trained_;
   DecoderGradient<Model> gradient_;
