@@ -92,8 +92,8 @@ struct ChosenBackend {
   static void softcap(float cap, std::size_t n, float* y) {
     call([&]<Backend B>() { B::softcap(cap, n, y); });
   }
-  static void gemm(Strided left, auto... a) {
-    call([&]<Backend B>() { B::gemm(left, a...); });
+  static void gemm(Strided left, Strided right, auto... a) {
+    call([&]<Backend B>() { B::gemm(left, right, a...); });
   }
   static void rms_norm_backward(auto... a) {
     call([&]<Backend B>() { B::rms_norm_backward(a...); });

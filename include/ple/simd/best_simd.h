@@ -160,9 +160,8 @@ struct BestSimd {
 
   // Gradients: templates, so that only programs that train compile them.
   template <std::same_as<float> F>
-  static void gemm(Strided a, const F* b, std::size_t b_stride, std::size_t m, std::size_t n, std::size_t depth, F* c,
-                   std::size_t c_stride) {
-    with_best_backend([&]<Backend B>() { B::gemm(a, b, b_stride, m, n, depth, c, c_stride); });
+  static void gemm(Strided a, Strided b, std::size_t m, std::size_t n, std::size_t depth, F* c, std::size_t c_stride) {
+    with_best_backend([&]<Backend B>() { B::gemm(a, b, m, n, depth, c, c_stride); });
   }
   template <std::same_as<float> F>
   static void rms_norm_backward(const F* x, const F* weight, std::size_t n, float epsilon, const F* dy, F* dx) {

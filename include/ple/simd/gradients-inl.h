@@ -30,9 +30,10 @@ struct GemmTiles {
   using D = FloatVectors::D;
   using V = FloatVectors::V;
 
-  // A tile's sums fit in registers, with two vectors of b and one of a: 12 x 2 of the 32 of AVX-512 and NEON, 6 x 2 of
-  // the others' 16.
+  // A tile's sums, with two vectors of b and one of a: 12 x 2 of the 32 registers of AVX-512 and NEON, 6 x 2 of the
+  // others' 16.
   static constexpr std::size_t tile_rows = HWY_MAX_BYTES == 64 || HWY_ARCH_ARM_A64 ? 12 : 6;
+  static constexpr std::size_t most_cols = 2 * hn::MaxLanes(D());
 
   // Members stay in registers, arrays not always. Implicit constructors would not be compiled for the target.
   template <std::size_t R, class = void>
@@ -44,31 +45,40 @@ struct GemmTiles {
   template <class Dummy>
   struct Sums<0, Dummy> {};
 
-  /// packed[k, 0..width) = b[k, 0..cols), filled up with 0
-  static PLE_INLINE void pack(const float* b, std::size_t stride, std::size_t rows, std::size_t cols, std::size_t width,
+  /// Strips of b, [rows, cols], each `width` columns, filled up with 0, and `strip` values apart. Row by row, since
+  /// b's rows may lie in pages of their own.
+  static PLE_INLINE void pack(Strided b, std::size_t rows, std::size_t cols, std::size_t width, std::size_t strip,
                               float* packed) {
     const D d;
-    const std::size_t lanes = hn::Lanes(d), left = (std::min)(lanes, cols), right = cols - left;
-    for (std::size_t k = 0; k < rows; ++k, b += stride, packed += width) {
-      hn::StoreU(FloatVectors::load_some(b, left), d, packed);
-      hn::StoreU(right > 0 ? FloatVectors::load_some(b + lanes, right) : hn::Zero(d), d, packed + lanes);
+    const std::size_t lanes = hn::Lanes(d), whole = b.col == 1 ? cols - cols % width : 0;
+    for (std::size_t k = 0; k < rows; ++k, b.data += b.row, packed += width) {
+      for (std::size_t j = 0; j < whole; j += width) {
+        hn::StoreU(FloatVectors::load(b.data + j), d, packed + j / width * strip);
+        hn::StoreU(FloatVectors::load(b.data + j + lanes), d, packed + j / width * strip + lanes);
+      }
+      for (std::size_t j = whole; j < cols; j += width) {
+        float* const to = packed + j / width * strip;
+        const std::size_t count = (std::min)(width, cols - j);
+        for (std::size_t i = 0; i < count; ++i) to[i] = b.data[(j + i) * b.col];
+        for (std::size_t i = count; i < width; ++i) to[i] = 0;
+      }
     }
   }
 
   template <std::size_t R>
-  static PLE_INLINE void load(const float* c, std::size_t stride, std::size_t left, std::size_t right, Sums<R>& sums) {
+  static PLE_INLINE void load(const float* c, std::size_t stride, Sums<R>& sums) {
     if constexpr (R > 0) {
-      sums.left = FloatVectors::load_some(c, left);
-      sums.right = right > 0 ? FloatVectors::load_some(c + hn::Lanes(D()), right) : hn::Zero(D());
-      load(c + stride, stride, left, right, sums.rest);
+      sums.left = FloatVectors::load(c);
+      sums.right = FloatVectors::load(c + hn::Lanes(D()));
+      load(c + stride, stride, sums.rest);
     }
   }
   template <std::size_t R>
-  static PLE_INLINE void store(const Sums<R>& sums, std::size_t left, std::size_t right, float* c, std::size_t stride) {
+  static PLE_INLINE void store(const Sums<R>& sums, float* c, std::size_t stride) {
     if constexpr (R > 0) {
-      FloatVectors::store_some(sums.left, left, c);
-      if (right > 0) FloatVectors::store_some(sums.right, right, c + hn::Lanes(D()));
-      store(sums.rest, left, right, c + stride, stride);
+      hn::StoreU(sums.left, D(), c);
+      hn::StoreU(sums.right, D(), c + hn::Lanes(D()));
+      store(sums.rest, c + stride, stride);
     }
   }
   template <std::size_t R>
@@ -81,53 +91,59 @@ struct GemmTiles {
     }
   }
 
+  /// c += a b, R rows and the columns of a packed strip
   template <std::size_t R>
-  static PLE_INLINE void tile(Strided a, std::size_t first, std::size_t depth, const float* packed, std::size_t cols,
-                              float* c, std::size_t c_stride) {
-    const D d;
-    const std::size_t lanes = hn::Lanes(d), left = (std::min)(lanes, cols), right = cols - left;
-    const float* x = a.data + first * a.row;
+  static HWY_NOINLINE void tile(Strided a, std::size_t depth, const float* packed, float* c, std::size_t c_stride) {
+    const std::size_t lanes = hn::Lanes(D());
     Sums<R> sums;
-    load(c, c_stride, left, right, sums);
-    for (std::size_t k = 0; k < depth; ++k, x += a.col, packed += 2 * lanes) {
-      multiply_add(x, a.row, FloatVectors::load(packed), FloatVectors::load(packed + lanes), sums);
+    load(c, c_stride, sums);
+    for (const float* const end = packed + depth * 2 * lanes; packed != end; packed += 2 * lanes, a.data += a.col) {
+      multiply_add(a.data, a.row, FloatVectors::load(packed), FloatVectors::load(packed + lanes), sums);
     }
-    store(sums, left, right, c, c_stride);
+    store(sums, c, c_stride);
   }
 
-  /// The last `rows` rows, R or fewer.
+  /// The same for `rows` rows, R or fewer, and only `cols` of the columns.
   template <std::size_t R>
-  static PLE_INLINE void rest(std::size_t rows, Strided a, std::size_t first, std::size_t depth, const float* packed,
-                              std::size_t cols, float* c, std::size_t c_stride) {
+  static PLE_INLINE void some_tile(std::size_t rows, Strided a, std::size_t depth, const float* packed,
+                                   std::size_t cols, float* c, std::size_t c_stride) {
     if constexpr (R > 0) {
-      if (rows == R) {
-        tile<R>(a, first, depth, packed, cols, c, c_stride);
-      } else {
-        rest<R - 1>(rows, a, first, depth, packed, cols, c, c_stride);
-      }
+      if (rows < R) return some_tile<R - 1>(rows, a, depth, packed, cols, c, c_stride);
+      const std::size_t width = 2 * hn::Lanes(D());
+      if (cols == width) return tile<R>(a, depth, packed, c, c_stride);
+      float whole[R * most_cols] = {};
+      for (std::size_t i = 0; i < R; ++i) std::copy_n(c + i * c_stride, cols, whole + i * width);
+      tile<R>(a, depth, packed, whole, width);
+      for (std::size_t i = 0; i < R; ++i) std::copy_n(whole + i * width, cols, c + i * c_stride);
     }
   }
 };
 
 struct Gradients : FloatProducts {
-  /// A strip of b, two vectors wide, is copied side by side, so that it stays in the L1 cache while all rows of a pass.
+  /// Strips of b, two vectors wide, are copied side by side. One of them stays in the L1 cache while a block of a's
+  /// rows, which stays in L2, passes.
   template <std::same_as<float> F>
-  static HWY_NOINLINE void gemm(Strided a, const F* b, std::size_t b_stride, std::size_t m, std::size_t n,
-                                std::size_t depth, F* c, std::size_t c_stride) {
-    constexpr std::size_t most = 2 * hn::MaxLanes(D()), strip = 256;
-    alignas(64) float packed[strip * most];
-    const std::size_t lanes = hn::Lanes(D()), width = 2 * lanes;
+  static HWY_NOINLINE void gemm(Strided a, Strided b, std::size_t m, std::size_t n, std::size_t depth, F* c,
+                                std::size_t c_stride) {
+    constexpr std::size_t strip = 128, packed_cols = 128, block = 32 * GemmTiles::tile_rows;
+    alignas(64) float packed[strip * packed_cols];
+    const std::size_t width = 2 * hn::Lanes(D());
     for (std::size_t k = 0; k < depth; k += strip) {
       const std::size_t rows = (std::min)(strip, depth - k);
-      for (std::size_t j = 0; j < n; j += width) {
-        const std::size_t cols = (std::min)(width, n - j);
-        GemmTiles::pack(b + k * b_stride + j, b_stride, rows, cols, width, packed);
-        const Strided from{a.data + k * a.col, a.row, a.col};
-        std::size_t i = 0;
-        for (; i + GemmTiles::tile_rows <= m; i += GemmTiles::tile_rows) {
-          GemmTiles::tile<GemmTiles::tile_rows>(from, i, rows, packed, cols, c + i * c_stride + j, c_stride);
+      for (std::size_t first = 0; first < n; first += packed_cols) {
+        const std::size_t last = (std::min)(n, first + packed_cols);
+        GemmTiles::pack({b.data + k * b.row + first * b.col, b.row, b.col}, rows, last - first, width, strip * width,
+                        packed);
+        for (std::size_t begin = 0; begin < m; begin += block) {
+          const std::size_t end = (std::min)(m, begin + block);
+          for (std::size_t j = first; j < last; j += width) {
+            for (std::size_t i = begin; i < end; i += GemmTiles::tile_rows) {
+              GemmTiles::some_tile<GemmTiles::tile_rows>(
+                  (std::min)(GemmTiles::tile_rows, end - i), {a.data + i * a.row + k * a.col, a.row, a.col}, rows,
+                  packed + (j - first) * strip, (std::min)(width, last - j), c + i * c_stride + j, c_stride);
+            }
+          }
         }
-        GemmTiles::rest<GemmTiles::tile_rows - 1>(m - i, from, i, rows, packed, cols, c + i * c_stride + j, c_stride);
       }
     }
   }

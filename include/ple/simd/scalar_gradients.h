@@ -18,14 +18,14 @@ struct Strided {
 };
 
 struct ScalarGradients {
-  /// c[i, j] += sum_k a[i, k] b[k, j]      a: [m, depth], b: [depth, n], c: [m, n]; b and c have rows of their strides.
+  /// c[i, j] += sum_k a[i, k] b[k, j]      a: [m, depth], b: [depth, n], c: [m, n]
   /// A sum runs first to last, whatever part of c is computed at once.
-  static void gemm(Strided a, const float* b, std::size_t b_stride, std::size_t m, std::size_t n, std::size_t depth,
-                   float* c, std::size_t c_stride) {
+  static void gemm(Strided a, Strided b, std::size_t m, std::size_t n, std::size_t depth, float* c,
+                   std::size_t c_stride) {
     for (std::size_t i = 0; i < m; ++i) {
       for (std::size_t k = 0; k < depth; ++k) {
         const float x = a.data[i * a.row + k * a.col];
-        for (std::size_t j = 0; j < n; ++j) c[i * c_stride + j] += x * b[k * b_stride + j];
+        for (std::size_t j = 0; j < n; ++j) c[i * c_stride + j] += x * b.data[k * b.row + j * b.col];
       }
     }
   }

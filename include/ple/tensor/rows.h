@@ -52,4 +52,14 @@ inline AlignedVector<float> allocate_rows(std::span<const RowsRequest> requests)
   return memory;
 }
 
+/// The same, with a cache line between rows. Products that read several rows at once are faster so: rows of whole
+/// pages, which many widths make, would compete for the same few sets of the caches.
+inline AlignedVector<float> allocate_spaced_rows(std::span<RowsRequest> requests) {
+  constexpr std::size_t line = alignment / sizeof(float);
+  for (RowsRequest& request : requests) request.cols += request.cols > 0 ? line : 0;
+  AlignedVector<float> memory = allocate_rows(requests);
+  for (const RowsRequest& request : requests) request.rows->cols -= request.cols > 0 ? line : 0;
+  return memory;
+}
+
 }  // namespace ple::inline PLE_ABI

@@ -42,8 +42,8 @@ struct TextAttention {
         const Rows o = head(out, h).slice(first, count);
         clear(o);
         const std::size_t from = first_seen(first);
-        B::gemm({p.data + from, p.stride, 1}, const_cast<const float*>(kv_head(v, h).row(from)), v.stride, count,
-                head_dim, first + count - from, o.data, o.stride);
+        B::gemm(Strided{p.data + from, p.stride, 1}, Strided{kv_head(v, h).row(from), v.stride, 1}, count, head_dim,
+                first + count - from, o.data, o.stride);
       }
     });
   }
@@ -62,10 +62,10 @@ struct TextAttention {
           const std::size_t first = i * attention_tile, count = tile_size(first);
           const std::size_t queries = last_seeing(first + count - 1) + 1 - first;  // those that see any of these keys
           const Rows dk_tile = kv_head(dk, h).slice(first, count), dv_tile = kv_head(dv, h).slice(first, count);
-          B::gemm({ds.row(first) + first, 1, ds.stride}, const_cast<const float*>(head(q, h).row(first)), q.stride,
-                  count, head_dim, queries, dk_tile.data, dk_tile.stride);
-          B::gemm({p.row(first) + first, 1, p.stride}, const_cast<const float*>(d.row(first)), d.stride, count,
-                  head_dim, queries, dv_tile.data, dv_tile.stride);
+          B::gemm({ds.row(first) + first, 1, ds.stride}, Strided{head(q, h).row(first), q.stride, 1}, count, head_dim,
+                  queries, dk_tile.data, dk_tile.stride);
+          B::gemm({p.row(first) + first, 1, p.stride}, Strided{d.row(first), d.stride, 1}, count, head_dim, queries,
+                  dv_tile.data, dv_tile.stride);
         }
       });
     }
@@ -125,8 +125,8 @@ struct TextAttention {
     }
     const Rows dq_tile = head(dq, h).slice(first, count);
     clear(dq_tile);
-    B::gemm({ds_tile.data + from, ds_tile.stride, 1}, const_cast<const float*>(kv_head(k, h).row(from)), k.stride,
-            count, head_dim, to - from, dq_tile.data, dq_tile.stride);
+    B::gemm({ds_tile.data + from, ds_tile.stride, 1}, Strided{kv_head(k, h).row(from), k.stride, 1}, count, head_dim,
+            to - from, dq_tile.data, dq_tile.stride);
   }
 };
 

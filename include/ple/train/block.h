@@ -52,26 +52,26 @@ struct BlockActivations {
       kv = (std::max)(kv, layer.num_key_value_heads * layer.head_dim);
       intermediate = (std::max)(intermediate, layer.intermediate_size);
     }
-    const RowsRequest all[] = {{&x, T, d},
-                               {&q0, T, heads},
-                               {&k0, T, kv},
-                               {&v0, T, kv},
-                               {&q, T, heads},
-                               {&k, T, kv},
-                               {&v, T, kv},
-                               {&attended, T, heads},
-                               {&y, T, d},
-                               {&h1, T, d},
-                               {&x1, T, d},
-                               {&gate, T, intermediate},
-                               {&up, T, intermediate},
-                               {&gated, T, intermediate},
-                               {&y1, T, d},
-                               {&h2, T, d},
-                               {&ple_gate, T, p},
-                               {&ple_gated, T, p},
-                               {&z, T, d}};
-    memory = allocate_rows(all);
+    RowsRequest all[] = {{&x, T, d},
+                         {&q0, T, heads},
+                         {&k0, T, kv},
+                         {&v0, T, kv},
+                         {&q, T, heads},
+                         {&k, T, kv},
+                         {&v, T, kv},
+                         {&attended, T, heads},
+                         {&y, T, d},
+                         {&h1, T, d},
+                         {&x1, T, d},
+                         {&gate, T, intermediate},
+                         {&up, T, intermediate},
+                         {&gated, T, intermediate},
+                         {&y1, T, d},
+                         {&h2, T, d},
+                         {&ple_gate, T, p},
+                         {&ple_gated, T, p},
+                         {&z, T, d}};
+    memory = allocate_spaced_rows(all);
   }
 };
 
@@ -85,20 +85,20 @@ struct BlockGradientWorkspace {
   template <class Config>
   BlockGradientWorkspace(const Config& config, std::size_t T, std::size_t tasks) {
     const BlockActivations widths(config, 0);
-    const RowsRequest all[] = {{&attention.scores, tasks * attention_tile, T},
-                               {&attention.weights, T, T},
-                               {&attention.dscores, T, T},
-                               {&dx, T, widths.x.cols},
-                               {&dq, T, widths.q.cols},
-                               {&dk, T, widths.k.cols},
-                               {&dv, T, widths.k.cols},
-                               {&dattended, T, widths.q.cols},
-                               {&dgated, T, widths.gate.cols},
-                               {&gate, T, widths.gate.cols},
-                               {&up, T, widths.gate.cols},
-                               {&dple, T, widths.ple_gate.cols},
-                               {&ple_gate, T, widths.ple_gate.cols}};
-    memory = allocate_rows(all);
+    RowsRequest all[] = {{&attention.scores, tasks * attention_tile, T},
+                         {&attention.weights, T, T},
+                         {&attention.dscores, T, T},
+                         {&dx, T, widths.x.cols},
+                         {&dq, T, widths.q.cols},
+                         {&dk, T, widths.k.cols},
+                         {&dv, T, widths.k.cols},
+                         {&dattended, T, widths.q.cols},
+                         {&dgated, T, widths.gate.cols},
+                         {&gate, T, widths.gate.cols},
+                         {&up, T, widths.gate.cols},
+                         {&dple, T, widths.ple_gate.cols},
+                         {&ple_gate, T, widths.ple_gate.cols}};
+    memory = allocate_spaced_rows(all);
   }
 };
 

@@ -85,7 +85,7 @@ class DecoderGradient {
       kv.k.cols = width;  // marks it
       for (Rows* rows : {&kv.k, &kv.v, &kv.dk, &kv.dv}) all.push_back({rows, most, width});
     }
-    memory_ = allocate_rows(all);
+    memory_ = allocate_spaced_rows(all);
     const BlockActivations sizes(c, 0);
     std::uint64_t each = 0;
     for (const Rows* rows : {&sizes.x, &sizes.q0, &sizes.q, &sizes.k0, &sizes.v0, &sizes.k, &sizes.v, &sizes.attended,

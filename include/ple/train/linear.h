@@ -21,7 +21,7 @@ namespace ple::inline PLE_ABI {
 /// What a backend must have beside Backend to train; ple/simd/scalar_gradients.h defines each function.
 template <class B>
 concept GradientBackend = Backend<B> && requires(const float* x, float* y, std::size_t n, float a, Strided matrix) {
-  B::gemm(matrix, x, n, n, n, n, y, n);
+  B::gemm(matrix, matrix, n, n, n, y, n);
   B::rms_norm_backward(x, x, n, a, x, y);
   B::gated_gelu_backward(n, x, y, y);
   B::softmax_backward(n, x, a, y);
@@ -41,7 +41,7 @@ struct LinearWorkspace {
 
 namespace detail {
 
-inline constexpr std::size_t widened_rows = 16;    ///< of a task, in a product with W
+inline constexpr std::size_t widened_rows = 32;    ///< of a task, in a product with W
 inline constexpr std::size_t gradient_rows = 256;  ///< of W, widened at once for a product with its transpose
 inline constexpr std::size_t gradient_strip = 64;  ///< columns of a task
 
@@ -62,23 +62,28 @@ const float* f32_rows(const Matrix<T>& w, std::size_t first, std::size_t count, 
   return memory;
 }
 
-/// y = W x, in f32. x: [T, in], y: [T, out]
-template <Backend B, class T>
-void multiply_f32(const Context& context, const Matrix<T>& w, LinearWorkspace& workspace, Rows x, Rows y) {
-  const bool widens = !std::same_as<T, f32> && is_integer_type(w.dtype());
-  const std::size_t each = widens ? widened_rows * w.cols() : 0;
-  float* const memory = LinearWorkspace::need(workspace.weights, tasks(context.threads) * each);
-  parallel_for(context, w.rows(), widened_rows, [&](std::size_t begin, std::size_t end, std::size_t task) {
-    if (!widens) {
-      return visit_floats(w, [&](const auto& rows) {
-        B::matmul(rows.row(begin), w.cols(), end - begin, w.cols(), x.data, x.stride, x.rows, y.data + begin, y.stride);
-      });
-    }
+/// y = x W^T by tiles of W's rows, which rows(first, count, task) gives in f32. x: [T, in], y: [T, out]
+template <GradientBackend B, class F>
+void multiply_rows(const Context& context, Rows x, Rows y, F&& rows) {
+  const auto some = [&](std::size_t begin, std::size_t end, std::size_t task) {
     for (std::size_t r = begin; r < end; r += widened_rows) {
       const std::size_t count = (std::min)(widened_rows, end - r);
-      const float* rows = f32_rows<B>(w, r, count, memory + task * each);
-      B::matmul(rows, w.cols(), count, w.cols(), x.data, x.stride, x.rows, y.data + r, y.stride);
+      for (std::size_t t = 0; t < y.rows; ++t) std::fill_n(y.row(t) + r, count, 0.0f);
+      B::gemm(Strided{x.data, x.stride, 1}, Strided{rows(r, count, task), 1, x.cols}, x.rows, count, x.cols, y.data + r,
+              y.stride);
     }
+  };
+  if (x.rows * x.cols * y.cols < parallel_threshold) return some(0, y.cols, 0);
+  parallel_for(context, y.cols, widened_rows, some);
+}
+
+/// y = x W^T
+template <GradientBackend B, class T>
+void multiply_f32(const Context& context, const Matrix<T>& w, LinearWorkspace& workspace, Rows x, Rows y) {
+  const std::size_t each = widened_rows * w.cols();
+  float* const memory = LinearWorkspace::need(workspace.weights, tasks(context.threads) * each);
+  multiply_rows<B>(context, x, y, [&](std::size_t first, std::size_t count, std::size_t task) {
+    return f32_rows<B>(w, first, count, memory + task * each);
   });
 }
 
@@ -86,7 +91,7 @@ void multiply_f32(const Context& context, const Matrix<T>& w, LinearWorkspace& w
 template <GradientBackend B>
 void add_product(const Context& context, Strided a, std::size_t depth, const float* b, std::size_t b_stride, Rows c) {
   const auto strips = [&](std::size_t begin, std::size_t end, std::size_t) {
-    B::gemm(a, b + begin, b_stride, c.rows, end - begin, depth, c.data + begin, c.stride);
+    B::gemm(a, Strided{b + begin, b_stride, 1}, c.rows, end - begin, depth, c.data + begin, c.stride);
   };
   if (c.rows * c.cols * depth < parallel_threshold) return strips(0, c.cols, 0);
   parallel_for(context, c.cols, gradient_strip, strips);
@@ -122,7 +127,7 @@ struct TrainedLinear {
   /// y = W x + s B (A x). x: [T, in], y: [T, out]
   void forward(const Context& context, Rows x, Rows y) const {
     if (weight != nullptr) {
-      multiply(context, weight->values.data(), y.cols, x, y);
+      multiply(context, weight->values.data(), x, y);
     } else {
       detail::multiply_f32<B>(context, linear.weight, workspace, x, y);
     }
@@ -136,8 +141,8 @@ struct TrainedLinear {
     if (weight != nullptr) {
       const Rows dw{weight->gradient.data(), dy.cols, x.cols, x.cols};
       parallel_for(context, dy.cols, detail::widened_rows, [&](std::size_t begin, std::size_t end, std::size_t) {
-        B::gemm(Strided{dy.data + begin, 1, dy.stride}, x.data, x.stride, end - begin, x.cols, x.rows, dw.row(begin),
-                dw.stride);
+        B::gemm(Strided{dy.data + begin, 1, dy.stride}, Strided{x.data, x.stride, 1}, end - begin, x.cols, x.rows,
+                dw.row(begin), dw.stride);
       });
       if (dx.data != nullptr) {
         detail::add_product<B>(context, {dy.data, dy.stride, 1}, dy.cols, weight->values.data(), x.cols, dx);
@@ -149,7 +154,7 @@ struct TrainedLinear {
     const std::size_t rank = adapter->rank;
     const Rows ax = adapter_ax(context, x);
     const Rows u{LinearWorkspace::need(workspace.u, x.rows * rank), x.rows, rank, rank};
-    multiply(context, adapter->b.values.data(), rank, dy, u);
+    multiply(context, adapter->b.values.data(), dy, u);
     for (std::size_t t = 0; t < u.rows; ++t) B::scale(adapter->scale, rank, u.row(t));
     const Rows da{adapter->a.gradient.data(), rank, x.cols, x.cols};
     const Rows db{adapter->b.gradient.data(), rank, dy.cols, dy.cols};
@@ -160,20 +165,16 @@ struct TrainedLinear {
   }
 
  private:
-  /// y = W x, W in f32: [rows, x.cols]
-  static void multiply(const Context& context, const float* w, std::size_t rows, Rows x, Rows y) {
-    const auto some = [&](std::size_t begin, std::size_t end, std::size_t) {
-      B::matmul(w, x.cols, rows, x.cols, const_cast<const float*>(x.row(begin)), x.stride, end - begin, y.row(begin),
-                y.stride);
-    };
-    if (rows * x.cols * x.rows < parallel_threshold) return some(0, x.rows, 0);
-    parallel_for(context, x.rows, detail::widened_rows, some);
+  /// y = x W^T, W in f32: [y.cols, x.cols]
+  static void multiply(const Context& context, const float* w, Rows x, Rows y) {
+    detail::multiply_rows<B>(context, x, y,
+                             [&](std::size_t first, std::size_t, std::size_t) { return w + first * x.cols; });
   }
 
   /// s A x, [T, rank]
   Rows adapter_ax(const Context& context, Rows x) const {
     const Rows ax{LinearWorkspace::need(workspace.ax, x.rows * adapter->rank), x.rows, adapter->rank, adapter->rank};
-    multiply(context, adapter->a.values.data(), adapter->rank, x, ax);
+    multiply(context, adapter->a.values.data(), x, ax);
     for (std::size_t t = 0; t < ax.rows; ++t) B::scale(adapter->scale, ax.cols, ax.row(t));
     return ax;
   }
