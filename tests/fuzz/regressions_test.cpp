@@ -57,6 +57,11 @@ TEST_CASE("the seeds are what they are meant to be: valid") {
   for (const std::string& seed : fuzz::packed_table_seeds())
     CHECK_NOTHROW(fuzz::use(fuzz::valid_folder().path(), {.table = fuzz::write_input(folder, "table", seed)}));
   for (const std::string& seed : fuzz::tokenizer_json_seeds()) CHECK_NOTHROW(Tokenizer::parse(seed, "tokenizer.json"));
+  const auto datasets = fuzz::dataset_seeds();
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto file = fuzz::write_input(folder, "data.jsonl", datasets[i]);
+    CHECK_NOTHROW(read_dataset(file, fuzz::shipped_tokenizer(), ChatFormat()));
+  }
   InlineExecutor executor;
   Session session(fuzz::valid_model(), {.context = 16, .chunk = 4, .executor = &executor});
   for (const std::string& seed : fuzz::saved_session_seeds())

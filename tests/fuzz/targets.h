@@ -3,6 +3,7 @@
 
 #include "chat.h"
 #include "config.h"
+#include "dataset.h"
 #include "gguf.h"
 #include "jinja.h"
 #include "kept_predictions.h"
@@ -29,6 +30,7 @@ inline constexpr Target targets[] = {
     {"saved_session", saved_session, saved_session_seeds},
     {"peft_adapter", peft_adapter, peft_adapter_seeds},
     {"kept_predictions", kept_predictions, kept_predictions_seeds},
+    {"dataset", dataset, dataset_seeds},
 };
 
 }  // namespace ple::fuzz

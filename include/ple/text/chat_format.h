@@ -244,8 +244,10 @@ inline ChatFormat chat_format(const Tokenizer& tokenizer, const std::optional<st
 }
 
 /// Encodes a chat so that only the format's own special tokens become tokens; messages stay plain text. Equals encoding
-/// the rendered text unless a message spells a special token. Throws missing if the tokenizer lacks one.
-inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<const ChatSegment> segments) {
+/// the rendered text unless a message spells a special token. `ends`, if wanted, becomes the number of tokens up to the
+/// end of each segment. Throws missing if the tokenizer lacks a special token.
+inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<const ChatSegment> segments,
+                                      std::vector<std::size_t>* ends = nullptr) {
   std::vector<Token> own;    // of the special segments
   std::vector<Token> never;  // those of them that the tokenizer does not treat as control tokens
   for (const ChatSegment& segment : segments) {
@@ -257,6 +259,7 @@ inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<cons
       never.push_back(*token);
   }
   std::vector<Token> tokens;
+  if (ends) ends->clear();
   auto next = own.begin();
   for (const ChatSegment& segment : segments) {
     if (segment.is_special) {
@@ -265,6 +268,7 @@ inline std::vector<Token> encode_chat(const Tokenizer& tokenizer, std::span<cons
       const auto part = tokenizer.encode(segment.text, {.add_special = false, .parse_special = false, .never = never});
       tokens.insert(tokens.end(), part.begin(), part.end());
     }
+    if (ends) ends->push_back(tokens.size());
   }
   return tokens;
 }

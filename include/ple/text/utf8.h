@@ -44,14 +44,14 @@ inline char32_t utf8_decode(std::string_view character) {
 
 inline bool is_utf8_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0u) == 0x80u; }
 
-inline bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const std::size_t length = utf8_length(text);
-    if (length == 0) return false;
-    text.remove_prefix(length);
-  }
-  return true;
+/// Bytes before the first that is not part of a well-formed character.
+inline std::size_t utf8_prefix(std::string_view text) {
+  std::size_t size = 0;
+  while (const std::size_t length = utf8_length(text.substr(size))) size += length;
+  return size;
 }
+
+inline bool is_utf8(std::string_view text) { return utf8_prefix(text) == text.size(); }
 
 /// Unicode's White_Space property: what `\s` matches in the reference tokenizer.
 inline bool is_whitespace(char32_t c) {
