@@ -140,6 +140,10 @@ inline TrainedRows peft_rows(const Tensor& tensor, const PeftConfig& config) {
 /// tensor that ple does not compute.
 inline Adapter open_peft_adapter(const std::filesystem::path& folder, const JsonLimits& limits = {}) {
   const std::filesystem::path config_file = folder / "adapter_config.json", file = folder / "adapter_model.safetensors";
+  if (!file_exists(config_file) && file_exists(folder / "adapter_config.json.old")) {
+    fail(ErrorCode::file, config_file.string(),
+         ": is missing: a process was killed while it replaced this adapter; the earlier one's files end in .old");
+  }
   const detail::PeftConfig config(read_json_file(config_file, limits), config_file.string());
   if (!file_exists(file) && file_exists(folder / "adapter_model.bin")) {
     fail(ErrorCode::not_supported, (folder / "adapter_model.bin").string(),

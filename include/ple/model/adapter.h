@@ -47,7 +47,7 @@ class Adapter {
   /// source: a name for messages. Errors: ErrorCode::argument for rows that are not as TrainedRows says.
   Adapter(std::string source, std::vector<Part> parts, TrainedRows rows = {})
       : source_(std::move(source)), parts_(std::move(parts)), rows_(std::move(rows)) {
-    check_rows();
+    rows_.check(source_);
     Checksum sum;
     for (const Part& part : parts_) {
       sum.add(part.parameter);
@@ -69,19 +69,6 @@ class Adapter {
   std::uint64_t identity() const { return identity_; }  ///< differs for other values
 
  private:
-  void check_rows() const {
-    const auto refuse = [&](const auto&... why) { fail(ErrorCode::argument, source_, ": rows: ", why...); };
-    const std::size_t count = rows_.ids.size();
-    if (count > 0 &&
-        (rows_.width == 0 || rows_.values.size() / rows_.width != count || rows_.values.size() % rows_.width != 0)) {
-      refuse(rows_.values.size(), " values, expected ", count, " rows of ", rows_.width);
-    }
-    for (std::size_t i = 1; i < count; ++i) {
-      if (rows_.ids[i - 1] >= rows_.ids[i])
-        refuse("id ", rows_.ids[i], " follows ", rows_.ids[i - 1], ", expected ascending ids");
-    }
-  }
-
   std::string source_;
   std::vector<Part> parts_;
   TrainedRows rows_;

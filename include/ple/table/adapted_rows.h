@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "ple/core/config.h"
+#include "ple/core/error.h"
 #include "ple/core/memory.h"
 #include "ple/table/row_layout.h"
 
@@ -19,6 +21,16 @@ struct TrainedRows {
   AlignedVector<float> values = {};  ///< [ids, width]: whole new rows, unscaled as in the table
 
   bool empty() const { return ids.empty(); }
+  /// Errors: ErrorCode::argument, in the name of `source`, if they are not as said above.
+  void check(const std::string& source) const {
+    const auto refuse = [&](const auto&... why) { fail(ErrorCode::argument, source, ": rows: ", why...); };
+    if (!empty() && (width == 0 || values.size() / width != ids.size() || values.size() % width != 0)) {
+      refuse(values.size(), " values, expected ", ids.size(), " rows of ", width);
+    }
+    for (std::size_t i = 1; i < ids.size(); ++i) {
+      if (ids[i - 1] >= ids[i]) refuse("id ", ids[i], " follows ", ids[i - 1], ", expected ascending ids");
+    }
+  }
   const float* row(std::size_t i) const { return values.data() + i * width; }
   /// nullptr: the row was not trained.
   const float* find(RowId id) const {
