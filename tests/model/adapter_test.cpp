@@ -1,140 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // Adapters against PEFT and transformers (tests/reference/make_golden_adapters.py), and what sessions do with them.
-#include "../chosen_backend.h"
-
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <random>
-#include <sstream>
 #include <string>
 #include <vector>
 
-#include "../temporary.h"
-#include "ple/checkpoint/checkpoint.h"
-#include "ple/checkpoint/load_model.h"
-#include "ple/checkpoint/peft_adapter.h"
+#include "adapter_cases.h"
 #include "ple/core/thread_pool.h"
-#include "ple/formats/safetensors.h"
 #include "ple/run/batch.h"
 #include "ple/run/saved_session.h"
-#include "ple/run/session.h"
 
 namespace ple::adapter_test {
 
-namespace {
-
-const std::filesystem::path data = PLE_TEST_DATA, adapters = data / "golden_adapters";
-
+using namespace adapter_cases;
 using Backend = testing::ChosenBackend;
-
-std::shared_ptr<const Adapter> open(const std::filesystem::path& folder) {
-  return std::make_shared<const Adapter>(open_peft_adapter(folder));
-}
-
-std::vector<float> floats(const std::filesystem::path& file, const std::string& name) {
-  const Tensor tensor = SafetensorsFile::open(file).tensor(name);
-  const auto* values = reinterpret_cast<const float*>(tensor.data);
-  return {values, values + tensor.bytes / sizeof(float)};
-}
-
-std::filesystem::path base_of(const std::filesystem::path& folder) {
-  const Json config = read_json_file(folder / "adapter_config.json");
-  return folder.parent_path() / std::string(config.find("base_model_name_or_path")->text());
-}
-
-std::vector<Token> tokens_of(const std::filesystem::path& base) {
-  const std::vector<float> values = floats(base / "expected.safetensors", "tokens");
-  return {values.begin(), values.end()};
-}
-
-std::vector<float> all_logits(const LanguageModel& model, std::span<const Token> tokens, SessionOptions options) {
-  options.context = tokens.size();
-  Session session(model, options);
-  std::vector<float> all;
-  session.evaluate(
-      tokens, [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
-  return all;
-}
-
-bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
-}
-
-float largest_difference(std::span<const float> a, std::span<const float> b) {
-  REQUIRE(a.size() == b.size());
-  float most = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) most = std::isnan(a[i]) ? INFINITY : std::max(most, std::abs(a[i] - b[i]));
-  return most;
-}
-
-/// As golden_test: 1e-4 of the range of the logits.
-float tolerance(std::span<const float> logits) {
-  const auto [least, most] = std::minmax_element(logits.begin(), logits.end());
-  return 1e-4f * (*most - *least);
-}
-
-struct E2b {
-  Checkpoint checkpoint = Checkpoint::open(data / "golden" / "e2b_like");
-  std::unique_ptr<LanguageModel> model = load_model<Any, Backend>(checkpoint);
-  std::vector<Token> tokens = tokens_of(data / "golden" / "e2b_like");
-  std::shared_ptr<const Adapter> first = open(adapters / "e2b_all_linear"), second = open(adapters / "e2b_second");
-};
-
-/// A copy of an adapter's folder, to change.
-class Copy {
- public:
-  explicit Copy(const std::string& name) {
-    for (const char* file : {"adapter_config.json", "adapter_model.safetensors"}) {
-      std::filesystem::copy_file(adapters / name / file, folder_ / file);
-    }
-  }
-  std::filesystem::path path() const { return folder_ / ""; }
-
-  /// Replaces `from` by `to` in a file: of the same length in the one with tensors.
-  void replace(const std::string& file, const std::string& from, const std::string& to) const {
-    std::stringstream all;
-    all << std::ifstream(folder_ / file, std::ios::binary).rdbuf();
-    std::string text = all.str();
-    std::size_t count = 0;
-    for (std::size_t at = 0; (at = text.find(from, at)) != text.npos; at += to.size(), ++count) {
-      text.replace(at, from.size(), to);
-    }
-    REQUIRE(count > 0);
-    std::ofstream(folder_ / file, std::ios::binary) << text;
-  }
-  void config(const std::string& from, const std::string& to) const { replace("adapter_config.json", from, to); }
-  void tensors(const std::string& from, const std::string& to) const {
-    REQUIRE(from.size() == to.size());
-    replace("adapter_model.safetensors", from, to);
-  }
-  std::filesystem::path operator/(const std::string& name) const { return folder_ / name; }
-
-  /// What opening it says.
-  void check_error(ErrorCode code, const std::string& part) const {
-    CAPTURE(part);
-    std::string message = "no error";
-    try {
-      open_peft_adapter(path());
-    } catch (const Error& error) {
-      CHECK(error.code() == code);
-      message = error.what();
-    }
-    CAPTURE(message);
-    CHECK(message.find(part) != message.npos);
-    CHECK(message.find("adapter_") != message.npos);  // the file
-  }
-
- private:
-  testing::TemporaryFolder folder_;
-};
-
-}  // namespace
 
 TEST_CASE("logits with an adapter are PEFT's: every case and backend; bits do not depend on chunks and threads") {
   std::size_t count = 0;
@@ -158,7 +43,7 @@ TEST_CASE("logits with an adapter are PEFT's: every case and backend; bits do no
       CHECK(same_bits(session.logits(), std::span(whole).last(model->vocab_size())));
     });
   }
-  CHECK(count == 6);
+  CHECK(count == 9);
 }
 
 TEST_CASE("adapters add up, scaled; a session without any has the model's bits") {
@@ -337,6 +222,39 @@ TEST_CASE("an adapter that changes what ple does not compute is refused, and the
     std::filesystem::remove(copy / "adapter_config.json");
     copy.check_error(ErrorCode::file, "adapter_config.json");
   }
+}
+
+TEST_CASE("trained rows that are not whole, or of another table, are refused") {
+  const auto with = [](const char* name, const std::string& from, const std::string& to, ErrorCode code,
+                       const std::string& part) {
+    const Copy copy(name);
+    copy.config(from, to);
+    copy.check_error(code, part);
+  };
+  const std::string field = "\"trainable_token_indices\": {", rows = "\"embed_tokens_per_layer\": [";
+  with("e2b_lora_rows", field, "\"trainable_token_indices\": [7], \"runtime_config\": {", ErrorCode::not_supported,
+       "rows of embed_tokens, which ple does not adapt");
+  with("e2b_lora_rows", rows, "\"embed_tokens\": [", ErrorCode::not_supported, "has rows of embed_tokens:");
+  with("e2b_lora_rows", rows, rows + "3], \"model.embed_tokens_per_layer\": [", ErrorCode::not_supported, "twice");
+  with("e2b_lora_rows", field, "\"trainable_token_indices\": null, \"runtime_config\": {", ErrorCode::missing,
+       "trainable_token_indices has no ids for the rows of base_model.model.model.embed_tokens_per_layer");
+  with("e2b_lora_rows", "      182,\n", "      -1,\n", ErrorCode::config, "[0] is -1, expected a whole number");
+  for (const char* name : {"e2b_lora_rows", "e2b_rows"}) {
+    const std::string indent(name == std::string("e2b_rows") ? 4 : 6, ' ');
+    with(name, indent + "182,\n", indent + "9,\n", ErrorCode::config, "has 9 twice, expected each row once");
+    with(name, indent + "182,\n", "", ErrorCode::shape, "has shape [10, 80], expected a row for each id of");
+    with(name, indent + "182,\n", indent + "1.5,\n", ErrorCode::config, "[0] is 1.5, expected a whole number");
+  }
+  with("e2b_rows", "\"TRAINABLE_TOKENS\"", "\"LORA\"", ErrorCode::not_supported, "init_weights is true");
+  with("e2b_rows", "\"token_indices\"", "\"token_indexes\"", ErrorCode::not_supported, "token_indexes is an array");
+
+  Copy of_embedding("e2b_lora_rows");
+  of_embedding.tensors("embed_tokens_per_layer.token_adapter", "an_embedding_for_layer.token_adapter");
+  of_embedding.check_error(ErrorCode::not_supported, "has rows of an_embedding_for_layer");
+  const Copy without("e2b_second");
+  without.config("\"trainable_token_indices\": null",
+                 "\"trainable_token_indices\": {\"embed_tokens_per_layer\": [1, 2]}");
+  without.check_error(ErrorCode::missing, "has no rows of embed_tokens_per_layer, but");
 }
 
 TEST_CASE("an adapter of another model is refused, and so are models that take none") {

@@ -7,14 +7,15 @@
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
+#include <numeric>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "ple/checkpoint/hf_tensor_names.h"
+#include "ple/checkpoint/peft_config.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/file.h"
@@ -32,113 +33,23 @@ namespace ple::inline PLE_ABI {
 
 namespace detail {
 
-/// adapter_config.json. Source: LoraConfig of PEFT 0.21.
-class PeftConfig {
- public:
-  PeftConfig(Json json, const std::string& file) : json_(std::move(json)), fields_(json_, file) {
-    if (fields_.text("peft_type") != "LORA") refuse("peft_type", "expected \"LORA\"");
-    for (const Json& field : json_.members()) {
-      const std::string_view name = field.key();
-      if (is_empty(field) || contains(without_effect, name)) continue;
-      refuse(name, contains(unsupported, name) ? "ple does not support it" : "ple does not know this field");
-    }
-    // An adapter that began so belongs to other base weights than the model's; PEFT can convert it.
-    if (const Json* start = fields_.find("init_lora_weights"); start != nullptr && start->is_string()) {
-      for (const std::string_view changes_weights : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
-        if (start->text().starts_with(changes_weights))
-          refuse("init_lora_weights", "such an adapter has other weights");
-      }
-    }
-    if (fields_.text("bias", "none") != "none") refuse("bias", "expected \"none\"");
-    rank_ = fields_.count("r", 8);
-    alpha_ = fields_.number("lora_alpha", 8);
-    rslora_ = fields_.boolean("use_rslora", false);
-    static_cast<void>(fields_.object("rank_pattern")), static_cast<void>(fields_.object("alpha_pattern"));
-  }
-
-  PeftConfig(const PeftConfig&) = delete;  // fields_ points into it
-  PeftConfig& operator=(const PeftConfig&) = delete;
-
-  /// r of a module.
-  std::size_t rank(std::string_view module) const {
-    const auto key = pattern("rank_pattern", module);
-    return key ? fields_.object("rank_pattern")->count(*key) : rank_;
-  }
-  /// lora_alpha / r, or lora_alpha / sqrt(r).
-  double scale(std::string_view module) const {
-    const auto key = pattern("alpha_pattern", module);
-    const double alpha = key ? fields_.object("alpha_pattern")->number(*key) : alpha_;
-    const auto r = static_cast<double>(rank(module));
-    return alpha / (rslora_ ? std::sqrt(r) : r);
-  }
-
- private:
-  static constexpr std::string_view without_effect[] = {
-      "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "bias",
-      // Which modules were adapted is what the tensors say.
-      "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-      // Of training, or of the file's history.
-      "lora_dropout", "fan_in_fan_out", "base_model_name_or_path", "revision", "task_type", "inference_mode",
-      "auto_mapping", "peft_version", "megatron_config", "megatron_core", "runtime_config", "eva_config",
-      "corda_config", "loftq_config", "lora_ga_config", "velora_config", "ensure_weight_tying", "qalora_group_size"};
-  static constexpr std::string_view unsupported[] = {
-      "use_dora",          "lora_bias",         "modules_to_save",         "trainable_token_indices",
-      "target_parameters", "layer_replication", "alora_invocation_tokens", "use_qalora",
-      "use_bdlora",        "kasa_config",       "monteclora_config",       "arrow_config"};
-
-  static bool contains(std::span<const std::string_view> names, std::string_view name) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-  }
-  static bool is_empty(const Json& value) {
-    return value.is_null() || (value.is_boolean() && !value.boolean()) ||
-           ((value.is_array() || value.is_object()) && value.items().empty());
-  }
-  [[noreturn]] void refuse(std::string_view name, std::string_view why) const {
-    fail(ErrorCode::not_supported, fields_.source(), ": ", name, " is ", fields_.find(name)->brief(), ": ", why);
-  }
-
-  /// The first key that matches a module's name, as PEFT does: the regular expression (.*\.)?(key)$. Of regular
-  /// expressions only '.' and '^' are supported: the others could take forever.
-  std::optional<std::string> pattern(std::string_view field, std::string_view module) const {
-    const auto patterns = fields_.object(field);
-    if (!patterns) return std::nullopt;
-    for (const Json& member : patterns->value().members()) {
-      std::string_view key = member.key();
-      const bool whole = key.starts_with('^');
-      if (whole) key.remove_prefix(1);
-      if (key.find_first_of("\\*+?[](){}|^$") != key.npos) {
-        fail(ErrorCode::not_supported, fields_.source(), ": ", field, " has the key ", member.key(),
-             ": of regular expressions only '.' and a leading '^' are supported");
-      }
-      if (key.size() > module.size() || (whole && key.size() < module.size())) continue;
-      const std::string_view end = module.substr(module.size() - key.size());
-      const bool at_dot = key.size() == module.size() || module[module.size() - key.size() - 1] == '.';
-      const auto same = [](char k, char m) { return k == '.' || k == m; };
-      if (at_dot && std::equal(key.begin(), key.end(), end.begin(), same)) return std::string(member.key());
-    }
-    return std::nullopt;
-  }
-
-  Json json_;
-  JsonField fields_;
-  std::size_t rank_ = 0;
-  double alpha_ = 0;
-  bool rslora_ = false;
-};
-
 /// The matrix of a text model that a module's name means.
 struct PeftModule {
   Parameter parameter;
   std::size_t layer = 0;
 };
 
+/// A module's name without "base_model.model." and what stands before the text model's names.
+inline std::string_view inside_peft_text_model(std::string_view module) {
+  for (const std::string_view prefix : {"model.language_model.", "language_model.model.", "model."}) {
+    if (module.starts_with(prefix)) return module.substr(prefix.size());
+  }
+  return module;
+}
+
 /// module: without "base_model.model.", such as model.layers.0.self_attn.q_proj. Nothing if ple adapts no such module.
 inline std::optional<PeftModule> peft_module(std::string_view module) {
-  for (const std::string_view prefix : {"model.language_model.", "language_model.model.", "model."}) {
-    if (!module.starts_with(prefix)) continue;
-    module.remove_prefix(prefix.size());
-    break;
-  }
+  module = inside_peft_text_model(module);
   PeftModule found{};
   const bool of_layer = module.starts_with("layers.");
   if (of_layer) {
@@ -161,29 +72,78 @@ inline std::optional<PeftModule> peft_module(std::string_view module) {
   return std::nullopt;
 }
 
-/// A matrix in f32. Errors: ErrorCode::shape, dtype; malformed for values that are not finite.
-inline AlignedVector<float> peft_matrix(const Tensor& tensor) {
-  if (tensor.shape.size() != 2) {
-    fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": has shape ", shape_text(tensor.shape),
-         ", expected two sizes");
-  }
-  AlignedVector<float> values(tensor.bytes / bytes_of(tensor.dtype, 1));
-  decode<Scalar, Any>(tensor.dtype, tensor.data, values.size(), values.data());
-  for (const float value : values) {
-    if (!std::isfinite(value)) {
+/// Errors: ErrorCode::shape.
+inline void check_is_peft_matrix(const Tensor& tensor) {
+  if (tensor.shape.size() == 2) return;
+  fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": has shape ", shape_text(tensor.shape),
+       ", expected two sizes");
+}
+
+/// Values [begin, begin + count) in f32. Errors: ErrorCode::malformed for one that is not finite.
+inline void decode_peft_values(const Tensor& tensor, std::size_t begin, std::size_t count, float* values) {
+  decode<Scalar, Any>(tensor.dtype, tensor.data + bytes_of(tensor.dtype, begin), count, values);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (!std::isfinite(values[i])) {
       fail(ErrorCode::malformed, tensor.file, ": ", tensor.name, ": has a value that is not finite");
     }
   }
+}
+
+/// A matrix in f32. Errors: ErrorCode::shape, malformed.
+inline AlignedVector<float> peft_matrix(const Tensor& tensor) {
+  check_is_peft_matrix(tensor);
+  AlignedVector<float> values(tensor.bytes / bytes_of(tensor.dtype, 1));
+  decode_peft_values(tensor, 0, values.size(), values.data());
   return values;
+}
+
+/// Whether a tensor has trained rows of a table: those of a LoRA's "token_adapter", or of an adapter with nothing else.
+inline bool is_peft_rows(std::string_view name) { return name.ends_with(".trainable_tokens_delta"); }
+
+/// The module whose rows they are; `name` without "base_model.model.".
+inline std::string_view peft_rows_module(std::string_view name) {
+  name = inside_peft_text_model(name);
+  for (const std::string_view end : {".trainable_tokens_delta", ".token_adapter"}) {
+    if (name.ends_with(end)) name.remove_suffix(end.size());
+  }
+  return name;
+}
+
+/// Rows of the PLE table, ascending; the file's are whole new rows, despite their name. Errors: ErrorCode::shape,
+/// malformed.
+inline TrainedRows peft_rows(const Tensor& tensor, const PeftConfig& config) {
+  check_is_peft_matrix(tensor);
+  const std::vector<RowId>& ids = config.row_ids();
+  if (tensor.shape[0] != ids.size() || tensor.shape[1] == 0) {
+    fail(ErrorCode::shape, tensor.file, ": ", tensor.name, ": has shape ", shape_text(tensor.shape),
+         ", expected a row for each id of ", config.ids_field(), " in adapter_config.json, which has ", ids.size());
+  }
+  std::vector<std::size_t> order(ids.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return ids[a] < ids[b]; });
+  TrainedRows rows;
+  rows.width = static_cast<std::size_t>(tensor.shape[1]);
+  rows.ids.reserve(ids.size());
+  rows.values.resize(ids.size() * rows.width);  // does not overflow: the file has so many values
+  for (const std::size_t i : order) {
+    decode_peft_values(tensor, i * rows.width, rows.width, rows.values.data() + rows.ids.size() * rows.width);
+    rows.ids.push_back(ids[i]);
+  }
+  return rows;
 }
 
 }  // namespace detail
 
 /// Reads a folder that PEFT's save_pretrained wrote: LoRA of the text model's linear layers, PLE projections among
-/// them, in f32, bf16 or f16. Errors: ErrorCode::file, malformed, config, limit, missing, shape, dtype; not_supported
-/// for a kind of adapter, field or tensor that ple does not compute.
+/// them, and trained rows of the PLE table ("trainable tokens"), or only one of both, in f32, bf16 or f16. Errors:
+/// ErrorCode::file, malformed, config, limit, missing, shape, dtype; not_supported for a kind of adapter, field or
+/// tensor that ple does not compute.
 inline Adapter open_peft_adapter(const std::filesystem::path& folder, const JsonLimits& limits = {}) {
   const std::filesystem::path config_file = folder / "adapter_config.json", file = folder / "adapter_model.safetensors";
+  if (!file_exists(config_file) && file_exists(folder / "adapter_config.json.old")) {
+    fail(ErrorCode::file, config_file.string(),
+         ": is missing: a process was killed while it replaced this adapter; the earlier one's files end in .old");
+  }
   const detail::PeftConfig config(read_json_file(config_file, limits), config_file.string());
   if (!file_exists(file) && file_exists(folder / "adapter_model.bin")) {
     fail(ErrorCode::not_supported, (folder / "adapter_model.bin").string(),
@@ -191,6 +151,7 @@ inline Adapter open_peft_adapter(const std::filesystem::path& folder, const Json
   }
   const SafetensorsFile tensors = SafetensorsFile::open(file, limits);
   std::vector<Adapter::Part> parts;
+  TrainedRows table_rows;
   for (const std::string& name : tensors.names()) {
     constexpr std::string_view base = "base_model.model.", a_suffix = ".lora_A.weight", b_suffix = ".lora_B.weight";
     const bool is_a = name.ends_with(a_suffix), is_b = name.ends_with(b_suffix);
@@ -198,7 +159,21 @@ inline Adapter open_peft_adapter(const std::filesystem::path& folder, const Json
       fail(ErrorCode::not_supported, file.string(), ": ", name, ": ", why...);
     };
     if (hf_tower(name) != HfTower::none) refuse("changes vision or audio, which ple does not compute");
-    if (!name.starts_with(base) || !(is_a || is_b)) refuse("is no lora_A or lora_B of a linear layer");
+    const bool is_rows = detail::is_peft_rows(name);
+    if (!name.starts_with(base) || !(is_a || is_b || is_rows))
+      refuse("is no lora_A or lora_B of a linear layer, nor trained rows");
+    if (is_rows) {
+      const std::string_view of = detail::peft_rows_module(std::string_view(name).substr(base.size()));
+      if (of != detail::peft_table_module)
+        refuse("has rows of ", of, ": ple adapts those of ", detail::peft_table_module, " only");
+      if (!table_rows.empty()) refuse("is not the only tensor with rows of ", of);
+      if (config.row_ids().empty()) {
+        fail(ErrorCode::missing, config_file.string(), ": ", config.ids_field(), " has no ids for the rows of ", name,
+             " in ", file.string());
+      }
+      table_rows = detail::peft_rows(tensors.tensor(name), config);
+      continue;
+    }
     const std::string module = name.substr(base.size(), name.size() - base.size() - a_suffix.size());
     const auto matrix = detail::peft_module(module);
     if (!matrix) refuse("ple adapts no such layer");
@@ -230,8 +205,12 @@ inline Adapter open_peft_adapter(const std::filesystem::path& folder, const Json
     }
     parts.push_back(std::move(part));
   }
-  if (parts.empty()) fail(ErrorCode::missing, file.string(), ": has no tensors");
-  return Adapter(folder.string(), std::move(parts));
+  if (table_rows.ids.size() != config.row_ids().size()) {
+    fail(ErrorCode::missing, file.string(), ": has no rows of ", detail::peft_table_module, ", but ",
+         config_file.string(), " has ", config.row_ids().size(), " ids in ", config.ids_field());
+  }
+  if (parts.empty() && table_rows.empty()) fail(ErrorCode::missing, file.string(), ": has no tensors");
+  return Adapter(folder.string(), std::move(parts), std::move(table_rows));
 }
 
 }  // namespace ple::inline PLE_ABI

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adapters (LoRA): low-rank changes of a model's matrices, which sessions use without touching the weights.
+// Adapters: low-rank changes of a model's matrices (LoRA) and trained rows of its PLE table, which sessions use without
+// touching the weights.
 #pragma once
 
 #include <array>
@@ -18,6 +19,7 @@
 #include "ple/model/language_model.h"
 #include "ple/model/parameter.h"
 #include "ple/nn/low_rank.h"
+#include "ple/table/adapted_rows.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -42,8 +44,10 @@ class Adapter {
     AlignedVector<float> b;  ///< [rank, out]: transposed, times the adapter's scale
   };
 
-  /// source: a name for messages.
-  Adapter(std::string source, std::vector<Part> parts) : source_(std::move(source)), parts_(std::move(parts)) {
+  /// source: a name for messages. Errors: ErrorCode::argument for rows that are not as TrainedRows says.
+  Adapter(std::string source, std::vector<Part> parts, TrainedRows rows = {})
+      : source_(std::move(source)), parts_(std::move(parts)), rows_(std::move(rows)) {
+    rows_.check(source_);
     Checksum sum;
     for (const Part& part : parts_) {
       sum.add(part.parameter);
@@ -51,16 +55,23 @@ class Adapter {
       sum.add(std::as_bytes(std::span(part.a)));
       sum.add(std::as_bytes(std::span(part.b)));
     }
+    if (!rows_.empty()) {  // without rows, the identity stays what it was before adapters had any
+      sum.add(rows_.width);
+      sum.add(std::as_bytes(std::span(rows_.ids)));
+      sum.add(std::as_bytes(std::span(rows_.values)));
+    }
     identity_ = sum.value();
   }
 
   const std::string& source() const { return source_; }
   const std::vector<Part>& parts() const { return parts_; }
+  const TrainedRows& rows() const { return rows_; }     ///< of the PLE table; none in most adapters
   std::uint64_t identity() const { return identity_; }  ///< differs for other values
 
  private:
   std::string source_;
   std::vector<Part> parts_;
+  TrainedRows rows_;
   std::uint64_t identity_ = 0;
 };
 
@@ -122,6 +133,44 @@ AdaptedWeights bind_adapters(const Model& model, const std::vector<SessionAdapte
     sum.add(scale);
   }
   identity = adapters.empty() ? 0 : sum.value();
+  return bound;
+}
+
+/// Errors: ErrorCode::shape, argument; not_supported for a model or a table whose rows are not those of tokens.
+template <class Model>
+void check_trained_rows(const Model& model, const Adapter& adapter) {
+  const TrainedRows& rows = adapter.rows();
+  if (rows.empty()) return;
+  const auto refuse = [&](ErrorCode code, const auto&... why) {
+    fail(code, adapter.source(), ": has ", rows.ids.size(), " rows of a PLE table, ", why...);
+  };
+  if (!model.has_ple()) refuse(ErrorCode::not_supported, "the model has none");
+  const auto& table = model.table;
+  if (rows.width != table.cols())
+    refuse(ErrorCode::shape, "of ", rows.width, " values, the model's have ", table.cols());
+  if (table.folded()) refuse(ErrorCode::not_supported, "the model's was folded: its rows are other values");
+  if (table.vocabulary())
+    refuse(ErrorCode::not_supported, "the model's was cut down: its rows are not those of tokens");
+  if (table.ids_per_token() != 1) {
+    refuse(ErrorCode::not_supported, "one for each token, the model's table has ", table.ids_per_token(),
+           " for each: keys of n-grams");
+  }
+  bool has_values = false;
+  for (std::size_t l = 0; l < model.config.num_layers(); ++l) has_values |= table.has(l);
+  if (!has_values) refuse(ErrorCode::not_supported, "the model's was pruned");
+  if (rows.ids.back() >= table.rows()) {
+    refuse(ErrorCode::argument, "one of them ", rows.ids.back(), ", the model's table has ", table.rows(), " rows");
+  }
+}
+
+/// What a session does to the table's rows; after bind_adapters(). Errors: those of check_trained_rows().
+template <class Model>
+AdaptedRows bind_adapted_rows(const Model& model, const std::vector<SessionAdapter>& adapters) {
+  AdaptedRows bound;
+  for (const auto& [adapter, scale] : adapters) {
+    check_trained_rows(model, *adapter);
+    bound.add(adapter->rows(), scale);
+  }
   return bound;
 }
 

@@ -166,6 +166,7 @@ class Decoder final : public LanguageModel {
       return Positions(state.position + row, state.caches[layer]);
     };
     state.row_adapters.assign(1, &state.adapters);
+    state.token_adapted_rows.assign(1, &state.adapted_rows);
     compute(state, threads, tokens, state.rows, logits, soft, positions, observe);
     state.position += tokens.size();
     state.remember(tokens);
@@ -191,9 +192,11 @@ class Decoder final : public LanguageModel {
     if (tokens.empty()) return;
     const auto state_of = [&](std::size_t i) -> State& { return static_cast<State&>(*states[i]); };
     shared.row_adapters.clear();
+    shared.token_adapted_rows.clear();
     std::size_t rank = 0;
     for (std::size_t i = 0; i < states.size(); ++i) {
       shared.row_adapters.push_back(&state_of(i).adapters);
+      shared.token_adapted_rows.push_back(&state_of(i).adapted_rows);
       rank = (std::max)(rank, state_of(i).adapters.most_rank());
     }
     shared.need_adapter_workspace(states.size(), rank);
@@ -293,7 +296,8 @@ class Decoder final : public LanguageModel {
       fail(ErrorCode::argument, "forward: the state was made by another model, or before this one was replaced");
     }
     const WorkspaceSizes now = workspace_sizes(), then = state->sizes;
-    if (now == then) return *state;
+    const bool takes_rows = state->adapted_rows.empty() || !table.folded();
+    if (now == then && takes_rows) return *state;
     if (now.ids_per_token != then.ids_per_token || now.history != then.history) {
       fail(ErrorCode::argument, "forward: the table's keys are ", now.ids_per_token, " rows a token, looking back ",
            now.history, " tokens; when the state was made they were ", then.ids_per_token, " and ", then.history,

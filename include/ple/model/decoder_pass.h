@@ -110,7 +110,8 @@ struct DecoderPass {
                                  tokens,
                                  std::span(parts, logits.rows > 0 && first_shared < layers ? 2 : 1),
                                  state.projected,
-                                 state.per_layer};
+                                 state.per_layer,
+                                 state.adapted_rows_of_tokens()};
     inputs.project(h0);
     model.streams.expand(context, h);
     run_layers(0, first_shared, 0, h, inputs);

@@ -25,6 +25,7 @@
 #include "ple/nn/kv_cache.h"
 #include "ple/nn/low_rank.h"
 #include "ple/nn/products.h"
+#include "ple/table/adapted_rows.h"
 #include "ple/table/ple_table.h"
 #include "ple/tensor/rows.h"
 
@@ -112,6 +113,8 @@ struct DecoderState final : ModelState {
   AdaptedWeights adapters;                          // of SessionOptions::adapters
   std::vector<const AdaptedWeights*> row_adapters;  // a batch's texts', or this text's
   AlignedVector<float> adapter_workspace;
+  AdaptedRows adapted_rows;                            // of the adapters too
+  std::vector<const AdaptedRows*> token_adapted_rows;  // a batch's texts', or this text's
   std::size_t written = 0;  // K and V below this position were written, perhaps by a pass that failed
   std::size_t resumed = 0;  // below it, K and V came from a saved session, which holds only what was still seen
 
@@ -142,7 +145,9 @@ struct DecoderState final : ModelState {
     }
     adapters = detail::bind_adapters(m, o.adapters, adapters_identity);
     if (!adapters.empty()) need_adapter_workspace(o.chunk, adapters.most_rank());
+    adapted_rows = detail::bind_adapted_rows(m, o.adapters);
     row_adapters.reserve(o.chunk);
+    token_adapted_rows.reserve(o.chunk);
     positions.reserve(o.chunk);
     batch_caches.reserve(o.chunk);
     recent.reserve(sizes.history);
@@ -187,6 +192,12 @@ struct DecoderState final : ModelState {
     for (const AdaptedWeights* weights : row_adapters) rank = (std::max)(rank, weights ? weights->most_rank() : 0);
     if (rank == 0) return std::nullopt;
     return RowAdapters{row_adapters, adapter_workspace, rank};
+  }
+  /// Those of token_adapted_rows; empty: no text has any.
+  std::span<const AdaptedRows* const> adapted_rows_of_tokens() const {
+    const auto has = [](const AdaptedRows* adapted) { return !adapted->empty(); };
+    if (std::none_of(token_adapted_rows.begin(), token_adapted_rows.end(), has)) return {};
+    return token_adapted_rows;
   }
   /// Call before a pass writes K and V of the next `count` positions.
   void will_write(std::size_t count) {

@@ -10,7 +10,9 @@
 
 #include "ple/core/config.h"
 #include "ple/core/context.h"
+#include "ple/core/parallel.h"
 #include "ple/core/token.h"
+#include "ple/table/adapted_rows.h"
 #include "ple/table/ple_table.h"
 #include "ple/tensor/rows.h"
 
@@ -29,6 +31,7 @@ struct PerLayerInputs {
   std::span<const Token> tokens;
   std::span<const Part> parts;  ///< in the order of layers, none with more tokens than the one before
   Rows projected, e;            ///< [T, layers * p], workspace: the projection, and the result
+  std::span<const AdaptedRows* const> adapted = {};  ///< of each token, or one entry: of all; empty: none
   bool fetched = false;
 
   /// The context part, from h0, [T, d]. A folded table has it in its rows: only positions without a row need it.
@@ -62,6 +65,7 @@ struct PerLayerInputs {
     model.table.gather(context, rows, a.first, a.begin, z.end - a.begin,
                        columns(e, a.begin, z.end).slice(a.first, tokens.size() - a.first),
                        {z.first - a.first, z.end - a.end});
+    adapt_rows(a, z);
     for (const Part& part : wanted) {
       const Rows identity = columns(e, part.begin, part.end), context_part = columns(projected, part.begin, part.end);
       for_each_computed(part.first, [&](std::size_t t, std::size_t n) {
@@ -72,6 +76,20 @@ struct PerLayerInputs {
         model.per_layer_projection.combine(context, context_part.slice(t, n), identity.slice(t, n));
       });
     }
+  }
+
+  /// Puts adapters' rows in the place of those that were gathered for parts `a` to `z`.
+  void adapt_rows(const Part& a, const Part& z) const {
+    if (adapted.empty()) return;
+    const std::size_t width = model.table.width();
+    const Rows out = columns(e, a.begin, z.end);
+    for_each_row(context, tokens.size() - a.first, out.cols, [&](std::size_t i) {
+      const std::size_t t = a.first + i;
+      // There is one id for each token: check_trained_rows() saw to that.
+      adapted[adapted.size() == 1 ? 0 : t]->template apply<typename Model::B>(
+          rows.ids[t], a.begin * width, ((t < z.first ? a.end : z.end) - a.begin) * width, model.table.scale(),
+          out.row(t));
+    });
   }
 
   /// Calls f(t, count) for runs of positions from `first` on that are computed: all, or those without a row if folded.
