@@ -21,6 +21,7 @@
 #include "ple/train/decoder.h"
 #include "ple/train/parameters.h"
 #include "ple/train/schedule.h"
+#include "ple/train/shuffle.h"
 
 namespace ple::inline PLE_ABI {
 
@@ -33,7 +34,8 @@ struct TrainingOptions {
   double alpha = 16;                    ///< what an adapter adds is multiplied by alpha / rank
   std::vector<Parameter> weights = {};  ///< norms, and matrices of PLE steps, that are trained themselves
   bool rows = false;                    ///< rows of the PLE table, of tokens that occur
-  double rate = 2e-4, row_rate = 2e-3;  ///< the learning rate, and that of rows
+  double rate = 2e-4;                   ///< the learning rate
+  double row_rate = 0;                  ///< that of rows; 0: a hundredth of the RMS of the table's values
   double decay = 0;                     ///< weight decay; of rows and norms none
   double clip = 1;                      ///< most norm of a step's gradient; 0: any
   CosineSchedule schedule = {};
@@ -51,22 +53,10 @@ struct TrainingStep {
 
 namespace detail {
 
-/// Sebastiano Vigna's splitmix64: the same numbers on every machine.
-class SplitMix64 {
- public:
-  explicit SplitMix64(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t next() {
-    std::uint64_t z = state_ += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-  }
-  /// In [-most, most).
-  float uniform(float most) { return most * (static_cast<float>(next() >> 40) * 0x1p-23f - 1); }
-
- private:
-  std::uint64_t state_;
-};
+/// In [-most, most).
+inline float uniform(SplitMix64& random, float most) {
+  return most * (static_cast<float>(random.next() >> 40) * 0x1p-23f - 1);
+}
 
 /// Norms, and matrices of PLE steps.
 inline bool can_train_weights(Parameter parameter) {
@@ -132,7 +122,7 @@ TrainedParameters make_trained(const Model& model, const TrainingOptions& option
                    TrainedValues(rank * in),
                    TrainedValues(rank * out)};
         const float most = 1 / std::sqrt(static_cast<float>(in));
-        for (float& a : adapter.a.values) a = random.uniform(most);
+        for (float& a : adapter.a.values) a = uniform(random, most);
       }
     }
   });
@@ -148,6 +138,24 @@ TrainedParameters make_trained(const Model& model, const TrainingOptions& option
   return trained;
 }
 
+/// Root of the mean square of a table's values, unscaled: of 64 rows, evenly spread.
+template <class Model>
+double rms_of_rows(const Model& model) {
+  const auto& table = model.table;
+  InlineExecutor executor;
+  RowSelection selection = table.make_selection(1);
+  AlignedVector<float> values(table.cols());
+  double squares = 0;
+  const std::uint64_t count = (std::min)(std::uint64_t{64}, table.rows());
+  for (std::uint64_t i = 0; i < count; ++i) {
+    selection.ids.assign(1, table.rows() / count * i);
+    table.gather_stored(Context(executor), selection, 0, 0, model.blocks.size(),
+                        {values.data(), 1, values.size(), values.size()});
+    for (const float v : values) squares += static_cast<double>(v) * static_cast<double>(v);
+  }
+  return std::sqrt(squares / static_cast<double>(count * values.size()));
+}
+
 }  // namespace detail
 
 /// Model: a Decoder of Gemma 4 or Gemma 3, which must outlive this. Any number type; sums run in f32. Results do not
@@ -160,7 +168,9 @@ class Trainer {
       : model_(model),
         options_(options),
         trained_(detail::make_trained(model, options)),
-        gradient_(model, trained_, options.gradient) {}
+        gradient_(model, trained_, options.gradient) {
+    if (options_.rows && options_.row_rate == 0) options_.row_rate = 0.01 * detail::rms_of_rows(model);
+  }
   Trainer(const Trainer&) = delete;  // gradient_ refers to trained_
   Trainer& operator=(const Trainer&) = delete;
 
