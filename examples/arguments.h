@@ -140,6 +140,12 @@ class Arguments {
     return word;
   }
 
+  /// The next one, if it is no option; removes it.
+  std::optional<std::string> next() {
+    if (words_.empty() || words_[0].starts_with("--")) return std::nullopt;
+    return first("");
+  }
+
   /// Once everything was taken: refuses what is left.
   void done() const {
     if (words_.empty()) return;

@@ -2,11 +2,11 @@
 // Talks with a model, or lets it continue a text; prints as it goes, and its speed at the end.
 #include "backend.h"
 
-#include <ple/checkpoint/peft_adapter.h>
 #include <ple/models.h>
 
 #include <fmt/core.h>
 
+#include "adapters.h"
 #include "arguments.h"
 #include "kv_cache.h"
 #include "slice_options.h"
@@ -147,12 +147,7 @@ ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptio
 std::vector<ple::SessionAdapter> adapters(examples::Arguments& arguments) {
   std::vector<ple::SessionAdapter> all;
   while (auto folder = arguments.text("--adapter")) {
-    float scale = 1;
-    if (const std::size_t equals = folder->rfind('='); equals != folder->npos && !std::filesystem::exists(*folder)) {
-      scale = examples::number_of<float>("--adapter", folder->substr(equals + 1));
-      folder->erase(equals);
-    }
-    all.push_back({std::make_shared<const ple::Adapter>(ple::open_peft_adapter(*folder)), scale});
+    all.push_back(examples::adapter_of("--adapter", *std::move(folder)));
   }
   return all;
 }

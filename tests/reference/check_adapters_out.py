@@ -66,7 +66,9 @@ def main():
             text = f"{name}: logits {far:.1e} of their range away"
             if options.merge:
                 merged = out / (name + ".merged")
-                subprocess.run([options.merge, base, out / name, "--out", merged], check=True, stdout=subprocess.DEVNULL)
+                done = subprocess.run([options.merge, base, out / name, "--out", merged], capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"{name}: {done.stderr}")
                 ours, theirs, plain = load(merged), model.merge_and_unload(), load(base)
                 theirs, ours, plain = theirs.state_dict(), ours.state_dict(), plain.state_dict()
                 stored = load_file(merged / "model.safetensors")
