@@ -72,7 +72,7 @@ class DecoderGradient {
                                     {&kept_, most, d},
                                     {&normed_, most, d},
                                     {&dnormed_, most, d},
-                                    {&logits_, loss_rows, c.vocab_size},
+                                    {&logits_, (std::min)(loss_rows, most), c.vocab_size},
                                     {&angles_[0].cosine, most, half[0]},
                                     {&angles_[0].sine, most, half[0]},
                                     {&angles_[1].cosine, most, half[1]},
@@ -132,7 +132,7 @@ class DecoderGradient {
   }
 
  private:
-  static constexpr std::size_t loss_rows = 128;  // positions whose logits are in memory at once
+  static constexpr std::size_t loss_rows = 256;  // positions whose logits are in memory at once
 
   struct Target {
     std::size_t row;
@@ -241,9 +241,10 @@ class DecoderGradient {
   BlockActivations& activations(std::size_t l) {
     return activations_[(std::min)(model_.blocks.size() - 1 - l, activations_.size() - 1)];
   }
+  /// Whether layer l's activations are still there when the way back comes to it.
   bool keeps(std::size_t l) const {
     const std::size_t from_last = model_.blocks.size() - 1 - l;
-    return from_last + 1 < activations_.size() || activations_.size() == model_.blocks.size();
+    return from_last == 0 || from_last + 1 < activations_.size() || activations_.size() == model_.blocks.size();
   }
 
   TrainedBlock<Block> block(std::size_t l, std::size_t rows) {
