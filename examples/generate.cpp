@@ -33,7 +33,7 @@ const std::string usage =
         "  --kv TYPE                keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
         "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
         "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
-        "  --adapter FOLDER[=SCALE] an adapter (LoRA) that PEFT saved; may be repeated: what they add is summed up\n"
+        "  --adapter FOLDER[=SCALE] an adapter that PEFT or ple wrote; may be repeated: what they add is summed up\n"
         "  --table mapped|resident|streamed|none\n"
         "                           where the PLE table lives (default: mapped); none: leave it away\n"
         "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no\n"
