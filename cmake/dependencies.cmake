@@ -56,9 +56,9 @@ if(PLE_BUILD_TESTS)
   endif()
 endif()
 
-# Only the opt-in header ple/tensor/eigen.h needs it, and the tests.
+# Only the opt-in headers ple/tensor/eigen.h and ple/table/spectrum.h need it, programs that use these, and the tests.
 find_package(Eigen3 3.4 QUIET NO_MODULE)
-if(PLE_BUILD_TESTS AND NOT Eigen3_FOUND)
+if((PLE_BUILD_TESTS OR PLE_BUILD_EXAMPLES) AND NOT Eigen3_FOUND)
   ple_fetch_header_library(Eigen3 Eigen3::Eigen "" libeigen3-dev
     https://gitlab.com/libeigen/eigen/-/archive/3.4.0/eigen-3.4.0.tar.bz2
     b4c198460eba6f28d34894e3a5710998818515104d6e74e5cc331ce31e46e626)

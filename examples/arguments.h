@@ -168,8 +168,11 @@ class Arguments {
 
 /// An error of the library in the words of a command line: its options' names.
 inline std::string in_options(std::string message) {
-  constexpr std::string_view name = "SessionOptions::context";
-  if (const std::size_t at = message.find(name); at != std::string::npos) message.replace(at, name.size(), "--context");
+  for (const auto& [name, option] :
+       {std::pair<std::string_view, std::string_view>("SessionOptions::context", "--context"),
+        {"DatasetOptions::max_length", "--length"}}) {
+    if (const std::size_t at = message.find(name); at != std::string::npos) message.replace(at, name.size(), option);
+  }
   return message;
 }
 
