@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "../model/requantized.h"
 #include "ple/checkpoint/checkpoint.h"
 #include "ple/checkpoint/peft_adapter.h"
 #include "ple/core/thread_pool.h"
@@ -274,6 +275,38 @@ TEST_CASE("bits depend neither on threads nor on memory for activations; packed 
     apart.erase(apart.begin(), apart.begin() + 2);
     CHECK(error_of(together, apart) < 1e-5f);
   });
+}
+
+TEST_CASE("weights of any type, repacked or as in the file, give the bits of their values in f32") {
+  const Checkpoint checkpoint = Checkpoint::open(std::filesystem::path(PLE_TEST_DATA) / "golden" / "e4b_like");
+  const std::vector<Token> tokens = {2, 5, 7, 9, 11, 5, 3, 8};
+  const std::vector<std::uint8_t> learnt(tokens.size(), 1);
+  const TrainingSequence sequence{tokens, learnt};
+  const auto gradients = [&](Dtype dtype, bool decoded, WeightStorage storage) {
+    const auto model =
+        Gemma4<Any, Backend>::load(testing::Requantized{checkpoint, dtype, decoded}, {.weights = storage});
+    const TrainingOptions options{.rank = 3, .rows = true, .gradient = {.max_tokens = 8, .threads = 2}};
+    TrainedParameters trained = detail::make_trained(model, options);
+    for (auto& entry : trained.adapters) {  // B is not 0: A's gradient is not, either
+      for (std::size_t i = 0; i < entry.second.b.values.size(); ++i) {
+        entry.second.b.values[i] = 0.01f * static_cast<float>(i % 7);
+      }
+    }
+    DecoderGradient gradient(model, trained, options.gradient);
+    ThreadPool pool(2);
+    std::vector<float> all = {static_cast<float>(gradient.loss(pool, sequence, 0.125f))};
+    for_each_gradient(trained, [&](const std::string&, const std::vector<float>& values) {
+      all.insert(all.end(), values.begin(), values.end());
+    });
+    return all;
+  };
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::q8_0, Dtype::q4_0, Dtype::q5_1}) {
+    const std::string name(name_of(dtype));
+    CAPTURE(name);
+    const std::vector<float> expected = gradients(dtype, true, WeightStorage::mapped);
+    CHECK(gradients(dtype, false, WeightStorage::mapped) == expected);
+    CHECK(gradients(dtype, false, WeightStorage::repacked) == expected);
+  }
 }
 
 }  // namespace ple::gradient_test

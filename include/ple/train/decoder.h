@@ -49,9 +49,8 @@ class DecoderGradient {
   DecoderGradient(const Model& model, TrainedParameters& trained, const GradientOptions& options)
       : model_(model),
         trained_(trained),
-        options_(options),
+        options_(checked(model, options)),
         block_workspace_(model.config, options.max_tokens, tasks()) {
-    check_model();
     const auto& c = model.config;
     const std::size_t most = options.max_tokens, d = c.hidden_size,
                       packed = c.num_layers() * c.hidden_size_per_layer_input;
@@ -142,18 +141,19 @@ class DecoderGradient {
   std::size_t tasks() const { return options_.threads <= 1 ? 1 : 4 * options_.threads; }
   std::size_t type_of(std::size_t l) const { return static_cast<std::size_t>(model_.config.layer(l).attention); }
 
-  void check_model() const {
+  static const GradientOptions& checked(const Model& model, const GradientOptions& options) {
     const auto refuse = [](const auto&... why) { fail(ErrorCode::not_supported, "training: ", why...); };
-    if constexpr (requires { model_.config.num_experts; }) {
-      if (model_.config.num_experts > 0) refuse("a mixture of experts");
+    if constexpr (requires { model.config.num_experts; }) {
+      if (model.config.num_experts > 0) refuse("a mixture of experts");
     }
-    if (model_.table.folded()) refuse("a folded PLE table");
-    if (model_.table.vocabulary()) refuse("a cut-down vocabulary");
-    if (model_.table.ids_per_token() != 1) refuse("a PLE table with n-gram keys");
-    if (options_.max_tokens == 0 || options_.max_tokens > most_tokens_at_once) {
-      fail(ErrorCode::argument, "GradientOptions: max_tokens is ", options_.max_tokens, ", expected 1 to ",
+    if (model.table.folded()) refuse("a folded PLE table");
+    if (model.table.vocabulary()) refuse("a cut-down vocabulary");
+    if (model.table.ids_per_token() != 1) refuse("a PLE table with n-gram keys");
+    if (options.max_tokens == 0 || options.max_tokens > most_tokens_at_once) {
+      fail(ErrorCode::argument, "GradientOptions: max_tokens is ", options.max_tokens, ", expected 1 to ",
            most_tokens_at_once);
     }
+    return options;
   }
 
   void check(const Executor& executor, const TrainingSequence& sequence) const {
