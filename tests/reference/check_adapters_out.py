@@ -7,7 +7,7 @@
 
 ple_tests writes every golden adapter anew. Logits: to 1e-5 of their range of those in the golden folder, since A, B and rows are the same numbers,
 but for the scale, which ple multiplies into B. With --merge, what that program writes must also be what merge_and_unload() of PEFT gives: the
-tensors to a rounding of their type, the logits to 1e-5 of their range.
+tensors to a rounding, in their type, of their largest number, the logits to 1e-5 of their range.
 """
 import argparse
 import json
