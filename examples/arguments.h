@@ -170,7 +170,8 @@ class Arguments {
 inline std::string in_options(std::string message) {
   for (const auto& [name, option] :
        {std::pair<std::string_view, std::string_view>("SessionOptions::context", "--context"),
-        {"DatasetOptions::max_length", "--length"}}) {
+        {"DatasetOptions::max_length", "--length"},
+        {"HeldOut::fraction", "--held-out"}}) {
     if (const std::size_t at = message.find(name); at != std::string::npos) message.replace(at, name.size(), option);
   }
   return message;

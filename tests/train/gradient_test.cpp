@@ -277,7 +277,8 @@ TEST_CASE("bits depend neither on threads nor on memory for activations; packed 
   });
 }
 
-TEST_CASE("weights of any type, repacked or as in the file, give the bits of their values in f32") {
+// Not of 16-bit types: the reference rounds the embedding's scale to them.
+TEST_CASE("weights in blocks, repacked or as in the file, give the bits of their values in f32") {
   const Checkpoint checkpoint = Checkpoint::open(std::filesystem::path(PLE_TEST_DATA) / "golden" / "e4b_like");
   const std::vector<Token> tokens = {2, 5, 7, 9, 11, 5, 3, 8};
   const std::vector<std::uint8_t> learnt(tokens.size(), 1);
@@ -300,7 +301,7 @@ TEST_CASE("weights of any type, repacked or as in the file, give the bits of the
     });
     return all;
   };
-  for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::q8_0, Dtype::q4_0, Dtype::q5_1}) {
+  for (const Dtype dtype : {Dtype::q8_0, Dtype::q4_0, Dtype::q5_1}) {
     const std::string name(name_of(dtype));
     CAPTURE(name);
     const std::vector<float> expected = gradients(dtype, true, WeightStorage::mapped);
