@@ -175,7 +175,7 @@ TEST_CASE("every gradient is torch.autograd's: every case and backend") {
         DecoderGradient gradient(model, trained, options.gradient);
         InlineExecutor executor;
         const std::vector<TrainingSequence> sequences = c.sequences();
-        const std::size_t count = gradient.learnt(sequences[0]) + gradient.learnt(sequences[1]);
+        const std::size_t count = sequences[0].learnt_count() + sequences[1].learnt_count();
         double loss = 0, only_loss = 0;
         for (const TrainingSequence& sequence : sequences) only_loss += gradient.loss(executor, sequence);
         for (const TrainingSequence& sequence : sequences) {

@@ -19,15 +19,9 @@
 #include "ple/model/decoder.h"
 #include "ple/tensor/rows.h"
 #include "ple/train/block.h"
+#include "ple/train/sequence.h"
 
 namespace ple::inline PLE_ABI {
-
-/// One or more texts, one after another, that do not see each other.
-struct TrainingSequence {
-  std::span<const Token> tokens;
-  std::span<const std::uint8_t> learnt;      ///< of each token: 1 if it counts. A text's first token never does
-  std::span<const std::size_t> begins = {};  ///< where the texts begin, ascending, the first at 0; empty: one text
-};
 
 struct GradientOptions {
   std::size_t max_tokens = 512;  ///< of a sequence
@@ -85,13 +79,7 @@ class DecoderGradient {
       for (Rows* rows : {&kv.k, &kv.v, &kv.dk, &kv.dv}) all.push_back({rows, most, width});
     }
     memory_ = allocate_spaced_rows(all);
-    const BlockActivations sizes(c, 0);
-    std::uint64_t each = 0;
-    for (const Rows* rows : {&sizes.x, &sizes.q0, &sizes.q, &sizes.k0, &sizes.v0, &sizes.k, &sizes.v, &sizes.attended,
-                             &sizes.y, &sizes.h1, &sizes.x1, &sizes.gate, &sizes.up, &sizes.gated, &sizes.y1, &sizes.h2,
-                             &sizes.ple_gate, &sizes.ple_gated, &sizes.z}) {
-      each += most * aligned_size(rows->cols * sizeof(float));
-    }
+    const std::uint64_t each = BlockActivations(c, 0).bytes(most);
     const std::size_t keep = static_cast<std::size_t>(
         (std::min)(std::uint64_t{c.num_layers()}, options.activation_budget / (each > 0 ? each : 1)));
     for (std::size_t i = 0; i < (std::max)(keep, std::size_t{1}); ++i) activations_.emplace_back(c, most);
@@ -99,13 +87,6 @@ class DecoderGradient {
       selection_ = model.table.make_selection(most);
       one_ = model.table.make_selection(1);
     }
-  }
-
-  /// Tokens of a sequence that count.
-  std::size_t learnt(const TrainingSequence& sequence) const {
-    std::size_t count = 0;
-    for_each_learnt(sequence, [&](std::size_t) { ++count; });
-    return count;
   }
 
   /// The sum of -log p(token | those before it) over tokens that count. With `factor` > 0, adds the gradient of factor
@@ -123,7 +104,7 @@ class DecoderGradient {
     for (std::size_t l = 0; l < layers; ++l) forward_block(context, l, rows);
 
     targets_.clear();
-    for_each_learnt(sequence, [&](std::size_t t) { targets_.push_back({t - 1, sequence.tokens[t]}); });
+    sequence.for_each_learnt([&](std::size_t t) { targets_.push_back({t - 1, sequence.tokens[t]}); });
     if (targets_.empty()) return 0;
     const double sum = head(context, rows, factor);
     if (factor > 0) backward(context, sequence.tokens);
@@ -157,34 +138,10 @@ class DecoderGradient {
   }
 
   void check(const Executor& executor, const TrainingSequence& sequence) const {
-    const auto refuse = [](const auto&... why) { fail(ErrorCode::argument, "training: ", why...); };
-    if (sequence.tokens.size() > options_.max_tokens) {
-      refuse("a sequence of ", sequence.tokens.size(), " tokens, at most ", options_.max_tokens);
-    }
-    if (sequence.learnt.size() != sequence.tokens.size()) {
-      refuse(sequence.learnt.size(), " marks for ", sequence.tokens.size(), " tokens");
-    }
-    for (std::size_t i = 0; i < sequence.begins.size(); ++i) {
-      const std::size_t least = i == 0 ? 0 : sequence.begins[i - 1] + 1;
-      if (sequence.begins[i] < least || sequence.begins[i] >= sequence.tokens.size() ||
-          (i == 0 && sequence.begins[i] != 0)) {
-        refuse("text ", i, " begins at ", sequence.begins[i], " of ", sequence.tokens.size(), " tokens");
-      }
-    }
+    sequence.check(options_.max_tokens);
     for (const Token token : sequence.tokens) model_.check_token(token, "training");
     if (ple::tasks(executor) > tasks())
       refuse("the executor makes ", ple::tasks(executor), " tasks, expected at most ", tasks());
-  }
-
-  /// Calls f(t) for tokens that count.
-  template <class F>
-  static void for_each_learnt(const TrainingSequence& sequence, F&& f) {
-    std::size_t text = 0;
-    for (std::size_t t = 1; t < sequence.tokens.size(); ++t) {
-      while (text + 1 < sequence.begins.size() && sequence.begins[text + 1] <= t) ++text;
-      const bool is_first = !sequence.begins.empty() && sequence.begins[text] == t;
-      if (sequence.learnt[t] != 0 && !is_first) f(t);
-    }
   }
 
   /// Where texts begin, and the angles of their positions.
