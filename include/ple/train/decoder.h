@@ -140,8 +140,10 @@ class DecoderGradient {
   void check(const Executor& executor, const TrainingSequence& sequence) const {
     sequence.check(options_.max_tokens);
     for (const Token token : sequence.tokens) model_.check_token(token, "training");
-    if (ple::tasks(executor) > tasks())
-      refuse("the executor makes ", ple::tasks(executor), " tasks, expected at most ", tasks());
+    if (ple::tasks(executor) > tasks()) {
+      fail(ErrorCode::argument, "training: the executor makes ", ple::tasks(executor), " tasks, expected at most ",
+           tasks());
+    }
   }
 
   /// Where texts begin, and the angles of their positions.
