@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fine-tunes a model on chats or texts. What it learns is an adapter: the model's file stays as it is.
+// Fine-tunes a model on chats or texts. What it learns is an adapter, or a model of its own if that was grafted: the
+// model's file stays as it is.
 #include <ple/models.h>
 #include <ple/train/dataset.h>
 #include <ple/train/language_trainer.h>
 #include <ple/train/pack_texts.h>
 #include <ple/train/trained_adapter.h>
+#include <ple/train/trained_model.h>
 
 #include <fmt/core.h>
 
 #include "arguments.h"
 #include "loss_curve.h"
 #include "output.h"
+#include "progress.h"
 
 #include <algorithm>
 #include <chrono>
@@ -32,6 +35,7 @@ constexpr const char* usage =
     "  --out FOLDER      gets the adapter (as PEFT saves them), checkpoint.safetensors and loss.svg\n"
     "  --resume          go on from the folder's checkpoint: the same bits as without a break\n"
     "  --held-out X      a share of the texts that is not learnt, to be judged by (default: 0.1), or a file of such\n"
+    "  --other FILE      texts of another kind, whose loss tells what is forgotten\n"
     "  --epochs X        (default: 3)\n"
     "  --length N        most tokens of a sequence, in which short texts are packed (default: 512)\n"
     "  --batch N         sequences of a step (default: 4)\n"
@@ -39,6 +43,9 @@ constexpr const char* usage =
     "  --alpha X         what adapters add is multiplied by alpha / rank (default: the rank)\n"
     "  --ple             adapters for the PLE gates and projections, too\n"
     "  --rows            train the PLE table's rows of tokens that occur, too\n"
+    "  --graft           train all of PLE, rows too; what comes out is a model (in FOLDER, model or model.gguf).\n"
+    "                    For models that graft wrote; --rank 0 trains nothing else\n"
+    "  --graft-rate X    share by which PLE's weights move in a step (default: 0.01)\n"
     "  --rate X          learning rate (default: 2e-4), which rises for a twentieth of the steps and falls as a "
     "cosine\n"
     "  --row-rate X      of rows (default: a hundredth of the RMS of the table's values)\n"
@@ -69,7 +76,7 @@ std::string duration_text(double seconds) {
 
 /// Losses so far, as notes of a checkpoint.
 struct History {
-  std::vector<examples::LossPoint> training, held_out;
+  std::vector<examples::LossPoint> training, held_out, other;
 
   static std::string text(const std::vector<examples::LossPoint>& points) {
     std::string all;
@@ -87,9 +94,9 @@ struct History {
 };
 
 struct Options {
-  std::string model, data, held_out;
+  std::string model, data, held_out, other;
   std::filesystem::path out;
-  bool resume = false, ple = false;
+  bool resume = false, ple = false, graft = false;
   double epochs = 3;
   std::size_t batch = 4, save_every = 50, judge_every = 0;
   ple::TrainingOptions training;
@@ -104,6 +111,7 @@ Options read_options(examples::Arguments& arguments) {
   o.out = *out;
   o.resume = arguments.flag("--resume");
   o.held_out = arguments.text("--held-out").value_or("0.1");
+  o.other = arguments.text("--other").value_or("");
   o.epochs = arguments.number<double>("--epochs", 3, 0.001, 1e6);
   o.batch = arguments.number<std::size_t>("--batch", 4, 1, 65536);
   o.save_every = arguments.number<std::size_t>("--save-every", 50, 1);
@@ -119,8 +127,16 @@ Options read_options(examples::Arguments& arguments) {
     }
   }
   if (t.rank == 0) t.adapters.clear();
-  t.rows = arguments.flag("--rows");
-  if (t.adapters.empty() && !t.rows) examples::refuse("with --rank 0 and without --rows nothing is trained");
+  o.graft = arguments.flag("--graft");
+  const auto graft_rate = arguments.number<double>("--graft-rate", 0.01, 0);
+  t.rows = arguments.flag("--rows") || o.graft;
+  if (o.graft) {
+    t.weights = {ple::Parameter::ple_context_projection, ple::Parameter::ple_context_norm, ple::Parameter::ple_gate,
+                 ple::Parameter::ple_output, ple::Parameter::post_ple_norm};
+    t.weight_rate = graft_rate;
+  }
+  if (t.adapters.empty() && !t.rows) examples::refuse("with --rank 0 and without --rows or --graft nothing is trained");
+  if (o.ple && o.graft) examples::refuse("--ple and --graft: PLE gets adapters, or is trained itself");
   t.rate = arguments.number<double>("--rate", 2e-4, 0);
   t.row_rate = arguments.number<double>("--row-rate", 0, 0);
   t.decay = arguments.number<double>("--decay", 0, 0);
@@ -134,7 +150,7 @@ Options read_options(examples::Arguments& arguments) {
 }
 
 struct Texts {
-  std::vector<ple::PackedTexts> training, held_out;
+  std::vector<ple::PackedTexts> training, held_out, other;
   std::size_t texts = 0, tokens = 0, learnt = 0;
   std::uint64_t checksum = 0;  ///< of what is learnt, and what is held out
 };
@@ -177,6 +193,7 @@ Texts read_texts(const Options& o, const ple::Checkpoint& checkpoint) {
   all.checksum = sum.value();
   all.training = ple::pack_texts(texts.training, length);
   all.held_out = ple::pack_texts(texts.held_out, length);
+  if (!o.other.empty()) all.other = ple::pack_texts(read(o.other), length);
   return all;
 }
 
@@ -190,7 +207,9 @@ class FineTuning {
         pool_(o.training.gradient.threads),
         trainer_(ple::load_trainer(checkpoint, o.training)),
         training_(sequences_of(texts_.training)),
-        held_out_(sequences_of(texts_.held_out)) {
+        held_out_(sequences_of(texts_.held_out)),
+        other_(sequences_of(texts_.other)) {
+    if (o.graft) check_model_to_write();
     run_ = fmt::format("epochs {}, batch {}, length {}, texts {:016x}", o.epochs, o.batch,
                        o.training.gradient.max_tokens, texts_.checksum);
   }
@@ -228,7 +247,8 @@ class FineTuning {
     if (notes["run"] != run_) {
       examples::refuse(file.string(), ": was saved by another run: ", notes["run"], "; this is: ", run_);
     }
-    history_ = {History::points(notes["training"]), History::points(notes["held_out"])};
+    history_ = {History::points(notes["training"]), History::points(notes["held_out"]),
+                History::points(notes["other"])};
     fmt::print("goes on after step {}\n", trainer_->steps());
   }
 
@@ -252,20 +272,42 @@ class FineTuning {
   }
 
   void judge() {
-    if (held_out_.empty()) return;
-    const double start = now(), loss = trainer_->evaluate(pool_, held_out_);
-    history_.held_out.push_back({static_cast<double>(trainer_->steps()), loss});
+    const double start = now();
+    std::string losses;
+    const auto add = [&](const char* what, const std::vector<ple::TrainingSequence>& sequences, auto& points) {
+      if (sequences.empty()) return;
+      points.push_back({static_cast<double>(trainer_->steps()), trainer_->evaluate(pool_, sequences)});
+      losses += fmt::format("{}{} {:.4f}", losses.empty() ? "" : ", ", what, points.back().loss);
+    };
+    add("held-out loss", held_out_, history_.held_out);
+    add("of other texts", other_, history_.other);
     started_ += now() - start;  // a step's time is its own
+    if (losses.empty()) return;
     fmt::print(stderr, "\r{:78}\r", "");
-    fmt::print("step {}: held-out loss {:.4f} nats a token\n", trainer_->steps(), loss);
+    fmt::print("step {}: {} nats a token\n", trainer_->steps(), losses);
     static_cast<void>(std::fflush(stdout));
+  }
+
+  /// What a grafted model becomes.
+  std::filesystem::path model_to_write() const {
+    return o_.out / (std::filesystem::is_directory(o_.model) ? "model" : "model.gguf");
+  }
+  void check_model_to_write() const {
+    ple::check_trained_model(o_.model, trainer_->trained());
+    const std::filesystem::path path = model_to_write();
+    if (std::filesystem::exists(path)) examples::refuse(path.string(), " is there: --graft writes a new one");
   }
 
   void save(const std::filesystem::path& file) {
     trainer_->save(file, {{"run", run_},
                           {"training", History::text(history_.training)},
-                          {"held_out", History::text(history_.held_out)}});
-    ple::write_peft_adapter(o_.out, trainer_->trained(), base_);
+                          {"held_out", History::text(history_.held_out)},
+                          {"other", History::text(history_.other)}});
+    if (!o_.graft) {
+      ple::write_peft_adapter(o_.out, trainer_->trained(), base_);
+    } else if (!trainer_->trained().adapters.empty()) {
+      ple::write_peft_adapter(o_.out, ple::peft_parts(trainer_->trained()), {}, base_);
+    }
     const std::string title = "Fine-tuning " + std::filesystem::path(o_.model).filename().string();
     const examples::LossCurve curve{
         .title = title,
@@ -288,14 +330,26 @@ class FineTuning {
                  trainer_->steps() - first_step_, duration_text(seconds), static_cast<double>(tokens_) / seconds,
                  static_cast<double>(memory.resident) / 1048576, static_cast<double>(memory.anonymous) / 1048576);
     }
-    fmt::print("{}: an adapter of {} numbers", o_.out.string(), numbers);
-    if (rows > 0) fmt::print(" and {} rows of the PLE table", rows);
-    fmt::print("\n");
-    if (history_.held_out.size() > 1) {
-      fmt::print("held-out loss before: {:.4f}, after: {:.4f} nats a token\n", history_.held_out.front().loss,
-                 history_.held_out.back().loss);
+    if (o_.graft) {
+      ple::write_trained_model(o_.model, trainer_->trained(), model_to_write(), examples::Progress());
+      std::size_t weights = 0;
+      for (const auto& entry : trainer_->trained().weights) weights += entry.second.values.size();
+      fmt::print("{}: {} numbers of PLE steps and {} rows of the PLE table were trained\n", model_to_write().string(),
+                 weights, rows);
     }
-    fmt::print("to try it: generate {} --adapter {}\n", o_.model, o_.out.string());
+    if (numbers > 0 || !o_.graft) {
+      fmt::print("{}: an adapter of {} numbers", o_.out.string(), numbers);
+      if (rows > 0 && !o_.graft) fmt::print(" and {} rows of the PLE table", rows);
+      fmt::print("\n");
+    }
+    const auto compare = [](const char* what, const std::vector<examples::LossPoint>& points) {
+      if (points.size() < 2) return;
+      fmt::print("{} before: {:.4f}, after: {:.4f} nats a token\n", what, points.front().loss, points.back().loss);
+    };
+    compare("held-out loss", history_.held_out);
+    compare("loss of other texts", history_.other);
+    fmt::print("to try it: generate {}{}\n", o_.graft ? model_to_write().string() : o_.model,
+               numbers > 0 || !o_.graft ? " --adapter " + o_.out.string() : "");
   }
 
   Options o_;
@@ -304,7 +358,7 @@ class FineTuning {
   ple::PeftBase base_;
   ple::ThreadPool pool_;
   std::unique_ptr<ple::LanguageTrainer> trainer_;
-  std::vector<ple::TrainingSequence> training_, held_out_;
+  std::vector<ple::TrainingSequence> training_, held_out_, other_;
   History history_;
   std::string run_;
   std::vector<std::size_t> order_;  // of the sequences, in this epoch
@@ -317,7 +371,10 @@ void run(examples::Arguments& arguments) {
   Options o = read_options(arguments);
   const ple::Checkpoint checkpoint = ple::Checkpoint::open(o.model);
   if ((o.training.rows || o.ple) && !checkpoint.has(ple::Parameter::ple_table)) {
-    examples::refuse(o.ple ? "--ple: " : "--rows: ", o.model, " has no PLE table");
+    examples::refuse(o.graft ? "--graft: "
+                     : o.ple ? "--ple: "
+                             : "--rows: ",
+                     o.model, " has no PLE table", o.graft ? ": graft puts one into a Gemma 3" : "");
   }
   Texts texts = read_texts(o, checkpoint);
   const double all = static_cast<double>(texts.training.size()) * o.epochs / static_cast<double>(o.batch);

@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "../checkpoint/gguf_model.h"
 #include "../formats/gguf_writer.h"
 #include "../temporary.h"
+#include "gemma3_gguf.h"
 #include "ple/family/gemma3/family.h"
 #include "ple/ple.h"
 
@@ -39,56 +39,6 @@ std::string message(const std::function<void()>& f) {
 Gemma3Config read(const std::string& json) { return gemma3_config(parse_json(json, "config.json"), "config.json"); }
 
 bool is_full(const Gemma3Config& config, std::size_t l) { return config.layer(l).attention == AttentionType::full; }
-
-/// The folder's model as llama.cpp's converter writes it: it adds 1 to norms, which are f32. A pattern that is not one
-/// full layer after five others is a list.
-GgufWriter gguf_of(const std::filesystem::path& folder) {
-  const HfFolder checkpoint(folder);
-  const auto c = checkpoint.config<Gemma3Config>();
-  GgufWriter file;
-  file.text("general.architecture", "gemma3");
-  const auto count = [&](const char* key, std::size_t value) { file.count(std::string("gemma3.") + key, value); };
-  count("block_count", c.num_layers());
-  count("context_length", c.max_position_embeddings);
-  count("embedding_length", c.hidden_size);
-  count("feed_forward_length", c.layer(0).intermediate_size);
-  count("attention.head_count", c.num_attention_heads);
-  count("attention.head_count_kv", c.layer(0).num_key_value_heads);
-  count("attention.key_length", c.layer(0).head_dim);
-  count("attention.value_length", c.layer(0).head_dim);
-  count("attention.sliding_window", c.sliding_window);
-  file.number("gemma3.attention.layer_norm_rms_epsilon", static_cast<double>(c.rms_norm_eps));
-  file.number("gemma3.rope.freq_base", c.full_rope.theta);
-  if (c.sliding_rope.theta != 10000) file.number("gemma3.rope.freq_base_swa", c.sliding_rope.theta);
-  if (c.final_logit_softcapping != 0)
-    file.number("gemma3.final_logit_softcapping", static_cast<double>(c.final_logit_softcapping));
-  std::vector<std::uint8_t> sliding;
-  bool as_default = true;
-  for (std::size_t l = 0; l < c.num_layers(); ++l) {
-    sliding.push_back(is_full(c, l) ? 0 : 1);
-    as_default = as_default && is_full(c, l) == (l % 6 == 5);
-  }
-  if (!as_default) file.numbers("gemma3.attention.sliding_window_pattern", GgufWriter::boolean, sliding);
-  if (c.full_rope.factor != 1)
-    file.text("gemma3.rope.scaling.type", "linear").number("gemma3.rope.scaling.factor", c.full_rope.factor);
-  for (const ParameterShape& shape : parameter_shapes(c)) {
-    const std::string name = checkpoint.names().name(shape.parameter, shape.layer);
-    const Tensor stored = checkpoint.tensor_files().at(name)->tensor(name);
-    const std::string in_file = testing::llama_cpp_name(shape.parameter, shape.layer);
-    if (stored.shape.size() > 1) {
-      const std::uint32_t types[] = {0, 1, 30};  // f32, f16, bf16
-      const std::size_t type = stored.dtype == Dtype::f32 ? 0 : stored.dtype == Dtype::f16 ? 1 : 2;
-      file.tensor(in_file, stored.shape, types[type], {reinterpret_cast<const char*>(stored.data), stored.bytes});
-      continue;
-    }
-    std::vector<float> values(static_cast<std::size_t>(stored.shape[0]));
-    decode<Scalar>(stored.dtype, stored.data, values.size(), values.data());
-    for (float& value : values) value += 1;
-    file.tensor(in_file, stored.shape, 0,
-                {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
-  }
-  return file;
-}
 
 std::vector<std::uint32_t> logits_of(const std::filesystem::path& path) {
   const auto model = Gemma3<Any, testing::ChosenBackend>::load(Checkpoint::open(path));
@@ -174,11 +124,12 @@ TEST_CASE("Gemma 3: a GGUF file means what the folder means that it was made fro
   testing::TemporaryFolder temporary;
   // GGUF does not say how scores are scaled: it is by sqrt(head_dim), but in 27B. So all shapes but 27b_like, of fewer
   // layers, and odd_sizes, odd_sizes_f16 and published_style, which scale otherwise.
-  for (const std::string name : {"270m_like", "270m_like_bf16", "4b_like", "all_full", "any_order_of_layers",
-                                 "untied_head", "window_longer_than_text", "window_tiny"}) {
+  for (const std::string name :
+       {"270m_like", "270m_like_bf16", "4b_like", "all_full", "any_order_of_layers", "untied_head",
+        "window_longer_than_text", "window_tiny", "with_ple", "with_ple_bf16"}) {
     CAPTURE(name);
     const auto path = temporary / "model.gguf";
-    gguf_of(data / name).write(path);
+    testing::gemma3_gguf_of(data / name).write(path);
     const auto folder = Checkpoint::open(data / name), file = Checkpoint::open(path);
     const auto &a = folder.config<Gemma3Config>(), &b = file.config<Gemma3Config>();
     std::vector<double> fields[2];
@@ -191,7 +142,7 @@ TEST_CASE("Gemma 3: a GGUF file means what the folder means that it was made fro
 
 TEST_CASE("Gemma 3: what GGUF's keys leave out, and what they may say") {
   testing::TemporaryFolder temporary;
-  const GgufWriter original = gguf_of(data / "270m_like");
+  const GgufWriter original = testing::gemma3_gguf_of(data / "270m_like");
   const auto config = [&](const std::function<void(GgufWriter&)>& change) {
     GgufWriter file = original;
     change(file);

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
 
+import gemma3_ple
 import make_golden
 from make_golden import F, S, run, text_model
 
@@ -67,6 +68,8 @@ SHAPES = {
     "odd_sizes": dict(hidden_size=27, num_attention_heads=3, head_dim=10, intermediate_size=37, vocab_size=97, query_pre_attn_scalar=9),
     "270m_like_bf16": dict(hidden_size=40, layer_types=pattern_of_six(8), vocab_size=203, length=60, dtype="bfloat16"),
     "odd_sizes_f16": dict(hidden_size=27, num_attention_heads=3, head_dim=10, intermediate_size=37, vocab_size=97, dtype="float16"),
+    "with_ple": dict(hidden_size=40, layer_types=pattern_of_six(8), hidden_size_per_layer_input=12),
+    "with_ple_bf16": dict(hidden_size_per_layer_input=16, dtype="bfloat16"),
 }
 
 
@@ -84,14 +87,17 @@ def build(shape, generator):
     options = {k: keys.pop(k, None) for k in ("length", "shards", "nested", "published", "dtype")}
     keys["num_hidden_layers"] = len(keys["layer_types"])
     keys["max_position_embeddings"] = 512
-    text = Gemma3TextConfig(**keys)
+    with_ple = "hidden_size_per_layer_input" in keys
+    if with_ple:
+        keys["vocab_size_per_layer_input"] = keys["vocab_size"]
+    text = (gemma3_ple.Gemma3PleConfig if with_ple else Gemma3TextConfig)(**keys)
     if options["nested"]:
         vision = SiglipVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
         model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
         model.set_attn_implementation("eager")
     else:
         text._attn_implementation = "eager"
-        model = Gemma3ForCausalLM(text)
+        model = (gemma3_ple.Gemma3PleForCausalLM if with_ple else Gemma3ForCausalLM)(text)
     randomize(model, generator)
     return model.eval(), keys, options
 
@@ -119,6 +125,11 @@ def sensitivities(model, tokens, logits, spread):
         measure(name + " = 1", norms(name), lambda w: w.zero_())
     if any(t == F for t in text.config.layer_types):
         measure("full RoPE doubled", [text.rotary_emb.full_attention_inv_freq], lambda w: w.mul_(2))
+    if hasattr(text, "embed_tokens_per_layer"):
+        for part in ("embed_tokens_per_layer", "per_layer_model_projection"):
+            measure(part + " = 0", [text.get_submodule(part).weight], lambda w: w.zero_())
+        for name in ("post_per_layer_input_norm", "per_layer_projection_norm"):
+            measure(name + " = 1", norms(name), lambda w: w.zero_())
     scales = [layer.self_attn.scaling for layer in text.layers]
     for layer, scale in zip(text.layers, scales):
         layer.self_attn.scaling = scale * 1.1

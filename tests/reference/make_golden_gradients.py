@@ -44,7 +44,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import make_golden
-import make_golden_gemma3
+import make_golden_gemma3  # makes gemma3_ple's model known to transformers, too
 from make_golden import F, S
 from make_golden_adapters import PLE, SEVEN
 
@@ -66,6 +66,7 @@ CASES = {  # name -> base (a folder of ../data, or a shape to make), runs
     "gemma3_27b_like": ("golden_gemma3/27b_like", {}),
     "gemma3_capped": ((make_golden_gemma3, dict(layer_types=[S, F], final_logit_softcapping=5.0)), {}),
     "gemma3_untied_head": ("golden_gemma3/untied_head", {}),
+    "gemma3_with_ple": ("golden_gemma3/with_ple", {"all": dict(ALL, rate=5e-4, rate_rows=2e-3, clip=9.0)}),
 }
 
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <iterator>
+#include <map>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -72,6 +73,18 @@ inline void write_text_file(const std::filesystem::path& path, const std::string
   CheckedWriter writer(path);
   writer.write(text.data(), text.size());
   writer.finish({});
+}
+
+/// The object with these fields replaced; new ones come last.
+inline Json with_fields(const Json& object, std::map<std::string, Json> fields) {
+  Json changed = Json::object();
+  for (const Json& member : object.members()) {
+    const auto field = fields.find(std::string(member.key()));
+    changed.add(std::string(member.key()), field == fields.end() ? member : field->second);
+    if (field != fields.end()) fields.erase(field);
+  }
+  for (auto& [name, value] : fields) changed.add(name, std::move(value));
+  return changed;
 }
 
 /// shards: the file of each tensor.

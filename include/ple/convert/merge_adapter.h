@@ -7,29 +7,22 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "ple/checkpoint/hf_folder.h"
-#include "ple/checkpoint/tensor_part.h"
-#include "ple/convert/folder_to_fill.h"
+#include "ple/convert/changed_tensors.h"
 #include "ple/core/checked_writer.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
 #include "ple/core/file.h"
-#include "ple/core/json.h"
 #include "ple/core/memory.h"
 #include "ple/dtype/traits.h"
 #include "ple/formats/json_field.h"
 #include "ple/formats/safetensors.h"
-#include "ple/formats/safetensors_header.h"
-#include "ple/formats/tensor_info.h"
 #include "ple/model/adapter.h"
 #include "ple/model/language_model.h"
 #include "ple/model/parameter.h"
@@ -64,24 +57,24 @@ class TensorMerge {
 
   /// Changes rows of the tensor from `first` on, as stored, in place: in f32, then rounded to the stored type. Errors:
   /// ErrorCode::not_supported for a value that the type does not have.
-  void apply(const Tensor& tensor, std::uint64_t first, std::size_t count, std::span<std::byte> bytes) {
+  void apply(const Tensor& tensor, std::uint64_t first, std::span<std::byte> bytes) {
     const auto cols = static_cast<std::size_t>(tensor.shape[1]);
+    const std::size_t row_bytes = bytes_of(tensor.dtype, cols), count = bytes.size() / row_bytes;
     if (is_matrix()) {
       row_.resize(count * cols);
       decode<DefaultBackend, Any>(tensor.dtype, bytes.data(), row_.size(), row_.data());
       delta_.assign(count * cols, 0.0f);
       for (const auto& [part, scale] : parts_) add_product(*part, scale, static_cast<std::size_t>(first), count, cols);
       DefaultBackend::add(delta_.data(), delta_.size(), row_.data());
-      encode(tensor, row_, bytes);
+      encode_values(tensor, row_, bytes);
     }
     const auto end = std::lower_bound(ids_.begin(), ids_.end(), first + count);
     for (auto id = std::lower_bound(ids_.begin(), ids_.end(), first); id != end; ++id) {
-      const std::size_t row_bytes = bytes_of(tensor.dtype, cols);
       const auto row = bytes.subspan(static_cast<std::size_t>(*id - first) * row_bytes, row_bytes);
       row_.resize(cols);
       decode<DefaultBackend, Any>(tensor.dtype, row.data(), cols, row_.data());
       rows_.apply<DefaultBackend>(*id, 0, cols, 1, row_.data());
-      encode(tensor, row_, row);
+      encode_values(tensor, row_, row);
     }
   }
 
@@ -99,23 +92,6 @@ class TensorMerge {
     }
     DefaultBackend::weighted_sum(part.a.data(), part.in, part.rank, cols, b_.data(), part.rank, count, delta_.data(),
                                  cols);
-  }
-
-  static void encode(const Tensor& tensor, std::span<const float> values, std::span<std::byte> bytes) {
-    with_dtype(tensor.dtype, [&]<class T>() {
-      if constexpr (DtypeTraits<T>::values_per_block == 1 &&
-                    requires(T & t) { DtypeTraits<T>::encode(values.data(), t); }) {
-        for (std::size_t i = 0; i < values.size(); ++i) {
-          T stored;
-          DtypeTraits<T>::encode(values.data() + i, stored);
-          if (!std::isfinite(to_f32(stored))) {
-            fail(ErrorCode::not_supported, tensor.file, ": ", tensor.name, ": would have the value ", values[i],
-                 ", which ", name_of(tensor.dtype), " cannot hold");
-          }
-          std::memcpy(bytes.data() + i * sizeof(T), &stored, sizeof(T));
-        }
-      }
-    });
   }
 
   std::vector<ScaledPart> parts_;
@@ -174,41 +150,6 @@ inline TensorMerges tensor_merges(const HfFolder& model, std::span<const Session
   return merges;
 }
 
-/// One file of the folder with its tensors merged. `done` of `total` bytes are already written.
-inline void write_merged_file(const SafetensorsFile& file, TensorMerges& merges, const std::filesystem::path& path,
-                              const WriteProgress& progress, std::uint64_t& done, std::uint64_t total) {
-  std::vector<TensorInfo> infos = file.list();
-  std::sort(infos.begin(), infos.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
-  SafetensorsHeader header;
-  auto metadata = file.metadata();
-  metadata.emplace("format", "pt");  // transformers requires it
-  for (const auto& [name, value] : metadata) header.metadata(name, value);
-  for (const TensorInfo& info : infos) header.tensor(info.name, info.dtype, info.shape, info.bytes);
-  CheckedWriter writer(path);
-  const std::string head = header.bytes();
-  writer.write(head.data(), head.size());
-  constexpr std::uint64_t most = std::uint64_t{4} << 20;
-  AlignedVector<std::byte> piece;
-  for (const TensorInfo& info : infos) {
-    const auto merge = merges.find(info.name);
-    const Tensor tensor = merge == merges.end() ? file.raw(info.name) : file.unaligned_tensor(info.name);
-    // Whole rows of a tensor that changes, so that memory never holds all of it.
-    const std::uint64_t row = merge == merges.end() || info.shape[0] == 0 ? 1 : info.bytes / info.shape[0];
-    const std::uint64_t step = row == 0 ? most : (std::max)(row, most / row * row);
-    for (std::uint64_t at = 0; at < info.bytes; at += piece.size()) {
-      piece.resize(static_cast<std::size_t>((std::min)(step, info.bytes - at)));
-      read_tensor(tensor, at, piece);
-      if (merge != merges.end()) {
-        merge->second.apply(tensor, at / row, static_cast<std::size_t>(piece.size() / row), piece);
-      }
-      writer.write(piece.data(), piece.size());
-      done += piece.size();
-      writer.report(progress, "bytes written", done, total);
-    }
-  }
-  writer.finish(progress);
-}
-
 }  // namespace detail
 
 /// Writes the model of folder `from` with the adapters, times their scales, to folder `to`, which must be new or empty:
@@ -227,22 +168,13 @@ inline MergedAdapters merge_adapters(const std::filesystem::path& from, std::spa
   }
   const HfFolder model(from);
   detail::TensorMerges merges = detail::tensor_merges(model, adapters);
-  detail::FolderToFill out(to);
-  std::map<std::filesystem::path, std::shared_ptr<const SafetensorsFile>> files;  // by name
-  std::uint64_t total = 0, done = 0;
-  for (const auto& [name, file] : model.tensor_files()) {
-    if (!files.emplace(std::filesystem::path(file->raw(name).file).filename(), file).second) continue;
-    for (const TensorInfo& info : file->list()) total += info.bytes;
+  TensorChanges changes;
+  for (auto& [name, merge] : merges) {
+    changes[name] = [&one = merge](const Tensor& tensor, std::uint64_t first, std::span<std::byte> bytes) {
+      one.apply(tensor, first, bytes);
+    };
   }
-  Json shards = Json::object();
-  for (const auto& [name, file] : files) {
-    detail::write_merged_file(*file, merges, out.add(name), progress, done, total);
-    for (const TensorInfo& info : file->list()) shards.add(info.name, Json(name.string()));
-  }
-  if (!files.contains("model.safetensors")) detail::write_safetensors_index(out, std::move(shards), total);
-  detail::copy_text_files(from, out);
-  detail::write_text_file(out.add("config.json"), read_text_file(from / "config.json"));
-  out.complete();
+  write_changed_folder(model, changes, {}, read_text_file(from / "config.json"), to, progress);
   MergedAdapters merged;
   for (const auto& [name, merge] : merges) {
     merged.matrices += merge.is_matrix();

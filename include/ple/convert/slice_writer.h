@@ -34,18 +34,6 @@
 namespace ple::inline PLE_ABI {
 namespace detail {
 
-/// The object with these fields replaced; new ones come last.
-inline Json with_fields(const Json& object, std::map<std::string, Json> fields) {
-  Json changed = Json::object();
-  for (const Json& member : object.members()) {
-    const auto field = fields.find(std::string(member.key()));
-    changed.add(std::string(member.key()), field == fields.end() ? member : field->second);
-    if (field != fields.end()) fields.erase(field);
-  }
-  for (auto& [name, value] : fields) changed.add(name, std::move(value));
-  return changed;
-}
-
 /// A per-layer field without skipped layers' entries; without a list in the file, `otherwise(l)` for each kept layer l.
 template <class F>
 Json list_of_layers(const Json& text, const char* name, const MatformerSlice& slice, F&& otherwise) {

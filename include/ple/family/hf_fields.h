@@ -109,6 +109,7 @@ inline std::string hf_model_type(const Json& config_json, const std::string& sou
 template <class Config>
 std::vector<std::string> hf_model_types() {
   std::vector<std::string> types{Config::model_type};
+  if constexpr (requires { Config::grafted_model_type; }) types.emplace_back(Config::grafted_model_type);
   if constexpr (requires { Config::unified_model_type; }) types.emplace_back(Config::unified_model_type);
   return types;
 }

@@ -123,6 +123,14 @@ struct ConfigChecks {
     }
   }
 
+  /// Of a model that may have PLE.
+  template <class Config>
+  void per_layer_inputs(const Config& config) const {
+    count("hidden_size_per_layer_input", config.hidden_size_per_layer_input, 0, 65536);
+    if (config.hidden_size_per_layer_input == 0) return;
+    count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, most_tokens);
+  }
+
   static constexpr std::size_t most_tokens = std::size_t{1} << 30, most_width = std::size_t{1} << 20,
                                most_layers = 4096;
 };

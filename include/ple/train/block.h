@@ -28,6 +28,7 @@ template <class Block>
 concept TrainableBlock = std::same_as<typename Block::Streams, OneStream> && requires(const Block& block) {
   block.attention.query_norm;
   block.mlp.gate;
+  block.per_layer.gate;
   block.input_norm;
   block.post_attention_norm;
   block.pre_feed_forward_norm;
@@ -72,21 +73,17 @@ class TrainedBlock {
     add<B>(context, h1, h2);
 
     // out = c (h2 + post_ple_norm(Wout (gelu(Wgate h2) * e)))
-    if constexpr (has_ple) {
-      if (e.cols > 0) {
-        const Rows ple_gate = first(a.ple_gate, h), ple_gated = first(a.ple_gated, h), z = first(a.z, h);
-        trained(Parameter::ple_gate, block_.per_layer.gate).forward(context, h2, ple_gate);
-        multiply_gelu(context, ple_gate, e, ple_gated);
-        trained(Parameter::ple_output, block_.per_layer.output).forward(context, ple_gated, z);
-        trained(Parameter::post_ple_norm, block_.per_layer.norm).forward(context, z, out);
-        add<B>(context, h2, out);
-      } else {
-        copy(h2, out);
-      }
-      for (std::size_t t = 0; t < out.rows; ++t) B::scale(block_.layer_scalar[0], out.cols, out.row(t));
+    if (e.cols > 0) {
+      const Rows ple_gate = first(a.ple_gate, h), ple_gated = first(a.ple_gated, h), z = first(a.z, h);
+      trained(Parameter::ple_gate, block_.per_layer.gate).forward(context, h2, ple_gate);
+      multiply_gelu(context, ple_gate, e, ple_gated);
+      trained(Parameter::ple_output, block_.per_layer.output).forward(context, ple_gated, z);
+      trained(Parameter::post_ple_norm, block_.per_layer.norm).forward(context, z, out);
+      add<B>(context, h2, out);
     } else {
       copy(h2, out);
     }
+    multiply_layer_scalar(out);
   }
 
   /// Whether something below the PLE step is trained.
@@ -107,20 +104,18 @@ class TrainedBlock {
                 Rows dh, Rows de) const {
     const Sizes s(block_);
     const Rows dx = first(w_.dx, h), h1 = first(a.h1, h), h2 = first(a.h2, h);
-    if constexpr (has_ple) {
-      for (std::size_t t = 0; t < dh.rows; ++t) B::scale(block_.layer_scalar[0], dh.cols, dh.row(t));
-      if (e.cols > 0) {
-        // dz = norm'(dh), dg = dz Wout; (dgate, de) = gated_gelu'(dg); dh += dgate Wgate
-        const Rows z = first(a.z, h), dg = first(w_.dple, h), gate = first(a.ple_gate, h);
-        trained(Parameter::post_ple_norm, block_.per_layer.norm).backward(context, z, dh, dx);
-        clear(dg);
-        trained(Parameter::ple_output, block_.per_layer.output).backward(context, first(a.ple_gated, h), dx, dg);
-        const Rows dgate = first(w_.ple_gate, h);
-        copy(gate, dgate);
-        copy(e, de);
-        gated_gelu_backward(context, dg, dgate, de);
-        trained(Parameter::ple_gate, block_.per_layer.gate).backward(context, h2, dgate, dh);
-      }
+    multiply_layer_scalar(dh);
+    if (e.cols > 0) {
+      // dz = norm'(dh), dg = dz Wout; (dgate, de) = gated_gelu'(dg); dh += dgate Wgate
+      const Rows z = first(a.z, h), dg = first(w_.dple, h), gate = first(a.ple_gate, h);
+      trained(Parameter::post_ple_norm, block_.per_layer.norm).backward(context, z, dh, dx);
+      clear(dg);
+      trained(Parameter::ple_output, block_.per_layer.output).backward(context, first(a.ple_gated, h), dx, dg);
+      const Rows dgate = first(w_.ple_gate, h);
+      copy(gate, dgate);
+      copy(e, de);
+      gated_gelu_backward(context, dg, dgate, de);
+      trained(Parameter::ple_gate, block_.per_layer.gate).backward(context, h2, dgate, dh);
     }
     if (!below) return;
 
@@ -153,8 +148,6 @@ class TrainedBlock {
   }
 
  private:
-  static constexpr bool has_ple = requires(const Block& block) { block.per_layer.gate; };
-
   struct Sizes {
     std::size_t q, kv, intermediate;
     explicit Sizes(const Block& block)
@@ -178,6 +171,12 @@ class TrainedBlock {
   }
   static void clear(Rows rows) {
     for (std::size_t t = 0; t < rows.rows; ++t) std::fill_n(rows.row(t), rows.cols, 0.0f);
+  }
+
+  void multiply_layer_scalar(Rows h) const {
+    if constexpr (requires { block_.layer_scalar; }) {
+      for (std::size_t t = 0; t < h.rows; ++t) B::scale(block_.layer_scalar[0], h.cols, h.row(t));
+    }
   }
 
   /// out = gelu(gate) * up

@@ -41,6 +41,9 @@ class SplitMix64 {
     }
   }
 
+  /// In [-most, most).
+  float uniform(float most) { return most * (static_cast<float>(next() >> 40) * 0x1p-23f - 1); }
+
  private:
   std::uint64_t state_;
 };

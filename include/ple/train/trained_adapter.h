@@ -36,7 +36,7 @@ inline void check_adapter_holds_all(const TrainedParameters& trained) {
   if (trained.weights.empty()) return;
   const auto& key = trained.weights.begin()->first;
   fail(ErrorCode::not_supported, "an adapter holds no ", hf_name("", key.parameter, key.layer),
-       ", which was trained itself");
+       ", which was trained itself: train/trained_model.h writes that");
 }
 
 }  // namespace detail
@@ -61,10 +61,8 @@ inline Adapter make_adapter(const TrainedParameters& trained, const std::string&
   return Adapter(name, std::move(parts), detail::rows_of(trained));
 }
 
-/// Errors: as above, and those of the function of this name in checkpoint/peft_writer.h.
-inline void write_peft_adapter(const std::filesystem::path& folder, const TrainedParameters& trained,
-                               const PeftBase& base = {}) {
-  detail::check_adapter_holds_all(trained);
+/// The adapters alone, as they are now: they point into `trained`.
+inline std::vector<PeftPart> peft_parts(const TrainedParameters& trained) {
   std::vector<PeftPart> parts;
   for (const auto& entry : trained.adapters) {
     const TrainedAdapter& one = entry.second;
@@ -78,7 +76,14 @@ inline void write_peft_adapter(const std::filesystem::path& folder, const Traine
                      .b = one.b.values,
                      .b_is_transposed = true});
   }
-  write_peft_adapter(folder, parts, detail::rows_of(trained), base);
+  return parts;
+}
+
+/// Errors: as above, and those of the function of this name in checkpoint/peft_writer.h.
+inline void write_peft_adapter(const std::filesystem::path& folder, const TrainedParameters& trained,
+                               const PeftBase& base = {}) {
+  detail::check_adapter_holds_all(trained);
+  write_peft_adapter(folder, peft_parts(trained), detail::rows_of(trained), base);
 }
 
 }  // namespace ple::inline PLE_ABI

@@ -2,6 +2,7 @@
 // The configuration of a Gemma 3 text model: nothing here computes.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -18,17 +19,20 @@ namespace ple::inline PLE_ABI {
 struct Gemma3Config {
   static constexpr const char* family = "Gemma 3";
   static constexpr const char* model_type = "gemma3";  ///< GGUF's; config.json also has "gemma3_text", the text model
+  /// Of config.json only: with PLE, which no published model has (convert/graft.h). transformers does not know the
+  /// name, so that it cannot take such a model for one without.
+  static constexpr const char* grafted_model_type = "gemma3_ple";
 
-  // This family has no Per-Layer Embeddings and shares no keys and values.
-  static constexpr std::size_t hidden_size_per_layer_input = 0, vocab_size_per_layer_input = 0;
-  static constexpr std::size_t num_kv_shared_layers = 0;
+  static constexpr std::size_t num_kv_shared_layers = 0;  // this family shares no keys and values
 
   std::size_t vocab_size = 262208;
   std::size_t hidden_size = 2304;
   std::size_t num_attention_heads = 8;
   std::size_t sliding_window = 4096;  ///< positions that a sliding layer sees, the token's own included
   std::size_t max_position_embeddings = 131072;
-  double query_pre_attn_scalar = 256;  ///< scores are divided by its square root
+  std::size_t vocab_size_per_layer_input = 0;
+  std::size_t hidden_size_per_layer_input = 0;  ///< p; 0 for a model without PLE
+  double query_pre_attn_scalar = 256;           ///< scores are divided by its square root
   bool tie_word_embeddings = true;
   float rms_norm_eps = 1e-6f;
   float final_logit_softcapping = 0;  ///< 0 for none
@@ -40,7 +44,10 @@ struct Gemma3Config {
   std::size_t num_layers() const { return layers.size(); }
   std::size_t first_shared_layer() const { return layers.size(); }
   const RopeConfig& rope(AttentionType type) const { return type == AttentionType::full ? full_rope : sliding_rope; }
-  std::size_t token_limit() const { return vocab_size; }
+  /// Tokens below it have an embedding and a row.
+  std::size_t token_limit() const {
+    return hidden_size_per_layer_input > 0 ? (std::min)(vocab_size, vocab_size_per_layer_input) : vocab_size;
+  }
   static constexpr std::int32_t pad_token() { return 0; }
   std::optional<std::size_t> kv_layer(std::size_t l) const { return l; }
 };
@@ -51,6 +58,7 @@ void for_each_field(const Gemma3Config& c, F&& f) {
   const auto all = [&](const auto&... fields) { (f(fields), ...); };
   all(c.vocab_size, c.hidden_size, c.num_attention_heads, c.sliding_window, c.max_position_embeddings,
       c.query_pre_attn_scalar, c.tie_word_embeddings, c.rms_norm_eps, c.final_logit_softcapping, c.layers.size());
+  if (c.hidden_size_per_layer_input > 0) all(c.hidden_size_per_layer_input, c.vocab_size_per_layer_input);
   for (const RopeConfig& rope : {c.sliding_rope, c.full_rope}) all(rope.theta, rope.fraction, rope.factor);
   for (const LayerConfig& layer : c.layers) {
     all(layer.attention, layer.head_dim, layer.num_key_value_heads, layer.intermediate_size);
@@ -112,6 +120,7 @@ inline Gemma3Config gemma3_27b() {
 inline void validate(const Gemma3Config& config, const std::string& source) {
   const detail::ConfigChecks check{source};
   check.decoder(config);
+  check.per_layer_inputs(config);
   check.number("query_pre_attn_scalar", config.query_pre_attn_scalar, 1e-6, 1e9);
 }
 

@@ -77,6 +77,8 @@ inline Gemma3Config gemma3_config(const GgufShards& file) {
   config.max_position_embeddings = count("context_length");
   config.num_attention_heads = count("attention.head_count");
   config.sliding_window = count("attention.sliding_window", config.max_position_embeddings);
+  config.hidden_size_per_layer_input = count("embedding_length_per_layer_input", 0);
+  if (config.hidden_size_per_layer_input > 0) config.vocab_size_per_layer_input = gguf_rows(file, Parameter::ple_table);
   config.tie_word_embeddings = !file.contains(gguf_name(Parameter::head, 0));
   config.rms_norm_eps = static_cast<float>(number("attention.layer_norm_rms_epsilon"));
   config.final_logit_softcapping = static_cast<float>(number("final_logit_softcapping", 0));

@@ -70,6 +70,8 @@ inline Gemma3Config gemma3_config(const Json& config_json, const std::string& so
   config.num_attention_heads = text.count("num_attention_heads", config.num_attention_heads);
   config.sliding_window = text.count("sliding_window", config.sliding_window);
   config.max_position_embeddings = text.count("max_position_embeddings", config.max_position_embeddings);
+  config.hidden_size_per_layer_input = text.count("hidden_size_per_layer_input", 0);
+  config.vocab_size_per_layer_input = text.count("vocab_size_per_layer_input", 0);
   config.query_pre_attn_scalar = text.number("query_pre_attn_scalar", config.query_pre_attn_scalar);
   config.tie_word_embeddings = hf_tie_word_embeddings(config_json, source);
   config.rms_norm_eps = static_cast<float>(text.number("rms_norm_eps", 1e-6));

@@ -137,10 +137,7 @@ inline Gemma4Config gemma4_31b() {
 inline void validate(const Gemma4Config& config, const std::string& source) {
   const detail::ConfigChecks check{source};
   check.decoder(config);
-  check.count("hidden_size_per_layer_input", config.hidden_size_per_layer_input, 0, 65536);
-  if (config.hidden_size_per_layer_input > 0) {
-    check.count("vocab_size_per_layer_input", config.vocab_size_per_layer_input, 1, check.most_tokens);
-  }
+  check.per_layer_inputs(config);
   if (config.num_experts > 0) {
     check.count("num_experts", config.num_experts, 1, 4096);
     check.count("top_k_experts", config.top_k_experts, 1, config.num_experts);
