@@ -45,10 +45,10 @@ constexpr const char* usage =
     "  --rows            train the PLE table's rows of tokens that occur, too\n"
     "  --graft           train all of PLE, rows too; what comes out is a model (in FOLDER, model or model.gguf).\n"
     "                    For models that graft wrote; --rank 0 trains nothing else\n"
-    "  --graft-rate X    share by which PLE's weights move in a step (default: 0.01)\n"
+    "  --graft-rate X    share by which PLE's weights move in a step (default: 0.03)\n"
     "  --rate X          learning rate (default: 2e-4), which rises for a twentieth of the steps and falls as a "
     "cosine\n"
-    "  --row-rate X      of rows (default: a hundredth of the RMS of the table's values)\n"
+    "  --row-rate X      of rows (default: a hundredth of the RMS of the table's values; with --graft, --graft-rate)\n"
     "  --decay X         weight decay of adapters (default: 0)\n"
     "  --clip X          most norm of a step's gradient (default: 1); 0: any\n"
     "  --seed N          of the order of texts and of adapters (default: 1)\n"
@@ -128,7 +128,7 @@ Options read_options(examples::Arguments& arguments) {
   }
   if (t.rank == 0) t.adapters.clear();
   o.graft = arguments.flag("--graft");
-  const auto graft_rate = arguments.number<double>("--graft-rate", 0.01, 0);
+  const auto graft_rate = arguments.number<double>("--graft-rate", 0.03, 1e-6);
   t.rows = arguments.flag("--rows") || o.graft;
   if (o.graft) {
     t.weights = {ple::Parameter::ple_context_projection, ple::Parameter::ple_context_norm, ple::Parameter::ple_gate,
@@ -138,7 +138,7 @@ Options read_options(examples::Arguments& arguments) {
   if (t.adapters.empty() && !t.rows) examples::refuse("with --rank 0 and without --rows or --graft nothing is trained");
   if (o.ple && o.graft) examples::refuse("--ple and --graft: PLE gets adapters, or is trained itself");
   t.rate = arguments.number<double>("--rate", 2e-4, 0);
-  t.row_rate = arguments.number<double>("--row-rate", 0, 0);
+  t.row_rate = arguments.number<double>("--row-rate", o.graft ? graft_rate : 0, 0);
   t.decay = arguments.number<double>("--decay", 0, 0);
   t.clip = arguments.number<double>("--clip", 1, 0);
   t.seed = arguments.number<std::uint64_t>("--seed", 1);

@@ -38,6 +38,7 @@ inline std::string run_text(const TrainingOptions& options) {
   add("rank", static_cast<double>(options.rank));
   add("alpha", options.alpha);
   add("rate", options.rate);
+  add("weight_rate", options.weight_rate);
   add("row_rate", options.rows ? options.row_rate : 0);
   add("decay", options.decay);
   add("clip", options.clip);
