@@ -84,6 +84,9 @@ std::vector<std::size_t> ranks_of(const RankOptions& wanted, const std::vector<p
 template <class Model>
 void add_bases(const Model& model, const RankOptions& wanted, ple::PackOptions& options, ple::Executor& executor,
                examples::Progress& progress) {
+  if (wanted.ranks) {  // what is wrong with them is said before the work
+    ple::RowLayout::parse_ranks(*wanted.ranks, model.config.num_layers(), model.table.width(), "--rank");
+  }
   const ple::SecondMoments moments = ple::packed_second_moments(model, options, executor, std::ref(progress));
   std::vector<ple::Spectrum> spectra;
   examples::RankPlan plan{options.dtypes, {}, moments.width(), moments.rows()};
