@@ -24,6 +24,9 @@ constexpr const char* usage =
     "  MODEL         a Hugging Face folder of a Gemma 4 model with PLE\n"
     "  TEXT          a text, or @FILE; its first 256 tokens are used, and fewer than 100 say little\n"
     "  --budget MIB  of the whole packed table (default: half of what it has); or with a unit: 100KiB, 1.5GiB\n"
+    "  --table-file FILE\n"
+    "                instead: what each depth costs as a file that `pack` wrote has it, in fewer bits or of a lower "
+    "rank\n"
     "  --dtypes LIST try only these: q8_0,q4_0,none (default: all types that are smaller)\n"
     "  --svg FILE    the picture (default: depths.svg)\n"
     "  --threads N   (default: all)\n";
@@ -213,6 +216,56 @@ void print_proposal(const Report& report) {
   if (proposal.bytes > report.budget) fmt::print("No packing is that small; this is the smallest.\n");
 }
 
+/// Every depth alone, then all of them, as a packed table of the model has them.
+void measure_file(const Model& model, std::span<const ple::Token> tokens, ple::Executor& executor,
+                  const std::string& path) {
+  const ple::PackedTable source = ple::read_packed_table(path);
+  if (source.folded || source.vocabulary) {
+    examples::refuse("--table-file: ", path, source.folded ? " is folded" : " has a cut-down vocabulary",
+                     ", so its depths cannot be measured one by one");
+  }
+  const ple::RowLayout &layout = source.layout, &before = model.table.layout();
+  ple::PleTable<ple::Any, ple::DefaultBackend> table(static_cast<std::size_t>(model.table.rows()), before.layers(),
+                                                     before.width());
+  table.load(source, ple::Mapped{});
+  if (table.scale() != model.table.scale()) {
+    examples::refuse("--table-file: ", path, ": its scale is ", ple::number_text(table.scale()), ", the model's ",
+                     ple::number_text(model.table.scale()));
+  }
+  const ple::ReferencePredictions reference(model, tokens, executor);
+  const ple::RowSample<ple::DefaultBackend> original(model.table, tokens, executor), packed(table, tokens, executor);
+  Model changed = model;
+  const auto measured = [&](const std::vector<bool>& wanted) {
+    // f32 holds the values of every type.
+    Types types(layout.layers(), ple::Dtype::f32);
+    for (std::size_t l = 0; l < types.size(); ++l) {
+      if (!(wanted[l] ? layout : before).has(l)) types[l] = std::nullopt;
+    }
+    changed.table = original.with_layers(packed, wanted).table(types);
+    return reference.evaluate(changed, executor);
+  };
+  fmt::print("{:<8}{:>8}{:>7}{:>13}{:>12}{:>12}\n", "depth", "type", "rank", "bytes a row", "KL, nats", "change");
+  const auto line = [&](const std::string& depth, const std::string& type, const std::string& rank, std::size_t bytes,
+                        const ple::Evaluation& effect) {
+    fmt::print("{:<8}{:>8}{:>7}{:>13}{:>12.2e}{:>+12.5f}\n", depth, type, rank, bytes, effect.kl,
+               effect.loss - reference.loss());
+  };
+  for (std::size_t l = 0; l < layout.layers(); ++l) {
+    std::vector<bool> one(layout.layers(), false);
+    one[l] = true;
+    const auto& dtype = layout.slice(l).dtype;
+    line(fmt::format("{}", l), type_name(dtype), layout.rank(l) > 0 ? fmt::format("{}", layout.rank(l)) : "full",
+         dtype ? ple::bytes_of(*dtype, layout.stored(l)) : 0, measured(one));
+  }
+  line("all", "", "", layout.row_bytes(), measured(std::vector<bool>(layout.layers(), true)));
+  fmt::print(
+      "\nchange: of the loss, which is {:.4f} nats per token. The table: {:.3f} MiB and {:.3f} of bases, instead of "
+      "{:.3f}.\n",
+      reference.loss(), mebibytes(static_cast<double>(source.tensor.bytes)),
+      mebibytes(static_cast<double>(layout.sum_of_ranks() * layout.width() * sizeof(float))),
+      mebibytes(static_cast<double>(model.table.rows() * before.row_bytes())));
+}
+
 void draw(const Report& report, const examples::Output& out) {
   const std::size_t depths = report.effect.size();
   const double lines = std::ceil(static_cast<double>(report.choices.size()) / 3);
@@ -307,7 +360,8 @@ void run(examples::Arguments& arguments) {
   const std::string model_path = arguments.first("MODEL"), text = read_text(arguments.first("TEXT"));
   const std::string svg_path = arguments.text("--svg").value_or("depths.svg");
   const auto budget = arguments.bytes("--budget");
-  const auto types = arguments.text("--dtypes");
+  const auto types = arguments.text("--dtypes"), table_file = arguments.text("--table-file");
+  if (table_file && (budget || types)) examples::refuse("--table-file goes without --budget and --dtypes");
   ple::ThreadPool pool(arguments.threads());
   arguments.done();
 
@@ -325,6 +379,7 @@ void run(examples::Arguments& arguments) {
     fmt::print(stderr, "note: {} tokens are too few to tell depths apart; give a text of {} or more (@FILE)\n",
                tokens.size(), gemv);
   }
+  if (table_file) return measure_file(model, tokens, pool, *table_file);
   const std::size_t width = model.table.width();
   const Types choices =
       types ? ple::RowLayout::parse(*types, static_cast<std::size_t>(std::count(types->begin(), types->end(), ',')) + 1,

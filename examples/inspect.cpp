@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a model is made of and what it costs, without loading it: parameters, bytes, memory. Or what an adapter changes.
+#include <ple/checkpoint/packed_table.h>
 #include <ple/convert/inspect.h>
 
 #include "arguments.h"
@@ -18,6 +19,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -30,6 +32,7 @@ const std::string usage =
     ple::published_models() +
     ";\n"
     "                 or the folder of an adapter, whose rank, matrices and rows are shown; it has no options\n"
+    "  --table-file FILE  the types and ranks of a PLE table that `pack` wrote, too\n"
     "  --context N    positions for the cache of keys and values (default 4096, or the model's longest)\n"
     "  --kv TYPE      what keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
     "  --html FILE    the same as one self-contained page\n";
@@ -133,6 +136,26 @@ void print_memory(const Report& report) {
   }
 }
 
+/// What `pack` wrote for this model.
+void print_packed(const ple::PackedTable& table, const std::string& path, const ple::ModelConfig& config) {
+  const ple::RowLayout& layout = table.layout;
+  const auto [layers, width] =
+      std::visit([](const auto& c) { return std::pair(c.num_layers(), c.hidden_size_per_layer_input); }, config);
+  if (layout.layers() != layers || layout.width() != width) {
+    examples::refuse(path, fmt::format(": rows of {} layers of {} values, expected {} of {}: was it made for another "
+                                       "model?",
+                                       layout.layers(), layout.width(), layers, width));
+  }
+  fmt::print("\nPACKED TABLE {}\n  {} rows of {}, {} together{}{}\n", path, table.rows, bytes_text(layout.row_bytes()),
+             bytes_text(table.rows * layout.row_bytes()), table.folded ? ", folded" : "",
+             table.vocabulary ? ", of a cut-down vocabulary" : "");
+  fmt::print("  types: {}\n", layout.text());
+  if (const std::size_t ranks = layout.sum_of_ranks()) {
+    fmt::print("  ranks: {} (of {}); bases take {}\n", layout.ranks_text(), width,
+               bytes_text(ranks * width * sizeof(float)));
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -142,7 +165,7 @@ int main(int argc, char** argv) {
       arguments.done();
       return examples::print_adapter(name);
     }
-    const auto html_path = arguments.text("--html");
+    const auto html_path = arguments.text("--html"), table_file = arguments.text("--table-file");
     const auto found = ple::inspect(name);
     const std::size_t longest = std::visit([](const auto& c) { return c.max_position_embeddings; }, found.config);
     const auto context = arguments.number<std::size_t>("--context", std::min<std::size_t>(4096, longest), 1);
@@ -154,6 +177,8 @@ int main(int argc, char** argv) {
       html.emplace(*html_path, std::vector{folder / "config.json", folder / "model.safetensors",
                                            folder / "model.safetensors.index.json"});
     }
+    std::optional<ple::PackedTable> packed;
+    if (table_file) packed = ple::read_packed_table(*table_file);
     const Report report = examples::make_report(found, context, kv_cache_dtype);
     fmt::print("{}: {}\n{}\n", report.name, report.family, report.shape);
     fmt::print("{}\n", report.has_files ? "Counted from the headers of its files; no weight was read."
@@ -162,6 +187,7 @@ int main(int argc, char** argv) {
     print_parameters(report);
     print_reads(report);
     print_memory(report);
+    if (packed) print_packed(*packed, *table_file, found.config);
     if (!html) return;
     html->write(examples::html_page(report));
     fmt::print("\nwrote {}\n", html->path());

@@ -27,6 +27,11 @@ inline std::vector<std::string> packed_table_seeds() {
   pack({.dtypes = {Dtype::f32, std::nullopt}});
   pack({.dtypes = {Dtype::f32, Dtype::f16}, .fold = true});
   pack({.dtypes = {Dtype::f32, Dtype::f32}, .kept = {0, 1, 2, 3, 4, 5, 9}, .substitute = 3});
+  // With bases: any numbers are one.
+  const std::size_t p = model.table.width();
+  const auto basis = [&](std::size_t rank) { return std::make_shared<const AlignedVector<float>>(rank * p, 0.5f); };
+  pack({.dtypes = {Dtype::bf16, Dtype::f32}, .bases = {basis(2), nullptr}});
+  pack({.dtypes = {Dtype::f16, Dtype::bf16}, .fold = true, .bases = {basis(p), basis(1)}});
   return seeds;
 }
 

@@ -4,10 +4,14 @@
 //   pad_identity     F32 [layers * p], folded tables only: the identity part of positions without text
 //   kept_tokens      I32 [rows], cut-down vocabularies only: the tokens that have rows, in the rows' order
 //   token_embedding  [rows, d], with kept_tokens: their embeddings
-// Metadata: format, layers, width, vocab_size, dtypes ("bf16,q8_0,none": one a layer), scale, folded, substitute.
+//   bases            F32 [sum of the ranks, p], with ranks only: of each layer with a rank R, [R, p], which makes
+//                    values of its R numbers in a row
+// Metadata: format, layers, width, vocab_size, dtypes ("bf16,q8_0,none": one a layer), scale, folded, substitute; ranks
+// ("32,full,full"), which make the format ple.table.2, so that older readers refuse the file.
 #pragma once
 
 #include <charconv>
+#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -30,7 +34,7 @@
 
 namespace ple::inline PLE_ABI {
 
-inline constexpr std::string_view packed_table_format = "ple.table.1";
+inline constexpr std::string_view packed_table_format = "ple.table.1", ranked_table_format = "ple.table.2";
 
 /// A type's name in safetensors, which knows blocks only as bytes.
 inline std::string_view safetensors_name(Dtype type) {
@@ -38,10 +42,11 @@ inline std::string_view safetensors_name(Dtype type) {
 }
 
 /// Rows as in a checkpoint if all layers have one unquantised type, else aligned to cache lines. Errors: RowLayout's.
-inline RowLayout packed_layout(const std::vector<std::optional<Dtype>>& dtypes, std::size_t width) {
-  const RowLayout tight(dtypes, width, 1);
+inline RowLayout packed_layout(const std::vector<std::optional<Dtype>>& dtypes, std::size_t width,
+                               const std::vector<std::size_t>& ranks = {}) {
+  const RowLayout tight(dtypes, width, 1, ranks);
   const std::optional<Dtype> only = tight.only_dtype();
-  return only && values_per_block(*only) == 1 ? tight : RowLayout(dtypes, width);
+  return only && values_per_block(*only) == 1 ? tight : RowLayout(dtypes, width, alignment, ranks);
 }
 
 namespace detail {
@@ -87,6 +92,29 @@ class TableMetadata {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Each layer's part of the tensor `bases`, which has the layout's shape and F32 values at any address.
+inline RowBases bases_of(const Tensor& tensor, const RowLayout& layout) {
+  RowBases bases(layout.layers());
+  const std::byte* from = tensor.data;
+  for (std::size_t l = 0; l < layout.layers(); ++l) {
+    if (layout.rank(l) == 0) continue;
+    AlignedVector<float> values(layout.rank(l) * layout.width());
+    std::memcpy(values.data(), from, values.size() * sizeof(float));
+    from += values.size() * sizeof(float);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (std::isfinite(values[i])) continue;
+      fail(ErrorCode::malformed, tensor.file, ": ", tensor.name, ": layer ", l, ": value ", i % layout.width(),
+           " of row ", i / layout.width(), " is ", number_text(values[i]), ", expected a finite number");
+    }
+    bases[l] = std::make_shared<const AlignedVector<float>>(std::move(values));
+  }
+  return bases;
+}
+
+}  // namespace detail
+
 /// What such a file replaces in a checkpoint.
 struct PackedTable : TableSource {
   std::optional<Tensor> token_embedding = {};  ///< with `vocabulary`: of its tokens; also the head if that is tied
@@ -98,12 +126,16 @@ inline PackedTable read_packed_table(const std::filesystem::path& path, const Ch
   const auto file = SafetensorsFile::open(path, limits.json);
   const std::string name = path.string();
   const detail::TableMetadata metadata(file, name);
-  if (metadata.text("format") != packed_table_format) metadata.wrong("format", packed_table_format);
+  const bool ranked = metadata.text("format") == ranked_table_format;
+  if (!ranked && metadata.text("format") != packed_table_format)
+    metadata.wrong("format", packed_table_format, " or ", ranked_table_format);
   const auto layers = metadata.number<std::size_t>("layers", 1, 4096);
   const auto width = metadata.number<std::size_t>("width", 1, 65536);
   const auto vocab_size = metadata.number<std::size_t>("vocab_size", 1, std::size_t{1} << 30);
   detail::check_vocab_size(name, vocab_size, limits);  // a cut-down vocabulary takes 4 bytes a token
   const auto dtypes = RowLayout::parse(metadata.text("dtypes"), layers, name + ": __metadata__: dtypes");
+  std::vector<std::size_t> ranks;
+  if (ranked) ranks = RowLayout::parse_ranks(metadata.text("ranks"), layers, width, name + ": __metadata__: ranks");
   const auto expect = [&](const Tensor& tensor, const std::vector<std::uint64_t>& shape) {
     if (tensor.shape == shape) return;
     fail(ErrorCode::shape, name, ": ", tensor.name, ": shape is ", shape_text(tensor.shape), ", expected ",
@@ -112,7 +144,12 @@ inline PackedTable read_packed_table(const std::filesystem::path& path, const Ch
 
   PackedTable source;
   source.tensor = file.raw("ple_table");
-  source.layout = packed_layout(dtypes, width);
+  try {
+    source.layout = packed_layout(dtypes, width, ranks);
+  } catch (const Error& error) {
+    if (!ranked) throw;
+    fail(error.code(), name, ": __metadata__: ranks: ", error.what());
+  }
   const std::optional<Dtype> only = source.layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;
   const std::string& stored_as = file.dtype("ple_table");
@@ -125,6 +162,14 @@ inline PackedTable read_packed_table(const std::filesystem::path& path, const Ch
     expect(source.tensor, {vocab_size, plain ? layers * width : source.layout.row_bytes()});
   source.rows = source.tensor.shape[0];
   expect(source.tensor, {source.rows, plain ? layers * width : source.layout.row_bytes()});
+  if (ranked) {
+    const Tensor bases = file.raw("bases");
+    if (file.dtype("bases") != "F32") {
+      fail(ErrorCode::dtype, name, ": bases: dtype is ", file.dtype("bases"), ", expected F32");
+    }
+    expect(bases, {source.layout.sum_of_ranks(), width});
+    source.bases = detail::bases_of(bases, source.layout);
+  }
   source.scale = metadata.number<float>("scale", 1e-30f, 1e30f);
   const std::string& folded = metadata.text("folded");
   if (folded != "true" && folded != "false") metadata.wrong("folded", "true or false");

@@ -89,6 +89,11 @@ class SlicedSource final : public CheckpointSource {
     if (table.layout.layers() != whole_config_.num_layers()) return table;
     const std::size_t width = table.layout.width();
     table.layout = table.layout.select(slice_.layers);
+    if (!table.bases.empty()) {
+      RowBases bases;
+      for (const std::size_t l : slice_.layers) bases.push_back(table.bases[l]);
+      table.bases = std::move(bases);
+    }
     if (table.pad_identity.empty()) return table;
     std::vector<float> identity;
     for (const std::size_t l : slice_.layers) {

@@ -10,7 +10,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Encodes a row's layers() * width() values, each layer in its type. `row` has row_bytes().
+/// Encodes a row's layers() * width() values, each layer in its type; of a layer with a rank R, its first R, which are
+/// coefficients. `row` has row_bytes().
 /// Errors: ErrorCode::not_supported for a type that cannot be written.
 inline void encode_row(const RowLayout& layout, const float* values, std::byte* row) {
   layout.require_encodable();
@@ -22,7 +23,8 @@ inline void encode_row(const RowLayout& layout, const float* values, std::byte* 
       if constexpr (EncodableType<T>) {
         constexpr std::size_t n = DtypeTraits<T>::values_per_block;
         T* blocks = reinterpret_cast<T*>(row + layout.slice(l).offset);
-        for (std::size_t i = 0; i < width / n; ++i) DtypeTraits<T>::encode(values + l * width + i * n, blocks[i]);
+        for (std::size_t i = 0; i < layout.stored(l) / n; ++i)
+          DtypeTraits<T>::encode(values + l * width + i * n, blocks[i]);
       }
     });
   }

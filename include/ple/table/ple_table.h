@@ -51,6 +51,7 @@ class PleTable {
   bool folded() const { return folded_; }
   std::span<const float> pad_identity() const { return pad_identity_; }
   const std::shared_ptr<const VocabularyMap>& vocabulary() const { return vocabulary_; }
+  const RowBases& bases() const { return bases_; }
   std::size_t ids_per_token() const { return keys_.per_token; }
   std::size_t history() const { return keys_.history; }
   const std::shared_ptr<RowStore>& store() const { return store_; }
@@ -65,6 +66,8 @@ class PleTable {
   T* allocate() requires StoredType<T> {
     changed();
     layout_ = RowLayout(layers_, width_, DtypeTraits<T>::id);
+    bases_.clear();
+    multiplications_ = 1;
     auto values = std::make_shared<AlignedVector<std::byte>>(rows_ * layout_.row_bytes());
     std::byte* data = values->data();
     scale_ = rounded_to(DtypeTraits<T>::id, std::sqrt(static_cast<float>(width_)));
@@ -106,6 +109,13 @@ class PleTable {
         }
       }
     }
+    for (std::size_t l = 0; l < layers_; ++l) {
+      const std::size_t expected = source.layout.rank(l) * width_;
+      const std::size_t values = l < source.bases.size() && source.bases[l] ? source.bases[l]->size() : 0;
+      if (values == expected) continue;
+      refuse(ErrorCode::shape, "layer ", l, ": a basis of ", values, " values, expected ", source.layout.rank(l), " x ",
+             width_);
+    }
     changed();
     store_ = make_store(source, storage);
     layout_ = store_ ? source.layout : RowLayout(std::vector<std::optional<Dtype>>(layers_), width_);
@@ -113,6 +123,9 @@ class PleTable {
     folded_ = source.folded;
     pad_identity_ = source.pad_identity;
     vocabulary_ = source.vocabulary;
+    bases_ = store_ ? source.bases : RowBases();
+    multiplications_ = 1;
+    for (std::size_t l = 0; l < layers_; ++l) multiplications_ = (std::max)(multiplications_, source.layout.rank(l));
     rows_ = source.rows;
     file_ = tensor.map ? std::optional(tensor.map->file()->identity()) : std::nullopt;
   }
@@ -219,7 +232,7 @@ class PleTable {
       const std::size_t count = (std::min)(selection.unique.size() - begin, store_->most_at_once());
       const std::span<const RowId> pinned(selection.unique.data() + begin, count);
       const PinnedRows pins(*store_, pinned, selection.addresses);
-      for_each_row(context, out.rows, out.cols * per_token, [&](std::size_t t) {
+      for_each_row(context, out.rows, out.cols * per_token * multiplications_, [&](std::size_t t) {
         for (const RowId id : ids.subspan(t * per_token, per_token)) {
           const auto found = std::lower_bound(pinned.begin(), pinned.end(), id);
           if (found == pinned.end() || *found != id) continue;
@@ -263,22 +276,28 @@ class PleTable {
     for (std::size_t l = first; l < first + layers; ++l, out += width_) {
       const RowLayout::Slice& slice = layout_.slice(l);
       if (!slice.dtype) continue;
-      // In pieces: misaligned blocks are copied to be aligned, and sums of several rows need a buffer.
+      // In pieces: misaligned blocks are copied to be aligned; sums of several rows, and coefficients, need a buffer.
       constexpr std::size_t most = 256;
-      for (std::size_t i = 0; i < width_; i += most) {
-        const std::size_t count = (std::min)(most, width_ - i);
+      const std::size_t stored = layout_.stored(l);
+      for (std::size_t i = 0; i < stored; i += most) {
+        const std::size_t count = (std::min)(most, stored - i);
         const std::byte* blocks = row + slice.offset + bytes_of(*slice.dtype, i);
         alignas(alignment) std::byte aligned[most * sizeof(float)];
         if (reinterpret_cast<std::uintptr_t>(blocks) % alignment_of(*slice.dtype) != 0) {
           std::memcpy(aligned, blocks, bytes_of(*slice.dtype, count));
           blocks = aligned;
         }
-        if (keys_.per_token == 1) {
+        if (keys_.per_token == 1 && slice.rank == 0) {
           ple::decode<B, T>(*slice.dtype, blocks, count, out + i);
-        } else {
-          float piece[most];
-          ple::decode<B, T>(*slice.dtype, blocks, count, piece);
+          continue;
+        }
+        float piece[most];
+        ple::decode<B, T>(*slice.dtype, blocks, count, piece);
+        if (slice.rank == 0) {
           B::add(piece, count, out + i);
+        } else {  // a row by itself, so that its bits do not depend on others; it was set to 0
+          const float* basis = bases_[l]->data() + i * width_;
+          B::weighted_sum(basis, width_, count, width_, static_cast<const float*>(piece), most, 1, out, width_);
         }
       }
     }
@@ -299,6 +318,8 @@ class PleTable {
   bool folded_ = false;
   std::vector<float> pad_identity_;
   std::shared_ptr<const VocabularyMap> vocabulary_;
+  RowBases bases_;
+  std::size_t multiplications_ = 1;  // of a stored value, at most
   std::shared_ptr<RowStore> store_;
   std::optional<FileIdentity> file_;
   RowKeys keys_;

@@ -48,6 +48,23 @@ class RowSample {
   }
 
   std::span<const Token> tokens() const { return *tokens_; }  ///< those that have rows, ascending
+  /// The same rows, with those layers that `wanted` names taken from a sample of another table, of the same tokens.
+  /// Errors: ErrorCode::argument for another shape.
+  RowSample with_layers(const RowSample& other, const std::vector<bool>& wanted) const {
+    if (*other.tokens_ != *tokens_ || other.layers_ != layers_ || other.width_ != width_ || wanted.size() != layers_) {
+      fail(ErrorCode::argument, "RowSample::with_layers: a sample of ", other.tokens_->size(), " rows of ",
+           other.layers_, " x ", other.width_, " values, expected ", tokens_->size(), " of ", layers_, " x ", width_);
+    }
+    RowSample mixed(*this, MakeCopy{});
+    for (std::size_t r = 0; r < values_.rows; ++r) {
+      for (std::size_t l = 0; l < layers_; ++l) {
+        const float* from = (wanted[l] ? other : *this).values_.row(r) + l * width_;
+        std::copy_n(from, width_, mixed.values_.row(r) + l * width_);
+      }
+    }
+    return mixed;
+  }
+
   /// A table of these rows, each layer in its type or, without one, pruned: as from a file that pack_table wrote. Ask
   /// only for tokens of the sample. Errors: those of RowLayout.
   PleTable<Any, B> table(const std::vector<std::optional<Dtype>>& dtypes) const {
@@ -74,6 +91,13 @@ class RowSample {
   }
 
  private:
+  struct MakeCopy {};
+  RowSample(const RowSample& from, MakeCopy /*with values of its own, not filled in*/)
+      : layers_(from.layers_), width_(from.width_), scale_(from.scale_), tokens_(from.tokens_) {
+    const RowsRequest requests[] = {{&values_, tokens_->size(), layers_ * width_}};
+    memory_ = allocate_rows(requests);
+  }
+
   std::size_t layers_, width_;
   float scale_;
   std::shared_ptr<const std::vector<Token>> tokens_;

@@ -93,6 +93,7 @@ void scan_table(const TableSource& source, Executor& executor, F&& f) {
     piece.tensor.map = nullptr;
     piece.tensor.data = in_file ? pieces[turn].data() : source.tensor.data + first * row_bytes;
     piece.layout = layout;
+    piece.bases = source.bases;
     piece.rows = std::min<std::uint64_t>(most, source.rows - first);
     const Rows out = values.slice(0, static_cast<std::size_t>(piece.rows));
     PleTable<Any, B> table(out.rows, layers, layout.width());
