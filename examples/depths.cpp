@@ -21,7 +21,7 @@ constexpr const char* usage =
     "For every depth (layer) of the PLE table: what happens to the predictions of a text when that depth alone is\n"
     "stored in a smaller type, or pruned. Then a type for every depth such that the table fits a budget.\n"
     "\n"
-    "  MODEL         a Hugging Face folder of a Gemma 4 model with PLE\n"
+    "  MODEL         a Hugging Face folder or a GGUF file of a model with PLE\n"
     "  TEXT          a text, or @FILE; its first 256 tokens are used, and fewer than 100 say little\n"
     "  --budget MIB  of the whole packed table (default: half of what it has); or with a unit: 100KiB, 1.5GiB\n"
     "  --table-file FILE\n"
@@ -33,7 +33,6 @@ constexpr const char* usage =
 
 namespace {
 
-using Model = ple::Gemma4<>;
 using Types = std::vector<std::optional<ple::Dtype>>;
 
 constexpr std::size_t gemv = 100;         // means over so few predictions say little
@@ -56,6 +55,7 @@ std::string read_text(const std::string& text) {
 }
 
 /// The model as it is, with other types in its table.
+template <class Model>
 class Experiment {
  public:
   Experiment(const Model& model, std::span<const ple::Token> tokens, ple::Executor& executor)
@@ -110,6 +110,7 @@ Types all_choices(std::size_t width) {
   return choices;
 }
 
+template <class Model>
 Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Executor& executor, const Types& choices,
                const std::optional<std::size_t>& budget) {
   const ple::RowLayout& layout = model.table.layout();
@@ -130,7 +131,7 @@ Report measure(const Model& model, std::span<const ple::Token> tokens, ple::Exec
   std::size_t done = 0;
   const auto step = [&] { progress("texts evaluated", done++, total); };
   step();
-  Experiment experiment(model, tokens, executor);
+  Experiment<Model> experiment(model, tokens, executor);
   report.loss = experiment.loss();
   std::vector<std::vector<examples::DepthChoice>> plan_choices;
   for (std::size_t l = 0; l < layers; ++l) {
@@ -217,6 +218,7 @@ void print_proposal(const Report& report) {
 }
 
 /// Every depth alone, then all of them, as a packed table of the model has them.
+template <class Model>
 void measure_file(const Model& model, std::span<const ple::Token> tokens, ple::Executor& executor,
                   const std::string& path) {
   const ple::PackedTable source = ple::read_packed_table(path);
@@ -367,25 +369,34 @@ void run(examples::Arguments& arguments) {
 
   const auto checkpoint = ple::Checkpoint::open(model_path);
   const examples::Output svg(svg_path, checkpoint.files());
-  const auto model = Model::load(checkpoint);
-  if (!model.has_ple()) throw std::runtime_error(fmt::format("{}: the model has no PLE table", model_path));
+  if (!checkpoint.has(ple::Parameter::ple_table))
+    throw std::runtime_error(fmt::format("{}: the model has no PLE table", model_path));
   const auto tokenizer = ple::open_tokenizer(checkpoint);
   std::vector<ple::Token> tokens = tokenizer.encode(text);
   const std::size_t all_tokens = tokens.size();
-  tokens.resize(std::min({tokens.size(), most_tokens, model.max_position_embeddings()}));
+  const std::size_t longest =
+      std::visit([](const auto& config) { return config.max_position_embeddings; }, checkpoint.any_config());
+  tokens.resize(std::min({tokens.size(), most_tokens, longest}));
 
   if (tokens.size() < 2) throw std::runtime_error("TEXT has no token that could be predicted");
   if (tokens.size() < gemv) {
     fmt::print(stderr, "note: {} tokens are too few to tell depths apart; give a text of {} or more (@FILE)\n",
                tokens.size(), gemv);
   }
-  if (table_file) return measure_file(model, tokens, pool, *table_file);
-  const std::size_t width = model.table.width();
-  const Types choices =
-      types ? ple::RowLayout::parse(*types, static_cast<std::size_t>(std::count(types->begin(), types->end(), ',')) + 1,
-                                    "--dtypes")
-            : all_choices(width);
-  Report report = measure(model, tokens, pool, choices, budget);
+  std::optional<Report> measured;
+  std::visit(
+      [&]<class Config>(const Config& config) {
+        const auto model = ple::Family<Config>::template Model<ple::Any, ple::DefaultBackend>::load(checkpoint);
+        if (table_file) return measure_file(model, tokens, pool, *table_file);
+        const Types choices =
+            types ? ple::RowLayout::parse(
+                        *types, static_cast<std::size_t>(std::count(types->begin(), types->end(), ',')) + 1, "--dtypes")
+                  : all_choices(config.hidden_size_per_layer_input);
+        measured = measure(model, tokens, pool, choices, budget);
+      },
+      checkpoint.any_config());
+  if (!measured) return;
+  Report& report = *measured;
   report.model = model_path;
   report.tokens = tokens.size();
   report.all_tokens = all_tokens;
