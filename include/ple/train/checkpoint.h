@@ -47,6 +47,7 @@ inline std::string run_text(const TrainingOptions& options) {
   add("beta2", static_cast<double>(options.adamw.beta2));
   add("epsilon", static_cast<double>(options.adamw.epsilon));
   add("seed", static_cast<double>(options.seed));
+  for (const RowId id : options.only_rows) add("row", static_cast<double>(id));
   return text;
 }
 
