@@ -11,6 +11,7 @@
 #include "arguments.h"
 #include "loss_curve.h"
 #include "output.h"
+#include "sequences.h"
 
 #include <algorithm>
 #include <chrono>
@@ -53,12 +54,6 @@ constexpr const char* usage =
 namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-std::vector<ple::TrainingSequence> sequences_of(const std::vector<ple::PackedTexts>& packs) {
-  std::vector<ple::TrainingSequence> all;
-  for (const ple::PackedTexts& pack : packs) all.push_back({pack.tokens, pack.learnt, pack.begins});
-  return all;
-}
 
 /// "1 h 20 min", "3 min 5 s"
 std::string duration_text(double seconds) {
@@ -189,8 +184,8 @@ class FineTuning {
         base_(ple::peft_base(o.model)),
         pool_(o.training.gradient.threads),
         trainer_(ple::load_trainer(checkpoint, o.training)),
-        training_(sequences_of(texts_.training)),
-        held_out_(sequences_of(texts_.held_out)) {
+        training_(examples::sequences_of(texts_.training)),
+        held_out_(examples::sequences_of(texts_.held_out)) {
     run_ = fmt::format("epochs {}, batch {}, length {}, texts {:016x}", o.epochs, o.batch,
                        o.training.gradient.max_tokens, texts_.checksum);
   }
