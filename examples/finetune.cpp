@@ -14,6 +14,7 @@
 #include "loss_curve.h"
 #include "output.h"
 #include "progress.h"
+#include "sequences.h"
 
 #include <algorithm>
 #include <chrono>
@@ -45,10 +46,10 @@ constexpr const char* usage =
     "  --rows            train the PLE table's rows of tokens that occur, too\n"
     "  --graft           train all of PLE, rows too; what comes out is a model (in FOLDER, model or model.gguf).\n"
     "                    For models that graft wrote; --rank 0 trains nothing else\n"
-    "  --graft-rate X    share by which PLE's weights move in a step (default: 0.03)\n"
+    "  --graft-rate X    share by which PLE's weights move in a step, and rows by 8 of it (default: 0.03)\n"
     "  --rate X          learning rate (default: 2e-4), which rises for a twentieth of the steps and falls as a "
     "cosine\n"
-    "  --row-rate X      of rows (default: a hundredth of the RMS of the table's values; with --graft, --graft-rate)\n"
+    "  --row-rate X      of rows (default: a hundredth of the RMS of the table's values)\n"
     "  --decay X         weight decay of adapters (default: 0)\n"
     "  --clip X          most norm of a step's gradient (default: 1); 0: any\n"
     "  --seed N          of the order of texts and of adapters (default: 1)\n"
@@ -60,12 +61,6 @@ constexpr const char* usage =
 namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-std::vector<ple::TrainingSequence> sequences_of(const std::vector<ple::PackedTexts>& packs) {
-  std::vector<ple::TrainingSequence> all;
-  for (const ple::PackedTexts& pack : packs) all.push_back({pack.tokens, pack.learnt, pack.begins});
-  return all;
-}
 
 /// "1 h 20 min", "3 min 5 s"
 std::string duration_text(double seconds) {
@@ -133,12 +128,13 @@ Options read_options(examples::Arguments& arguments) {
   if (o.graft) {
     t.weights = {ple::Parameter::ple_context_projection, ple::Parameter::ple_context_norm, ple::Parameter::ple_gate,
                  ple::Parameter::ple_output, ple::Parameter::post_ple_norm};
-    t.weight_rate = graft_rate;
+    t.weight_share = graft_rate;
+    t.row_share = 8 * graft_rate;  // few steps touch a row
   }
   if (t.adapters.empty() && !t.rows) examples::refuse("with --rank 0 and without --rows or --graft nothing is trained");
   if (o.ple && o.graft) examples::refuse("--ple and --graft: PLE gets adapters, or is trained itself");
   t.rate = arguments.number<double>("--rate", 2e-4, 0);
-  t.row_rate = arguments.number<double>("--row-rate", o.graft ? graft_rate : 0, 0);
+  t.row_rate = arguments.number<double>("--row-rate", 0, 0);
   t.decay = arguments.number<double>("--decay", 0, 0);
   t.clip = arguments.number<double>("--clip", 1, 0);
   t.seed = arguments.number<std::uint64_t>("--seed", 1);
@@ -206,9 +202,9 @@ class FineTuning {
         base_(ple::peft_base(o.model)),
         pool_(o.training.gradient.threads),
         trainer_(ple::load_trainer(checkpoint, o.training)),
-        training_(sequences_of(texts_.training)),
-        held_out_(sequences_of(texts_.held_out)),
-        other_(sequences_of(texts_.other)) {
+        training_(examples::sequences_of(texts_.training)),
+        held_out_(examples::sequences_of(texts_.held_out)),
+        other_(examples::sequences_of(texts_.other)) {
     if (o.graft) check_model_to_write();
     run_ = fmt::format("epochs {}, batch {}, length {}, texts {:016x}", o.epochs, o.batch,
                        o.training.gradient.max_tokens, texts_.checksum);

@@ -120,6 +120,10 @@ TEST_CASE("a checkpoint that is damaged, or of another run, changes nothing") {
   Trainer<Model> faster(run.model, other);
   check_error(faster, good, ErrorCode::argument, "rate 0.005");
   other = run.options;
+  other.only_rows = {7, 9};
+  Trainer<Model> narrower(run.model, other);
+  check_error(narrower, good, ErrorCode::argument, "row 7, row 9");
+  other = run.options;
   other.weights.pop_back();
   Trainer<Model> fewer(run.model, other);
   check_error(fewer, good, ErrorCode::argument, "tensors");

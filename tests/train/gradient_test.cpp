@@ -277,6 +277,63 @@ TEST_CASE("bits depend neither on threads nor on memory for activations; packed 
   });
 }
 
+TEST_CASE("of given rows alone: the gradients of a run of all, and no other row is trained") {
+  const Case c(golden / "e2b_like");
+  c.with_model([&](const auto& model) {
+    const auto gradients = [&](const std::vector<RowId>& only_rows) {
+      const TrainingOptions options{
+          .adapters = {}, .rows = true, .only_rows = only_rows, .gradient = {.max_tokens = 32, .threads = 1}};
+      TrainedParameters trained = detail::make_trained(model, options);
+      DecoderGradient gradient(model, trained, options.gradient);
+      InlineExecutor executor;
+      for (const TrainingSequence& sequence : c.sequences()) gradient.loss(executor, sequence, 0.125f);
+      return trained.rows;
+    };
+    const auto all = gradients({});
+    const auto row = static_cast<RowId>(c.tokens[0][3]), other = static_cast<RowId>(c.tokens[1][5]);
+    RowId absent = 0;
+    while (all.count(absent) > 0) ++absent;
+    REQUIRE(row != other);
+    REQUIRE(absent < model.table.rows());
+    const auto some = gradients({other, absent, row, other});
+    CHECK(some.size() == 2);
+    for (const RowId id : {row, other}) {
+      CAPTURE(id);
+      REQUIRE(some.count(id) == 1);
+      CHECK(some.at(id).gradient == all.at(id).gradient);
+      CHECK(some.at(id).values == all.at(id).values);
+    }
+    CHECK(gradients({absent}).empty());
+
+    TrainingOptions options{
+        .adapters = {}, .rows = true, .only_rows = {row}, .gradient = {.max_tokens = 32, .threads = 1}};
+    Trainer trainer(model, options);
+    InlineExecutor executor;
+    trainer.step(executor, c.sequences());
+    REQUIRE(trainer.trained().rows.size() == 1);
+    CHECK(trainer.trained().rows.at(row).values != all.at(row).values);
+
+    const auto refused = [&](const std::string& part) {
+      std::string message = "no error";
+      try {
+        Trainer wrong(model, options);
+      } catch (const Error& error) {
+        message = error.what();
+      }
+      CAPTURE(message);
+      CHECK(message.find(part) != message.npos);
+    };
+    const double rate = trainer.options().row_rate;
+    options.row_share = 1;
+    CHECK(Trainer(model, options).options().row_rate == doctest::Approx(100 * rate));
+
+    options.only_rows.push_back(model.table.rows());
+    refused("only_rows has row " + std::to_string(model.table.rows()));
+    options.rows = false;
+    refused("only_rows, but rows is false");
+  });
+}
+
 // Not of 16-bit types: the reference rounds the embedding's scale to them.
 TEST_CASE("weights in blocks, repacked or as in the file, give the bits of their values in f32") {
   const Checkpoint checkpoint = Checkpoint::open(std::filesystem::path(PLE_TEST_DATA) / "golden" / "e4b_like");

@@ -38,7 +38,7 @@ inline std::string run_text(const TrainingOptions& options) {
   add("rank", static_cast<double>(options.rank));
   add("alpha", options.alpha);
   add("rate", options.rate);
-  add("weight_rate", options.weight_rate);
+  add("weight_share", options.weight_share);
   add("row_rate", options.rows ? options.row_rate : 0);
   add("decay", options.decay);
   add("clip", options.clip);
@@ -48,6 +48,7 @@ inline std::string run_text(const TrainingOptions& options) {
   add("beta2", static_cast<double>(options.adamw.beta2));
   add("epsilon", static_cast<double>(options.adamw.epsilon));
   add("seed", static_cast<double>(options.seed));
+  for (const RowId id : options.only_rows) add("row", static_cast<double>(id));
   return text;
 }
 

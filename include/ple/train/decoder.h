@@ -254,7 +254,7 @@ class DecoderGradient {
     const std::size_t rows = tokens.size(), layers = model_.blocks.size();
     const Rows dh = dh_.slice(0, rows), de = de_.slice(0, rows);
     const bool trains_inputs =
-        model_.has_ple() && (trained_.trains_rows || projection().trains() || projection_norm().trains());
+        model_.has_ple() && (trains_any_row() || projection().trains() || projection_norm().trains());
     std::size_t lowest = trains_inputs ? 0 : layers;  // the lowest layer with something that is trained
     for (const auto& entry : trained_.adapters) note_layer(entry.first, lowest);
     for (const auto& entry : trained_.weights) note_layer(entry.first, lowest);
@@ -284,6 +284,7 @@ class DecoderGradient {
     if (trained_.trains_rows) {  // in the order of tokens
       std::vector<float> scaled(de.cols);
       for (std::size_t t = 0; t < de.rows; ++t) {
+        if (!trained_.trains_row(selection_.ids[t])) continue;
         std::copy_n(de.row(t), de.cols, scaled.begin());
         B::scale(model_.table.scale(), de.cols, scaled.data());
         B::add(scaled.data(), de.cols, trained_row(selection_.ids[t]).gradient.data());
@@ -296,6 +297,11 @@ class DecoderGradient {
     for (std::size_t t = 0; t < de.rows; ++t)
       B::scale(1.0f / std::sqrt(static_cast<float>(h0.cols)), de.cols, de.row(t));
     projection().backward(context, h0, de, {});
+  }
+
+  /// Whether a token of the sequence has a row that is trained.
+  bool trains_any_row() const {
+    return std::any_of(selection_.ids.begin(), selection_.ids.end(), [&](RowId id) { return trained_.trains_row(id); });
   }
 
   /// A row with a gradient, which begins with 0 in each step; with the table's values if no text needed it before.

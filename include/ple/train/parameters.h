@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 
 #include "ple/core/config.h"
 #include "ple/core/memory.h"
@@ -46,7 +47,9 @@ struct TrainedParameters {
   std::map<Key, TrainedValues> weights;  ///< norms, and matrices of PLE steps: they replace the model's
   std::map<RowId, TrainedValues> rows;   ///< of the PLE table, unscaled, [layers * p]: those that a text needed
   bool trains_rows = false;
+  std::set<RowId> only_rows;  ///< no others are trained; empty: any
 
+  bool trains_row(RowId id) const { return trains_rows && (only_rows.empty() || only_rows.count(id) > 0); }
   TrainedAdapter* adapter(Parameter parameter, std::size_t layer = 0) { return find(adapters, parameter, layer); }
   TrainedValues* weight(Parameter parameter, std::size_t layer = 0) { return find(weights, parameter, layer); }
 

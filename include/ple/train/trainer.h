@@ -18,6 +18,7 @@
 #include "ple/core/executor.h"
 #include "ple/model/adapter.h"
 #include "ple/model/parameter.h"
+#include "ple/table/row_layout.h"
 #include "ple/train/adamw.h"
 #include "ple/train/decoder.h"
 #include "ple/train/parameters.h"
@@ -35,11 +36,13 @@ struct TrainingOptions {
   double alpha = 16;                    ///< what an adapter adds is multiplied by alpha / rank
   std::vector<Parameter> weights = {};  ///< norms, and matrices of PLE steps, that are trained themselves
   bool rows = false;                    ///< rows of the PLE table, of tokens that occur
+  std::vector<RowId> only_rows = {};    ///< these rows alone; empty: any
   double rate = 2e-4;                   ///< the learning rate
-  double weight_rate = 0;  ///< that of `weights`, as a share of their RMS when training begins; 0: `rate`, absolutely
-  double row_rate = 0;     ///< that of rows; 0: a hundredth of the RMS of the table's values
-  double decay = 0;        ///< weight decay; of rows and norms none
-  double clip = 1;         ///< most norm of a step's gradient; 0: any
+  double weight_share = 0;              ///< `weights` move by this share of their RMS instead; 0: by `rate`
+  double row_rate = 0;                  ///< that of rows; 0: row_share times the RMS of the table's values
+  double row_share = 0.01;
+  double decay = 0;  ///< weight decay; of rows and norms none
+  double clip = 1;   ///< most norm of a step's gradient; 0: any
   CosineSchedule schedule = {};
   AdamW adamw = {};
   std::uint64_t seed = 1;
@@ -81,6 +84,7 @@ TrainedParameters make_trained(const Model& model, const TrainingOptions& option
   using T = typename Model::T;
   TrainedParameters trained;
   trained.trains_rows = options.rows;
+  trained.only_rows = {options.only_rows.begin(), options.only_rows.end()};
   const auto listed = [](const std::vector<Parameter>& all, Parameter parameter) {
     return std::find(all.begin(), all.end(), parameter) != all.end();
   };
@@ -96,6 +100,13 @@ TrainedParameters make_trained(const Model& model, const TrainingOptions& option
   }
   if (!options.adapters.empty() && options.rank == 0) fail(ErrorCode::argument, "TrainingOptions: rank is 0");
   if (options.rows && !model.has_ple()) fail(ErrorCode::missing, "TrainingOptions: the model has no PLE table");
+  if (!options.only_rows.empty() && !options.rows) {
+    fail(ErrorCode::argument, "TrainingOptions: has only_rows, but rows is false");
+  }
+  for (const RowId id : options.only_rows) {
+    if (id < model.table.rows()) continue;
+    fail(ErrorCode::argument, "TrainingOptions: only_rows has row ", id, ", the table has ", model.table.rows());
+  }
   SplitMix64 random(options.seed);
   // Changes nothing: parameters() is not const only because load() fills in values.
   const_cast<Model&>(model).parameters([&]<class V>(Parameter parameter, std::size_t layer, const V& values) {
@@ -185,10 +196,10 @@ class Trainer {
         options_(options),
         trained_(detail::make_trained(model, options)),
         gradient_(model, trained_, options.gradient) {
-    if (options_.rows && options_.row_rate == 0) options_.row_rate = 0.01 * detail::rms_of_rows(model);
+    if (options_.rows && options_.row_rate == 0) options_.row_rate = options_.row_share * detail::rms_of_rows(model);
     for (const auto& [key, values] : trained_.weights) {
-      const double scale = options_.weight_rate > 0 ? detail::scale_of(model, key, values) : 0;
-      weight_rates_[key] = options_.weight_rate > 0 ? options_.weight_rate * scale : options_.rate;
+      weight_rates_[key] =
+          options_.weight_share > 0 ? options_.weight_share * detail::scale_of(model, key, values) : options_.rate;
     }
   }
   Trainer(const Trainer&) = delete;  // gradient_ refers to trained_
