@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <functional>
@@ -152,6 +153,34 @@ TEST_CASE("a model written with what was trained computes what training computed
   const std::vector<float> mapped = logits_of(temporary / "folder_trained");
   CHECK(logits_of(temporary / "folder_trained", Streamed{}) == mapped);
   CHECK(logits_of(temporary / "folder_trained", Resident{}) == mapped);
+}
+
+TEST_CASE("a graft's first step is a share of what its layer has, of rows a share of 1 / sqrt(p)") {
+  const testing::TemporaryFolder temporary;
+  graft_ple(golden / "270m_like", {.width = 16}, temporary / "folder");
+  const Model model = Model::load(Checkpoint::open(temporary / "folder"));
+  TrainingOptions options = all_of_ple();
+  options.weight_share = 0.02;
+  options.row_share = 0.5;
+  options.clip = 0;
+  Trainer<Model> trainer(model, options);
+  const std::vector<Token> tokens = {5, 9, 60, 9, 33, 7};
+  const std::vector<std::uint8_t> learnt(tokens.size(), 1);
+  const TrainingSequence text{tokens, learnt};
+  ThreadPool pool(2);
+  trainer.step(pool, {&text, 1});  // AdamW's first step is the rate, whatever the gradient
+  double rms = 0;
+  const std::vector<float>& like = model.blocks[3].post_feed_forward_norm.weight;
+  for (const float w : like) rms += static_cast<double>(w) * static_cast<double>(w) / static_cast<double>(like.size());
+  for (const float w : trainer.trained().weight(Parameter::post_ple_norm, 3)->values) {
+    CHECK(std::abs(w) == doctest::Approx(0.02 * std::sqrt(rms)).epsilon(1e-3));
+  }
+  // Rows had no gradient yet: their step's norm was 0. Now they have.
+  trainer.step(pool, {&text, 1});
+  double most = 0;
+  for (const float v : trainer.trained().rows.at(9).values) most = std::max(most, std::abs(static_cast<double>(v)));
+  CHECK(most ==
+        doctest::Approx(0.5 / 4 * (1 - 0.9) / (1 - 0.81) / std::sqrt((1 - 0.999) / (1 - 0.998001))).epsilon(0.02));
 }
 
 TEST_CASE("what cannot be grafted, or written, is refused") {

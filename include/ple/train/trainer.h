@@ -146,8 +146,8 @@ TrainedParameters make_trained(const Model& model, const TrainingOptions& option
   return trained;
 }
 
-/// Root of the mean square of a table's values, unscaled: of 64 rows, evenly spread. Of a table of zeros, 1 / sqrt(p):
-/// such rows weigh as much as the context's part.
+/// Root of the mean square of a table's values, unscaled: of 64 rows, evenly spread, but for rows of zeros, which tokens
+/// that a graft has not met have. Of a table of zeros, 1 / sqrt(p): such rows weigh as much as the context's part.
 template <class Model>
 double rms_of_rows(const Model& model) {
   const auto& table = model.table;
@@ -155,15 +155,18 @@ double rms_of_rows(const Model& model) {
   RowSelection selection = table.make_selection(1);
   AlignedVector<float> values(table.cols());
   double squares = 0;
+  std::uint64_t used = 0;
   const std::uint64_t count = (std::min)(std::uint64_t{64}, table.rows());
   for (std::uint64_t i = 0; i < count; ++i) {
     selection.ids.assign(1, table.rows() / count * i);
     table.gather_stored(Context(executor), selection, 0, 0, model.blocks.size(),
                         {values.data(), 1, values.size(), values.size()});
+    const double before = squares;
     for (const float v : values) squares += static_cast<double>(v) * static_cast<double>(v);
+    used += squares > before ? 1 : 0;
   }
-  if (squares == 0) return 1 / std::sqrt(static_cast<double>(table.width()));
-  return std::sqrt(squares / static_cast<double>(count * values.size()));
+  if (used == 0) return 1 / std::sqrt(static_cast<double>(table.width()));
+  return std::sqrt(squares / static_cast<double>(used * values.size()));
 }
 
 /// RMS of what is trained, as it begins. That of a new PLE step's norm, which is zero, is what its layer's other norm
