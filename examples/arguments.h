@@ -140,6 +140,12 @@ class Arguments {
     return word;
   }
 
+  /// The next one, if it is no option; removes it.
+  std::optional<std::string> next() {
+    if (words_.empty() || words_[0].starts_with("--")) return std::nullopt;
+    return first("");
+  }
+
   /// Once everything was taken: refuses what is left.
   void done() const {
     if (words_.empty()) return;
@@ -162,8 +168,12 @@ class Arguments {
 
 /// An error of the library in the words of a command line: its options' names.
 inline std::string in_options(std::string message) {
-  constexpr std::string_view name = "SessionOptions::context";
-  if (const std::size_t at = message.find(name); at != std::string::npos) message.replace(at, name.size(), "--context");
+  for (const auto& [name, option] :
+       {std::pair<std::string_view, std::string_view>("SessionOptions::context", "--context"),
+        {"DatasetOptions::max_length", "--length"},
+        {"HeldOut::fraction", "--held-out"}}) {
+    if (const std::size_t at = message.find(name); at != std::string::npos) message.replace(at, name.size(), option);
+  }
   return message;
 }
 

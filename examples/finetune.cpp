@@ -89,7 +89,7 @@ struct History {
 struct Options {
   std::string model, data, held_out;
   std::filesystem::path out;
-  bool resume = false;
+  bool resume = false, ple = false;
   double epochs = 3;
   std::size_t batch = 4, save_every = 50, judge_every = 0;
   ple::TrainingOptions training;
@@ -111,7 +111,8 @@ Options read_options(examples::Arguments& arguments) {
   ple::TrainingOptions& t = o.training;
   t.rank = arguments.number<std::size_t>("--rank", 16, 0, 4096);
   t.alpha = arguments.number<double>("--alpha", static_cast<double>(t.rank), 0);
-  if (arguments.flag("--ple")) {
+  o.ple = arguments.flag("--ple");
+  if (o.ple) {
     for (const ple::Parameter parameter :
          {ple::Parameter::ple_gate, ple::Parameter::ple_output, ple::Parameter::ple_context_projection}) {
       t.adapters.push_back(parameter);
@@ -315,6 +316,9 @@ class FineTuning {
 void run(examples::Arguments& arguments) {
   Options o = read_options(arguments);
   const ple::Checkpoint checkpoint = ple::Checkpoint::open(o.model);
+  if ((o.training.rows || o.ple) && !checkpoint.has(ple::Parameter::ple_table)) {
+    examples::refuse(o.ple ? "--ple: " : "--rows: ", o.model, " has no PLE table");
+  }
   Texts texts = read_texts(o, checkpoint);
   const double all = static_cast<double>(texts.training.size()) * o.epochs / static_cast<double>(o.batch);
   const auto steps = static_cast<std::size_t>(std::max(1.0, std::ceil(all)));

@@ -2,11 +2,11 @@
 // Talks with a model, or lets it continue a text; prints as it goes, and its speed at the end.
 #include "backend.h"
 
-#include <ple/checkpoint/peft_adapter.h>
 #include <ple/models.h>
 
 #include <fmt/core.h>
 
+#include "adapters.h"
 #include "arguments.h"
 #include "kv_cache.h"
 #include "slice_options.h"
@@ -33,7 +33,7 @@ const std::string usage =
         "  --kv TYPE                keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
         "  --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N\n"
         "                           (default: what the model recommends; temperature 0: the likeliest token)\n"
-        "  --adapter FOLDER[=SCALE] an adapter (LoRA) that PEFT saved; may be repeated: what they add is summed up\n"
+        "  --adapter FOLDER[=SCALE] an adapter that PEFT or ple wrote; may be repeated: what they add is summed up\n"
         "  --table mapped|resident|streamed|none\n"
         "                           where the PLE table lives (default: mapped); none: leave it away\n"
         "  --budget MIB             of rows that a streamed table keeps (default: 64), or pages a mapped one does (no\n"
@@ -147,12 +147,7 @@ ple::SamplingOptions sampling(examples::Arguments& arguments, ple::SamplingOptio
 std::vector<ple::SessionAdapter> adapters(examples::Arguments& arguments) {
   std::vector<ple::SessionAdapter> all;
   while (auto folder = arguments.text("--adapter")) {
-    float scale = 1;
-    if (const std::size_t equals = folder->rfind('='); equals != folder->npos && !std::filesystem::exists(*folder)) {
-      scale = examples::number_of<float>("--adapter", folder->substr(equals + 1));
-      folder->erase(equals);
-    }
-    all.push_back({std::make_shared<const ple::Adapter>(ple::open_peft_adapter(*folder)), scale});
+    all.push_back(examples::adapter_of("--adapter", *std::move(folder)));
   }
   return all;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a model is made of and what it costs, without loading it: parameters, bytes, memory.
+// What a model is made of and what it costs, without loading it: parameters, bytes, memory. Or what an adapter changes.
 #include <ple/checkpoint/packed_table.h>
 #include <ple/convert/inspect.h>
 
 #include "arguments.h"
+#include "inspect_adapter.h"
 #include "inspect_html.h"
 #include "inspect_report.h"
 #include "kv_cache.h"
@@ -29,7 +30,8 @@ const std::string usage =
     "                 are not read); or a published model, whose shapes are built in:\n"
     "                 " +
     ple::published_models() +
-    "\n"
+    ";\n"
+    "                 or the folder of an adapter, whose rank, matrices and rows are shown; it has no options\n"
     "  --table-file FILE  the types and ranks of a PLE table that `pack` wrote, too\n"
     "  --context N    positions for the cache of keys and values (default 4096, or the model's longest)\n"
     "  --kv TYPE      what keys and values are kept in: f32 (default), bf16, f16, q8_0\n"
@@ -159,6 +161,10 @@ void print_packed(const ple::PackedTable& table, const std::string& path, const 
 int main(int argc, char** argv) {
   return examples::run(usage.c_str(), argc, argv, [](examples::Arguments& arguments) {
     const std::string name = arguments.first("MODEL");
+    if (examples::is_adapter(name)) {
+      arguments.done();
+      return examples::print_adapter(name);
+    }
     const auto html_path = arguments.text("--html"), table_file = arguments.text("--table-file");
     const auto found = ple::inspect(name);
     const std::size_t longest = std::visit([](const auto& c) { return c.max_position_embeddings; }, found.config);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything but the opt-in headers: ple/dispatch.h (run-time choice of vectors), with Eigen ple/tensor/eigen.h
-// and ple/table/spectrum.h, for adapters ple/checkpoint/peft_adapter.h, and for vectors of texts
-// ple/family/embedding_gemma2/block.h and ple/run/embedder.h.
+// Everything but the opt-in headers: ple/dispatch.h (run-time choice of vectors), with Eigen ple/tensor/eigen.h and
+// ple/table/spectrum.h, for adapters ple/checkpoint/peft_adapter.h and peft_writer.h, for training
+// ple/train/language_trainer.h, and for vectors of texts ple/family/embedding_gemma2/block.h and ple/run/embedder.h.
 #pragma once
 
 #include "ple/checkpoint/checkpoint.h"

@@ -62,6 +62,11 @@ TEST_CASE("the seeds are what they are meant to be: valid") {
     const auto file = fuzz::write_input(folder, "data.jsonl", datasets[i]);
     CHECK_NOTHROW(read_dataset(file, fuzz::shipped_tokenizer(), ChatFormat()));
   }
+  for (const std::string& seed : fuzz::peft_adapter_seeds()) {
+    fuzz::write_input(folder, "adapter_config.json", seed.substr(0, seed.find('\n')));
+    fuzz::write_input(folder, "adapter_model.safetensors", seed.substr(seed.find('\n') + 1));
+    CHECK_NOTHROW(open_peft_adapter(folder / ""));
+  }
   InlineExecutor executor;
   Session session(fuzz::valid_model(), {.context = 16, .chunk = 4, .executor = &executor});
   for (const std::string& seed : fuzz::saved_session_seeds())

@@ -155,6 +155,27 @@ TEST_CASE("sessions of a batch with and without rows have the bits that each has
   }
 }
 
+TEST_CASE("an adapter takes its own memory once, and a session that uses it next to none") {
+  const Model model = open_model();
+  std::vector<SessionAdapter> all;
+  std::size_t size = 0;
+  std::vector<RowId> ids;
+  for (RowId id = 0; id < 200; ++id) ids.push_back(id);
+  const std::size_t before = testing::allocated_bytes();
+  for (int i = 0; i < 8; ++i) {
+    all.push_back({adapter_of(rows_of(ids, i)), 0.1f});
+    size += ids.size() * (80 * sizeof(float) + sizeof(RowId));
+  }
+  const std::size_t taken = testing::allocated_bytes() - before;  // what was given back counts too: rows_of copies ids
+  CHECK(taken < size + size / 20 + 8 * 1024);
+  const auto bytes_of_session = [&](const std::vector<SessionAdapter>& some) {
+    const std::size_t start = testing::allocated_bytes();
+    const Session session(model, {.context = 64, .threads = 1, .adapters = some});
+    return testing::allocated_bytes() - start;
+  };
+  CHECK(bytes_of_session(all) < bytes_of_session({}) + 2048);
+}
+
 TEST_CASE("a saved session is resumed only with the same rows") {
   const Model model = open_model();
   const auto tokens = tokens_of(folder);

@@ -7,7 +7,7 @@
 
 ple_tests writes every golden adapter anew. Logits: to 1e-5 of their range of those in the golden folder, since A, B and rows are the same numbers,
 but for the scale, which ple multiplies into B. With --merge, what that program writes must also be what merge_and_unload() of PEFT gives: the
-tensors to a rounding of their type, the logits to 1e-5 of their range.
+tensors to a rounding, in their type, of their largest number, the logits to 1e-5 of their range.
 """
 import argparse
 import json
@@ -66,7 +66,9 @@ def main():
             text = f"{name}: logits {far:.1e} of their range away"
             if options.merge:
                 merged = out / (name + ".merged")
-                subprocess.run([options.merge, base, out / name, "--out", merged], check=True, stdout=subprocess.DEVNULL)
+                done = subprocess.run([options.merge, base, out / name, "--out", merged], capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"{name}: {done.stderr}")
                 ours, theirs, plain = load(merged), model.merge_and_unload(), load(base)
                 theirs, ours, plain = theirs.state_dict(), ours.state_dict(), plain.state_dict()
                 stored = load_file(merged / "model.safetensors")

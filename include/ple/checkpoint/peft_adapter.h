@@ -199,6 +199,7 @@ inline Adapter open_peft_adapter(const std::filesystem::path& folder, const Json
     if (!std::isfinite(scale)) {
       fail(ErrorCode::config, config_file.string(), ": the scale of ", module, " is not finite");
     }
+    part.scale = scale;
     part.b.resize(rows.size());
     for (std::size_t o = 0; o < part.out; ++o) {
       for (std::size_t r = 0; r < part.rank; ++r) part.b[r * part.out + o] = scale * rows[o * part.rank + r];

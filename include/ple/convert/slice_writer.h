@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,16 +20,14 @@
 #include "ple/checkpoint/hf_folder.h"
 #include "ple/checkpoint/hf_tensor_names.h"
 #include "ple/checkpoint/sliced_source.h"
+#include "ple/convert/folder_to_fill.h"
 #include "ple/core/checked_writer.h"
 #include "ple/core/config.h"
 #include "ple/core/error.h"
-#include "ple/core/file.h"
 #include "ple/core/json.h"
 #include "ple/core/json_text.h"
 #include "ple/core/memory.h"
 #include "ple/core/number_text.h"
-#include "ple/core/os.h"
-#include "ple/core/output_file.h"
 #include "ple/formats/safetensors_header.h"
 #include "ple/model/parameter.h"
 
@@ -173,57 +170,6 @@ class SlicedFile {
   std::vector<SlicedTensor> tensors_;
 };
 
-/// A new or empty folder that one writer at a time may fill. Unless completed, it becomes what it was.
-class FolderToFill {
- public:
-  /// Errors: ErrorCode::file; argument for a folder that is not empty, or that another writer fills.
-  explicit FolderToFill(const std::filesystem::path& folder) : folder_(folder), mark_(folder / "ple.partial") {
-    std::error_code error;
-    is_new_ = std::filesystem::create_directories(folder_, error);
-    if (!is_folder(folder_)) fail(ErrorCode::file, folder_.string(), ": cannot make this folder");
-    if (file_exists(mark_)) refuse();
-    OutputFile(mark_, folder_.string());
-    const std::filesystem::directory_iterator files(folder_);
-    if (std::distance(begin(files), end(files)) > 1) {
-      std::filesystem::remove(mark_, error);
-      refuse();
-    }
-  }
-  FolderToFill(const FolderToFill&) = delete;
-  FolderToFill& operator=(const FolderToFill&) = delete;
-  ~FolderToFill() {
-    if (is_complete_ || process_ != os::process_id()) return;
-    std::error_code ignored;
-    for (const std::filesystem::path& file : files_) std::filesystem::remove(file, ignored);
-    std::filesystem::remove(mark_, ignored);
-    if (is_new_) std::filesystem::remove(folder_, ignored);
-  }
-
-  /// Registers a file that is about to be written.
-  std::filesystem::path add(const std::filesystem::path& name) { return files_.emplace_back(folder_ / name); }
-
-  void complete() {
-    std::filesystem::remove(mark_);
-    is_complete_ = true;
-  }
-
- private:
-  [[noreturn]] void refuse() const {
-    fail(ErrorCode::argument, folder_.string(), ": is not empty, expected a new or an empty folder");
-  }
-
-  std::filesystem::path folder_, mark_;
-  std::vector<std::filesystem::path> files_;
-  bool is_new_ = false, is_complete_ = false;
-  std::uint64_t process_ = os::process_id();
-};
-
-inline void write_text_file(const std::filesystem::path& path, const std::string& text) {
-  CheckedWriter writer(path);
-  writer.write(text.data(), text.size());
-  writer.finish({});
-}
-
 }  // namespace detail
 
 /// Writes the slice `options` of the Gemma 3n in folder `from` to folder `to`, which must be new or empty: config.json,
@@ -254,18 +200,8 @@ inline MatformerSlice write_slice(const std::filesystem::path& from, const Matfo
     done += file.bytes();
     for (const detail::SlicedTensor& tensor : file.tensors()) shards.add(tensor.name, Json(name.string()));
   }
-  if (!files.contains("model.safetensors")) {
-    Json index = Json::object(), metadata = Json::object();
-    metadata.add("total_size", Json(total));
-    index.add("metadata", std::move(metadata));
-    index.add("weight_map", std::move(shards));
-    detail::write_text_file(out.add("model.safetensors.index.json"), json_text(index));
-  }
-  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                           "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
-                           "processor_config.json", "preprocessor_config.json"}) {
-    if (file_exists(from / name)) detail::write_text_file(out.add(name), read_text_file(from / name));
-  }
+  if (!files.contains("model.safetensors")) detail::write_safetensors_index(out, std::move(shards), total);
+  detail::copy_text_files(from, out);
   const Json config = detail::sliced_config(read_json_file(from / "config.json"), slice.slice());
   detail::write_text_file(out.add("config.json"), json_text(config));
   out.complete();

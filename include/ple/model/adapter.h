@@ -42,6 +42,7 @@ class Adapter {
     std::size_t in, out, rank;
     AlignedVector<float> a;  ///< [rank, in]
     AlignedVector<float> b;  ///< [rank, out]: transposed, times the adapter's scale
+    float scale = 1;         ///< which B has in it already: alpha / rank, for reports
   };
 
   /// source: a name for messages. Errors: ErrorCode::argument for rows that are not as TrainedRows says.

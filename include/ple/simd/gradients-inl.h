@@ -46,24 +46,51 @@ struct GemmTiles {
   struct Sums<0, Dummy> {};
 
   /// Strips of b, [rows, cols], each `width` columns, filled up with 0, and `strip` values apart. Row by row, since
-  /// b's rows may lie in pages of their own.
+  /// b's rows may lie in pages of their own; of a transposed b, 4 rows and columns at a time.
   static PLE_INLINE void pack(Strided b, std::size_t rows, std::size_t cols, std::size_t width, std::size_t strip,
                               float* packed) {
     const D d;
-    const std::size_t lanes = hn::Lanes(d), whole = b.col == 1 ? cols - cols % width : 0;
-    for (std::size_t k = 0; k < rows; ++k, b.data += b.row, packed += width) {
-      for (std::size_t j = 0; j < whole; j += width) {
-        hn::StoreU(FloatVectors::load(b.data + j), d, packed + j / width * strip);
-        hn::StoreU(FloatVectors::load(b.data + j + lanes), d, packed + j / width * strip + lanes);
+    const std::size_t lanes = hn::Lanes(d), whole = cols - cols % width;
+    std::size_t done = 0;  // rows of whole strips
+#if HWY_TARGET != HWY_SCALAR
+    for (; b.row == 1 && done + 4 <= rows; done += 4) {
+      for (std::size_t j = 0; j < whole; j += 4) {
+        transpose(b.data + done + j * b.col, b.col, packed + j / width * strip + done * width + j % width, width);
       }
-      for (std::size_t j = whole; j < cols; j += width) {
-        float* const to = packed + j / width * strip;
+    }
+#endif
+    for (std::size_t k = 0; k < rows; ++k) {
+      const float* const from = b.data + k * b.row;
+      float* const to = packed + k * width;
+      for (std::size_t j = 0; j < cols; j += width) {
+        float* const out = to + j / width * strip;
+        if (j < whole && k < done) continue;
+        if (j < whole && b.col == 1) {
+          hn::StoreU(FloatVectors::load(from + j), d, out);
+          hn::StoreU(FloatVectors::load(from + j + lanes), d, out + lanes);
+          continue;
+        }
         const std::size_t count = (std::min)(width, cols - j);
-        for (std::size_t i = 0; i < count; ++i) to[i] = b.data[(j + i) * b.col];
-        for (std::size_t i = count; i < width; ++i) to[i] = 0;
+        for (std::size_t i = 0; i < count; ++i) out[i] = from[(j + i) * b.col];
+        for (std::size_t i = count; i < width; ++i) out[i] = 0;
       }
     }
   }
+
+#if HWY_TARGET != HWY_SCALAR
+  /// out[k, j] = in[j, k], 4 x 4
+  static PLE_INLINE void transpose(const float* in, std::size_t in_stride, float* out, std::size_t out_stride) {
+    const hn::FixedTag<float, 4> d;
+    const auto a = hn::LoadU(d, in), b = hn::LoadU(d, in + in_stride), c = hn::LoadU(d, in + 2 * in_stride),
+               e = hn::LoadU(d, in + 3 * in_stride);
+    const auto ab = hn::InterleaveLower(d, a, b), ce = hn::InterleaveLower(d, c, e),
+               ab_upper = hn::InterleaveUpper(d, a, b), ce_upper = hn::InterleaveUpper(d, c, e);
+    hn::StoreU(hn::ConcatLowerLower(d, ce, ab), d, out);
+    hn::StoreU(hn::ConcatUpperUpper(d, ce, ab), d, out + out_stride);
+    hn::StoreU(hn::ConcatLowerLower(d, ce_upper, ab_upper), d, out + 2 * out_stride);
+    hn::StoreU(hn::ConcatUpperUpper(d, ce_upper, ab_upper), d, out + 3 * out_stride);
+  }
+#endif
 
   template <std::size_t R>
   static PLE_INLINE void load(const float* c, std::size_t stride, Sums<R>& sums) {

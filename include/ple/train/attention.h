@@ -95,8 +95,9 @@ struct TextAttention {
   /// p[i, j] for tokens first + i and the positions j from first_seen(first) on; 0 where a token does not see one.
   void softmax_tile(std::size_t h, std::size_t first, Rows p) const {
     const std::size_t from = first_seen(first), to = first + p.rows;
-    B::matmul(const_cast<const float*>(kv_head(k, h).row(from)), k.stride, to - from, head_dim,
-              const_cast<const float*>(head(q, h).row(first)), q.stride, p.rows, p.data + from, p.stride);
+    clear(p.columns(from, to - from));
+    B::gemm(Strided{head(q, h).row(first), q.stride, 1}, Strided{kv_head(k, h).row(from), 1, k.stride}, p.rows,
+            to - from, head_dim, p.data + from, p.stride);
     for (std::size_t i = 0; i < p.rows; ++i) {
       const std::size_t begin = first_seen(first + i), end = first + i + 1;
       const ExpSum sum = B::exp_sum(end - begin, p.row(i) + begin);
@@ -113,8 +114,8 @@ struct TextAttention {
     clear(p_tile);
     clear(ds_tile);
     softmax_tile(h, first, p_tile);
-    B::matmul(const_cast<const float*>(kv_head(v, h).row(from)), v.stride, to - from, head_dim,
-              const_cast<const float*>(d.row(first)), d.stride, count, ds_tile.data + from, ds_tile.stride);
+    B::gemm(Strided{d.row(first), d.stride, 1}, Strided{kv_head(v, h).row(from), 1, v.stride}, count, to - from,
+            head_dim, ds_tile.data + from, ds_tile.stride);
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t t = first + i;
       float delta = 0;

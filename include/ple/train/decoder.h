@@ -19,15 +19,9 @@
 #include "ple/model/decoder.h"
 #include "ple/tensor/rows.h"
 #include "ple/train/block.h"
+#include "ple/train/sequence.h"
 
 namespace ple::inline PLE_ABI {
-
-/// One or more texts, one after another, that do not see each other.
-struct TrainingSequence {
-  std::span<const Token> tokens;
-  std::span<const std::uint8_t> learnt;      ///< of each token: 1 if it counts. A text's first token never does
-  std::span<const std::size_t> begins = {};  ///< where the texts begin, ascending, the first at 0; empty: one text
-};
 
 struct GradientOptions {
   std::size_t max_tokens = 512;  ///< of a sequence
@@ -49,9 +43,8 @@ class DecoderGradient {
   DecoderGradient(const Model& model, TrainedParameters& trained, const GradientOptions& options)
       : model_(model),
         trained_(trained),
-        options_(options),
+        options_(checked(model, options)),
         block_workspace_(model.config, options.max_tokens, tasks()) {
-    check_model();
     const auto& c = model.config;
     const std::size_t most = options.max_tokens, d = c.hidden_size,
                       packed = c.num_layers() * c.hidden_size_per_layer_input;
@@ -72,7 +65,7 @@ class DecoderGradient {
                                     {&kept_, most, d},
                                     {&normed_, most, d},
                                     {&dnormed_, most, d},
-                                    {&logits_, loss_rows, c.vocab_size},
+                                    {&logits_, (std::min)(loss_rows, most), c.vocab_size},
                                     {&angles_[0].cosine, most, half[0]},
                                     {&angles_[0].sine, most, half[0]},
                                     {&angles_[1].cosine, most, half[1]},
@@ -86,13 +79,7 @@ class DecoderGradient {
       for (Rows* rows : {&kv.k, &kv.v, &kv.dk, &kv.dv}) all.push_back({rows, most, width});
     }
     memory_ = allocate_spaced_rows(all);
-    const BlockActivations sizes(c, 0);
-    std::uint64_t each = 0;
-    for (const Rows* rows : {&sizes.x, &sizes.q0, &sizes.q, &sizes.k0, &sizes.v0, &sizes.k, &sizes.v, &sizes.attended,
-                             &sizes.y, &sizes.h1, &sizes.x1, &sizes.gate, &sizes.up, &sizes.gated, &sizes.y1, &sizes.h2,
-                             &sizes.ple_gate, &sizes.ple_gated, &sizes.z}) {
-      each += most * aligned_size(rows->cols * sizeof(float));
-    }
+    const std::uint64_t each = BlockActivations(c, 0).bytes(most);
     const std::size_t keep = static_cast<std::size_t>(
         (std::min)(std::uint64_t{c.num_layers()}, options.activation_budget / (each > 0 ? each : 1)));
     for (std::size_t i = 0; i < (std::max)(keep, std::size_t{1}); ++i) activations_.emplace_back(c, most);
@@ -100,13 +87,6 @@ class DecoderGradient {
       selection_ = model.table.make_selection(most);
       one_ = model.table.make_selection(1);
     }
-  }
-
-  /// Tokens of a sequence that count.
-  std::size_t learnt(const TrainingSequence& sequence) const {
-    std::size_t count = 0;
-    for_each_learnt(sequence, [&](std::size_t) { ++count; });
-    return count;
   }
 
   /// The sum of -log p(token | those before it) over tokens that count. With `factor` > 0, adds the gradient of factor
@@ -124,7 +104,7 @@ class DecoderGradient {
     for (std::size_t l = 0; l < layers; ++l) forward_block(context, l, rows);
 
     targets_.clear();
-    for_each_learnt(sequence, [&](std::size_t t) { targets_.push_back({t - 1, sequence.tokens[t]}); });
+    sequence.for_each_learnt([&](std::size_t t) { targets_.push_back({t - 1, sequence.tokens[t]}); });
     if (targets_.empty()) return 0;
     const double sum = head(context, rows, factor);
     if (factor > 0) backward(context, sequence.tokens);
@@ -132,7 +112,7 @@ class DecoderGradient {
   }
 
  private:
-  static constexpr std::size_t loss_rows = 128;  // positions whose logits are in memory at once
+  static constexpr std::size_t loss_rows = 256;  // positions whose logits are in memory at once
 
   struct Target {
     std::size_t row;
@@ -142,48 +122,27 @@ class DecoderGradient {
   std::size_t tasks() const { return options_.threads <= 1 ? 1 : 4 * options_.threads; }
   std::size_t type_of(std::size_t l) const { return static_cast<std::size_t>(model_.config.layer(l).attention); }
 
-  void check_model() const {
+  static const GradientOptions& checked(const Model& model, const GradientOptions& options) {
     const auto refuse = [](const auto&... why) { fail(ErrorCode::not_supported, "training: ", why...); };
-    if constexpr (requires { model_.config.num_experts; }) {
-      if (model_.config.num_experts > 0) refuse("a mixture of experts");
+    if constexpr (requires { model.config.num_experts; }) {
+      if (model.config.num_experts > 0) refuse("a mixture of experts");
     }
-    if (model_.table.folded()) refuse("a folded PLE table");
-    if (model_.table.vocabulary()) refuse("a cut-down vocabulary");
-    if (model_.table.ids_per_token() != 1) refuse("a PLE table with n-gram keys");
-    if (options_.max_tokens == 0 || options_.max_tokens > most_tokens_at_once) {
-      fail(ErrorCode::argument, "GradientOptions: max_tokens is ", options_.max_tokens, ", expected 1 to ",
+    if (model.table.folded()) refuse("a folded PLE table");
+    if (model.table.vocabulary()) refuse("a cut-down vocabulary");
+    if (model.table.ids_per_token() != 1) refuse("a PLE table with n-gram keys");
+    if (options.max_tokens == 0 || options.max_tokens > most_tokens_at_once) {
+      fail(ErrorCode::argument, "GradientOptions: max_tokens is ", options.max_tokens, ", expected 1 to ",
            most_tokens_at_once);
     }
+    return options;
   }
 
   void check(const Executor& executor, const TrainingSequence& sequence) const {
-    const auto refuse = [](const auto&... why) { fail(ErrorCode::argument, "training: ", why...); };
-    if (sequence.tokens.size() > options_.max_tokens) {
-      refuse("a sequence of ", sequence.tokens.size(), " tokens, at most ", options_.max_tokens);
-    }
-    if (sequence.learnt.size() != sequence.tokens.size()) {
-      refuse(sequence.learnt.size(), " marks for ", sequence.tokens.size(), " tokens");
-    }
-    for (std::size_t i = 0; i < sequence.begins.size(); ++i) {
-      const std::size_t least = i == 0 ? 0 : sequence.begins[i - 1] + 1;
-      if (sequence.begins[i] < least || sequence.begins[i] >= sequence.tokens.size() ||
-          (i == 0 && sequence.begins[i] != 0)) {
-        refuse("text ", i, " begins at ", sequence.begins[i], " of ", sequence.tokens.size(), " tokens");
-      }
-    }
+    sequence.check(options_.max_tokens);
     for (const Token token : sequence.tokens) model_.check_token(token, "training");
-    if (ple::tasks(executor) > tasks())
-      refuse("the executor makes ", ple::tasks(executor), " tasks, expected at most ", tasks());
-  }
-
-  /// Calls f(t) for tokens that count.
-  template <class F>
-  static void for_each_learnt(const TrainingSequence& sequence, F&& f) {
-    std::size_t text = 0;
-    for (std::size_t t = 1; t < sequence.tokens.size(); ++t) {
-      while (text + 1 < sequence.begins.size() && sequence.begins[text + 1] <= t) ++text;
-      const bool is_first = !sequence.begins.empty() && sequence.begins[text] == t;
-      if (sequence.learnt[t] != 0 && !is_first) f(t);
+    if (ple::tasks(executor) > tasks()) {
+      fail(ErrorCode::argument, "training: the executor makes ", ple::tasks(executor), " tasks, expected at most ",
+           tasks());
     }
   }
 
@@ -241,9 +200,10 @@ class DecoderGradient {
   BlockActivations& activations(std::size_t l) {
     return activations_[(std::min)(model_.blocks.size() - 1 - l, activations_.size() - 1)];
   }
+  /// Whether layer l's activations are still there when the way back comes to it.
   bool keeps(std::size_t l) const {
     const std::size_t from_last = model_.blocks.size() - 1 - l;
-    return from_last + 1 < activations_.size() || activations_.size() == model_.blocks.size();
+    return from_last == 0 || from_last + 1 < activations_.size() || activations_.size() == model_.blocks.size();
   }
 
   TrainedBlock<Block> block(std::size_t l, std::size_t rows) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <variant>
@@ -69,7 +70,7 @@ class LanguageTrainerOf final : public LanguageTrainer {
 
 /// Opens a checkpoint's model for training. Its weights are used where the file is mapped: a training step reads each
 /// of them a few times for all its tokens, and the system may drop them in between. T and B as for Gemma4.
-/// Errors: those of Decoder::load and Trainer; ErrorCode::not_supported for Gemma 3n.
+/// Errors: those of Decoder::load and Trainer; ErrorCode::not_supported for Gemma 3n; system if there is no memory.
 template <class T = Any, GradientBackend B = DefaultBackend>
 std::unique_ptr<LanguageTrainer> load_trainer(const Checkpoint& checkpoint, const TrainingOptions& options,
                                               const TableStorage& table = Mapped{}) {
@@ -78,7 +79,12 @@ std::unique_ptr<LanguageTrainer> load_trainer(const Checkpoint& checkpoint, cons
       [&]<class Config>(const Config& config) -> std::unique_ptr<LanguageTrainer> {
         using Model = typename Family<Config>::template Model<T, B>;
         if constexpr (TrainableBlock<typename Model::Layer>) {
-          return std::make_unique<detail::LanguageTrainerOf<Model>>(checkpoint, options, load);
+          try {
+            return std::make_unique<detail::LanguageTrainerOf<Model>>(checkpoint, options, load);
+          } catch (const std::bad_alloc&) {
+            fail(ErrorCode::system, "training: no memory for sequences of ", options.gradient.max_tokens,
+                 " tokens and adapters of rank ", options.rank);
+          }
         } else {
           fail(ErrorCode::not_supported, "training: models of the family ", config.family);
         }

@@ -180,7 +180,7 @@ class Trainer {
     std::size_t count = 0;
     for (const TrainingSequence& sequence : sequences) {
       sum += gradient_.loss(executor, sequence);
-      count += gradient_.learnt(sequence);
+      count += sequence.learnt_count();
     }
     return count > 0 ? sum / static_cast<double>(count) : 0;
   }
@@ -191,8 +191,9 @@ class Trainer {
   TrainingStep step(Executor& executor, std::span<const TrainingSequence> batch) {
     TrainingStep result;
     for (const TrainingSequence& sequence : batch) {
+      sequence.check(options_.gradient.max_tokens);
       result.tokens += sequence.tokens.size();
-      result.learnt += gradient_.learnt(sequence);
+      result.learnt += sequence.learnt_count();
     }
     if (result.learnt == 0) fail(ErrorCode::argument, "training: no token of the batch counts");
     clear_gradients();
