@@ -28,9 +28,9 @@ const std::string usage =
     "  --rank RANKS        store so many numbers for a row of a depth, and the basis that turns them into its values:\n"
     "                      one rank for all depths, or a list: 64,96,full,... (full: the values). Rounded up to whole\n"
     "                      blocks of the depth's type; examples/spectrum shows what a rank leaves out\n"
-    "  --error X           each depth in the lowest rank that leaves out at most X of its root mean square: 0.05\n"
-    "  --bytes SIZE        ranks such that the whole table takes at most so many bytes: 1000000, 512KiB, 64MiB, "
-    "1.5GiB\n"
+    "  --error X           each depth in the lowest rank that leaves out at most X of its root mean square: 0.05.\n"
+    "                      The number type has its own error beside it\n"
+    "  --bytes SIZE        ranks such that rows and bases take at most so many bytes: 1000000, 512KiB, 64MiB, 1.5GiB\n"
     "  --fold              rows hold whole per-layer inputs: no token needs the context projection any more\n"
     "  --vocab FILE        keep the rows of these tokens only: numbers, apart from each other by white space\n"
     "  --substitute TOKEN  with --vocab: stands in for every other token, which is an error otherwise\n"
@@ -64,50 +64,45 @@ struct RankOptions {
   bool any() const { return ranks || error || bytes; }
 };
 
-/// What the options ask for, in numbers.
-std::vector<std::size_t> ranks_of(const RankOptions& wanted, const std::vector<ple::Spectrum>& spectra,
-                                  const examples::RankPlan& plan) {
-  if (wanted.bytes) {
-    if (const auto ranks = plan.for_bytes(*wanted.bytes)) return *ranks;
-    examples::refuse("--bytes: ", std::to_string(*wanted.bytes), ", but the lowest ranks in these types take ",
-                     std::to_string(plan.bytes(plan.smallest())));
-  }
-  std::vector<std::size_t> ranks(spectra.size());
-  if (wanted.ranks) ranks = ple::RowLayout::parse_ranks(*wanted.ranks, spectra.size(), plan.width, "--rank");
-  for (std::size_t l = 0; l < ranks.size(); ++l) {
-    if (wanted.error) ranks[l] = spectra[l].rank_for(*wanted.error);
-    if (wanted.error || ranks[l] > 0) ranks[l] = plan.rounded(l, ranks[l]);
-  }
-  return ranks;
-}
-
+/// Chooses the ranks, and the bases that lose the least.
 template <class Model>
 void add_bases(const Model& model, const RankOptions& wanted, ple::PackOptions& options, ple::Executor& executor,
                examples::Progress& progress) {
-  if (wanted.ranks) {  // what is wrong with them is said before the work
-    ple::RowLayout::parse_ranks(*wanted.ranks, model.config.num_layers(), model.table.width(), "--rank");
+  const std::size_t width = model.table.width();
+  examples::RankPlan plan{options.dtypes, {}, width, options.kept.empty() ? model.table.rows() : options.kept.size()};
+  std::vector<std::size_t> ranks = plan.smallest();
+  // What cannot be is said before the work.
+  if (wanted.bytes && plan.bytes(ranks) > *wanted.bytes) {
+    examples::refuse("--bytes: ", std::to_string(*wanted.bytes), ", but the lowest ranks in these types take ",
+                     std::to_string(plan.bytes(ranks)));
   }
+  if (wanted.ranks) {
+    ranks = ple::RowLayout::parse_ranks(*wanted.ranks, ranks.size(), width, "--rank");
+    for (std::size_t l = 0; l < ranks.size(); ++l) ranks[l] = ranks[l] > 0 ? plan.rounded(l, ranks[l]) : 0;
+  }
+  ple::packed_layout(options.dtypes, width, ranks).require_encodable();
+
   const ple::SecondMoments moments = ple::packed_second_moments(model, options, executor, std::ref(progress));
   std::vector<ple::Spectrum> spectra;
-  examples::RankPlan plan{options.dtypes, {}, moments.width(), moments.rows()};
   for (std::size_t l = 0; l < moments.layers(); ++l) {
     spectra.push_back(ple::spectrum(moments, l));
     plan.eigenvalues.push_back(spectra[l].values);
     progress("depths solved", l + 1, moments.layers());
+    if (wanted.error) ranks[l] = plan.worthwhile(l, spectra[l].rank_for(*wanted.error));
   }
-  const std::vector<std::size_t> ranks = ranks_of(wanted, spectra, plan);
+  if (wanted.bytes) ranks = plan.for_bytes(*wanted.bytes);
   options.bases.resize(ranks.size());
   fmt::print("{:<8}{:>6}{:>7}   left out, of the root mean square\n", "depth", "type", "rank");
   for (std::size_t l = 0; l < ranks.size(); ++l) {
-    if (ranks[l] > 0) options.bases[l] = std::make_shared<const ple::AlignedVector<float>>(spectra[l].basis(ranks[l]));
     const auto& dtype = options.dtypes[l];
-    fmt::print("{:<8}{:>6}{:>7}{:>9.2f} %\n", l, dtype ? ple::name_of(*dtype) : "none",
-               !dtype          ? "-"
-               : ranks[l] == 0 ? "full"
-                               : std::to_string(ranks[l]),
-               !dtype          ? 100.0
-               : ranks[l] == 0 ? 0.0
-                               : 100 * spectra[l].error(ranks[l]));
+    if (!dtype) {
+      fmt::print("{:<8}{:>6}{:>7}{:>9.2f} %\n", l, "none", "-", 100.0);
+    } else if (ranks[l] == 0) {
+      fmt::print("{:<8}{:>6}{:>7}{:>9.2f} %\n", l, ple::name_of(*dtype), "full", 0.0);
+    } else {
+      fmt::print("{:<8}{:>6}{:>7}{:>9.2f} %\n", l, ple::name_of(*dtype), ranks[l], 100 * spectra[l].error(ranks[l]));
+      options.bases[l] = std::make_shared<const ple::AlignedVector<float>>(spectra[l].basis(ranks[l]));
+    }
   }
 }
 

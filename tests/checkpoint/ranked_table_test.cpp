@@ -8,7 +8,9 @@
 #include <functional>
 #include <iterator>
 #include <memory>
+#include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../allocations.h"
@@ -33,11 +35,11 @@ std::vector<Token> text(std::size_t count = 40) {
 }
 
 std::vector<float> logits_of(const Model& model, std::size_t chunk = 7, std::size_t threads = 2,
-                             const std::vector<Token>& tokens = text()) {
-  Session session(model, {.context = 256, .chunk = chunk, .threads = threads});
+                             const std::vector<SessionAdapter>& adapters = {}) {
+  Session session(model, {.context = 256, .chunk = chunk, .threads = threads, .adapters = adapters});
   std::vector<float> all;
   session.evaluate(
-      tokens, [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
+      text(), [&](std::size_t, std::span<const float> logits) { all.insert(all.end(), logits.begin(), logits.end()); });
   return all;
 }
 
@@ -94,6 +96,18 @@ std::vector<float> stored_rows(const Model& model, const std::vector<Token>& tok
   return out;
 }
 
+/// Of one depth's values of all rows: root mean square of the difference, relative to that of the original.
+double distance(const Model& model, const Model& original, std::size_t depth) {
+  std::vector<Token> all(vocab_size);
+  std::iota(all.begin(), all.end(), Token{0});
+  const std::vector<float> a = stored_rows(model, all), b = stored_rows(original, all);
+  std::vector<float> of_a, of_b;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (i / p % layers == depth) of_a.push_back(a[i]), of_b.push_back(b[i]);
+  }
+  return distance(of_a, of_b);
+}
+
 /// The model with rows of rank 3 in every depth.
 Model model_of_rank_3() {
   Model model = Model::load(Checkpoint::open(folder));
@@ -136,6 +150,41 @@ TEST_CASE("a table of rank 3 is kept by three numbers a depth and row, and no fe
   CHECK(distance(stored_rows(model, text()), stored_rows(original, text())) < 1e-5);
   CHECK(distance(logits_of(model), logits_of(original)) < 1e-4);
   CHECK(distance(stored_rows(of_rank(2), text()), stored_rows(original, text())) > 0.05);
+}
+
+TEST_CASE("a rank leaves out the energy of the eigenvalues it discards, whatever type keeps the rest") {
+  const testing::TemporaryFolder temporary;
+  const Model original = Model::load(Checkpoint::open(folder));
+  InlineExecutor executor;
+  const SecondMoments moments = packed_second_moments(original, {}, executor);
+  for (const std::size_t rank : {1u, 8u, 16u, 31u}) {
+    const std::vector<std::size_t> ranks(layers, rank);
+    const Model exact = packed(original, temporary, with_ranks(original, {.dtypes = all_layers(Dtype::f32)}, ranks));
+    for (std::size_t l = 0; l < layers; ++l)
+      CHECK(distance(exact, original, l) == doctest::Approx(spectrum(moments, l).error(rank)).epsilon(1e-4));
+    const Model rounded = packed(original, temporary, with_ranks(original, {.dtypes = all_layers(Dtype::bf16)}, ranks));
+    for (std::size_t l = 0; l < layers; ++l)
+      CHECK(distance(rounded, original, l) == doctest::Approx(spectrum(moments, l).error(rank)).epsilon(1e-3));
+  }
+}
+
+TEST_CASE("adapters replace rows of a lower rank, wherever these live") {
+  const testing::TemporaryFolder temporary;
+  const Model original = Model::load(Checkpoint::open(folder));
+  const PackOptions options =
+      with_ranks(original, {.dtypes = all_layers(Dtype::bf16)}, std::vector<std::size_t>(layers, 4));
+  const Model mapped = packed(original, temporary, options);
+  TrainedRows rows{.ids = {static_cast<RowId>(text()[3])}, .width = layers * p};
+  rows.values.assign(rows.width, 0.25f);
+  Model replaced = mapped;
+  replaced.table.set_row(rows.ids[0], {rows.row(0), rows.width});
+  const auto expected = logits_of(replaced);
+  CHECK_FALSE(same(expected, logits_of(mapped)));
+  const auto adapter = std::make_shared<const Adapter>("memory", std::vector<Adapter::Part>(), std::move(rows));
+  for (const TableStorage& storage : {TableStorage(Mapped{}), TableStorage(Streamed{}), TableStorage(Resident{})}) {
+    const Model model = Model::load(Checkpoint::open(folder, {.table = temporary / "table"}), {.table = storage});
+    CHECK(same(logits_of(model, 7, 2, {{adapter}}), expected));
+  }
 }
 
 TEST_CASE("rows of a lower rank have the same bits wherever they live, however a text is cut, on any threads") {
@@ -228,9 +277,9 @@ TEST_CASE("a file with ranks that is not what it says is refused") {
   CHECK(says(damaged(ranks, "16,16,full,full,32,16,16,00"), "'00' is no rank"));
   CHECK(says(damaged(ranks, "16,16,full,full,32,16,16016"), "'16016' is no rank"));
   CHECK(says(damaged(ranks, "16,16,full,0016,32,16,16,16"),
-             "bad: __metadata__: ranks: a PLE row: layer 3 is pruned, but has the rank 16"));
+             "bad: __metadata__: a PLE row: layer 3 is pruned, but has the rank 16"));
   CHECK(says(damaged(ranks, "16,16,full,full,16,16,16,16"),
-             "ranks: a PLE row in q8_0: layer 4: rank 16, expected a multiple of 32"));
+             "bad: __metadata__: a PLE row in q8_0: layer 4: rank 16, expected a multiple of 32"));
   CHECK(says(damaged(ranks, "16,16,full,full,32,16,16,17"), "bad: bases: shape is [112, 32], expected [113, 32]"));
   CHECK(says(damaged(ranks, "16,16,full,full,32,16,full0"), "'full0' is no rank"));
   CHECK(says(damaged(ranks, "16,32,full,full,32,32,32,32"),

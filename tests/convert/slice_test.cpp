@@ -166,6 +166,38 @@ TEST_CASE("a slice takes its layers from a table that was packed for the whole m
                  logits_of(data / "e2b_like", {.slice = options})));
     }
   }
+  // its bases, too
+  PackOptions ranked{.dtypes = std::vector<std::optional<Dtype>>(10, Dtype::f32), .bases = RowBases(10)};
+  const std::size_t p = whole.table.width();
+  for (std::size_t l = 0; l < 9; ++l) {  // the last layer has none
+    AlignedVector<float> basis((l + 1) * p);
+    for (std::size_t i = 0; i < basis.size(); ++i) basis[i] = static_cast<float>((i * 7 + l) % 11) - 5;
+    ranked.bases[l] = std::make_shared<const AlignedVector<float>>(std::move(basis));
+  }
+  pack_table(whole, ranked, temporary / "ranked", executor);
+  const auto rows = [&](const Model& model) {
+    const std::vector<Token> tokens = {3, 1, 4};
+    RowSelection selection = model.table.make_selection(tokens.size());
+    model.table.select(tokens, tokens.size(), 0, selection);
+    std::vector<float> out(tokens.size() * model.table.cols());
+    model.table.gather_stored(executor, selection, 0, 0, model.blocks.size(),
+                              {out.data(), tokens.size(), model.table.cols(), model.table.cols()});
+    return out;
+  };
+  const auto all = rows(Model::load(Checkpoint::open(data / "e2b_like", {.table = temporary / "ranked"})));
+  for (const auto& [options, kept] : {std::pair{slices[0], std::vector<std::size_t>{0, 1, 2, 3, 4, 8, 9}},
+                                      {slices[1], std::vector<std::size_t>{2, 3, 4, 5, 6, 7, 8}}}) {
+    std::vector<float> expected;
+    for (std::size_t t = 0; t < 3; ++t) {
+      for (const std::size_t l : kept) {
+        const auto from = all.begin() + static_cast<std::ptrdiff_t>((t * 10 + l) * p);
+        expected.insert(expected.end(), from, from + static_cast<std::ptrdiff_t>(p));
+      }
+    }
+    CHECK(
+        same(rows(Model::load(Checkpoint::open(data / "e2b_like", {.table = temporary / "ranked", .slice = options}))),
+             expected));
+  }
   // and one that was packed for the slice as it is
   const Model slice = Model::load(Checkpoint::open(data / "e2b_like", {.slice = slices[0]}));
   pack_table(slice, {.dtypes = std::vector<std::optional<Dtype>>(7, Dtype::f32)}, temporary / "small", executor);

@@ -4,8 +4,8 @@
 //   pad_identity     F32 [layers * p], folded tables only: the identity part of positions without text
 //   kept_tokens      I32 [rows], cut-down vocabularies only: the tokens that have rows, in the rows' order
 //   token_embedding  [rows, d], with kept_tokens: their embeddings
-//   bases            F32 [sum of the ranks, p], with ranks only: of each layer with a rank R, [R, p], which makes
-//                    values of its R numbers in a row
+//   bases            F32 [sum of the ranks, p], with ranks only: of each layer with a rank R, [R, p]; the R numbers
+//                    that a row has, times this, are its values
 // Metadata: format, layers, width, vocab_size, dtypes ("bf16,q8_0,none": one a layer), scale, folded, substitute; ranks
 // ("32,full,full"), which make the format ple.table.2, so that older readers refuse the file.
 #pragma once
@@ -90,10 +90,6 @@ class TableMetadata {
   std::string file_;
 };
 
-}  // namespace detail
-
-namespace detail {
-
 /// Each layer's part of the tensor `bases`, which has the layout's shape and F32 values at any address.
 inline RowBases bases_of(const Tensor& tensor, const RowLayout& layout) {
   RowBases bases(layout.layers());
@@ -147,8 +143,7 @@ inline PackedTable read_packed_table(const std::filesystem::path& path, const Ch
   try {
     source.layout = packed_layout(dtypes, width, ranks);
   } catch (const Error& error) {
-    if (!ranked) throw;
-    fail(error.code(), name, ": __metadata__: ranks: ", error.what());
+    fail(error.code(), name, ": __metadata__: ", error.what());
   }
   const std::optional<Dtype> only = source.layout.only_dtype();
   const bool plain = only && values_per_block(*only) == 1;

@@ -35,14 +35,12 @@ void add_table(Checksum& sum, const Table& table) {
   sum.add(std::as_bytes(table.pad_identity()));
   const std::string types = table.layout().text();
   sum.add(std::as_bytes(std::span(types)));
-  if constexpr (requires { table.bases(); }) {
-    if (table.layout().sum_of_ranks() > 0) {
-      const std::string ranks = table.layout().ranks_text();
-      sum.add(std::as_bytes(std::span(ranks)));
-    }
-    for (const auto& basis : table.bases()) {
-      if (basis) sum.add(std::as_bytes(std::span(*basis)));
-    }
+  if (table.layout().sum_of_ranks() > 0) {
+    const std::string ranks = table.layout().ranks_text();
+    sum.add(std::as_bytes(std::span(ranks)));
+  }
+  for (const auto& basis : table.bases()) {
+    if (basis) sum.add(std::as_bytes(std::span(*basis)));
   }
   const auto& store = table.store();
   if (!store || table.rows() == 0) return;
@@ -56,11 +54,11 @@ void add_table(Checksum& sum, const Table& table) {
 
 }  // namespace detail
 
-/// The same for models with the same configuration, dtypes and samples: norms, scalars and bases of the
-/// PLE table whole, five of its rows, 5 x 64 bytes of every other matrix. It tells sizes, quantizations, further
-/// training and other packings of the table apart. It misses a few weights that changed between the samples, and rows
-/// set with PleTable::set_row. Where the table lives makes no difference; LoadOptions::weights does. Errors:
-/// ErrorCode::file; not_supported for a configuration without for_each_field.
+/// The same for models with the same configuration, dtypes and samples: norms, scalars and the PLE table's bases whole,
+/// five of its rows, 5 x 64 bytes of every other matrix. It tells sizes, quantizations, further training and other
+/// packings of the table apart. It misses a few weights that changed between the samples, and rows set with
+/// PleTable::set_row. Where the table lives makes no difference; LoadOptions::weights does. Errors: ErrorCode::file;
+/// not_supported for a configuration without for_each_field.
 template <class Decoder>
 std::uint64_t model_identity(const Decoder& decoder) {
   Checksum sum;

@@ -67,7 +67,6 @@ class PleTable {
     changed();
     layout_ = RowLayout(layers_, width_, DtypeTraits<T>::id);
     bases_.clear();
-    multiplications_ = 1;
     auto values = std::make_shared<AlignedVector<std::byte>>(rows_ * layout_.row_bytes());
     std::byte* data = values->data();
     scale_ = rounded_to(DtypeTraits<T>::id, std::sqrt(static_cast<float>(width_)));
@@ -124,8 +123,6 @@ class PleTable {
     pad_identity_ = source.pad_identity;
     vocabulary_ = source.vocabulary;
     bases_ = store_ ? source.bases : RowBases();
-    multiplications_ = 1;
-    for (std::size_t l = 0; l < layers_; ++l) multiplications_ = (std::max)(multiplications_, source.layout.rank(l));
     rows_ = source.rows;
     file_ = tensor.map ? std::optional(tensor.map->file()->identity()) : std::nullopt;
   }
@@ -227,12 +224,13 @@ class PleTable {
     const auto layers_of = [&](std::size_t t) { return layers - (t < left_out.tokens ? left_out.layers : 0); };
     for (std::size_t t = 0; t < out.rows; ++t) std::fill_n(out.row(t), layers_of(t) * width_, 0.0f);
     if (!store_) return;
+    const std::size_t cost = out.cols * per_token * (std::max)(std::size_t{1}, layout_.highest_rank());
     unique_ids(selection, first_token * per_token, ids.size());
     for (std::size_t begin = 0; begin < selection.unique.size();) {
       const std::size_t count = (std::min)(selection.unique.size() - begin, store_->most_at_once());
       const std::span<const RowId> pinned(selection.unique.data() + begin, count);
       const PinnedRows pins(*store_, pinned, selection.addresses);
-      for_each_row(context, out.rows, out.cols * per_token * multiplications_, [&](std::size_t t) {
+      for_each_row(context, out.rows, cost, [&](std::size_t t) {
         for (const RowId id : ids.subspan(t * per_token, per_token)) {
           const auto found = std::lower_bound(pinned.begin(), pinned.end(), id);
           if (found == pinned.end() || *found != id) continue;
@@ -295,7 +293,7 @@ class PleTable {
         ple::decode<B, T>(*slice.dtype, blocks, count, piece);
         if (slice.rank == 0) {
           B::add(piece, count, out + i);
-        } else {  // a row by itself, so that its bits do not depend on others; it was set to 0
+        } else {  // one row at a time: its bits do not depend on which others are read with it
           const float* basis = bases_[l]->data() + i * width_;
           B::weighted_sum(basis, width_, count, width_, static_cast<const float*>(piece), most, 1, out, width_);
         }
@@ -319,7 +317,6 @@ class PleTable {
   std::vector<float> pad_identity_;
   std::shared_ptr<const VocabularyMap> vocabulary_;
   RowBases bases_;
-  std::size_t multiplications_ = 1;  // of a stored value, at most
   std::shared_ptr<RowStore> store_;
   std::optional<FileIdentity> file_;
   RowKeys keys_;

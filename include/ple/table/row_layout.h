@@ -77,6 +77,11 @@ class RowLayout {
     for (const Slice& slice : slices_) sum += slice.rank;
     return sum;
   }
+  std::size_t highest_rank() const {
+    std::size_t highest = 0;
+    for (const Slice& slice : slices_) highest = (std::max)(highest, slice.rank);
+    return highest;
+  }
 
   /// The dtype of all layers, if they have the same one, no bases, and there is no gap between rows.
   std::optional<Dtype> only_dtype() const {

@@ -48,6 +48,7 @@ class RowSample {
   }
 
   std::span<const Token> tokens() const { return *tokens_; }  ///< those that have rows, ascending
+
   /// The same rows, with those layers that `wanted` names taken from a sample of another table, of the same tokens.
   /// Errors: ErrorCode::argument for another shape.
   RowSample with_layers(const RowSample& other, const std::vector<bool>& wanted) const {

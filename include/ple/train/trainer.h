@@ -146,8 +146,9 @@ TrainedParameters make_trained(const Model& model, const TrainingOptions& option
   return trained;
 }
 
-/// Root of the mean square of a table's values, unscaled: of 64 rows, evenly spread, but for rows of zeros, which tokens
-/// that a graft has not met have. Of a table of zeros, 1 / sqrt(p): such rows weigh as much as the context's part.
+/// Root of the mean square of a table's values, unscaled: of 64 rows, evenly spread, but for rows of zeros, which
+/// tokens that a graft has not met have. Of a table of zeros, 1 / sqrt(p): such rows weigh as much as the context's
+/// part.
 template <class Model>
 double rms_of_rows(const Model& model) {
   const auto& table = model.table;
