@@ -32,6 +32,7 @@ struct RankPlan {
   /// As above. Full also where a rank saves nothing: a basis takes bytes, too, many if rows are few.
   std::size_t worthwhile(std::size_t depth, std::size_t rank) const {
     const std::size_t whole = rounded(depth, rank);
+    if (whole > 0 && width % ple::values_per_block(*dtypes[depth]) != 0) return whole;  // full cannot be stored
     return whole > 0 && bytes_of(depth, whole) < bytes_of(depth, 0) ? whole : 0;
   }
 

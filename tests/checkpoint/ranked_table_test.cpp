@@ -292,7 +292,7 @@ TEST_CASE("a file with ranks that is not what it says is refused") {
     const float nan = std::nanf("");
     std::memcpy(bytes.data() + bytes.size() - 4, &nan, 4);
     std::ofstream(temporary / "bad", std::ios::binary) << bytes;
-    CHECK(says(message([&] { read_packed_table(temporary / "bad"); }),
+    CHECK(says(message([&] { Model::load(Checkpoint::open(folder, {.table = temporary / "bad"})); }),
                "bad: bases: layer 7: value 31 of row 15 is nan, expected a finite number"));
   }
   // Bases that a program gives.
@@ -304,9 +304,10 @@ TEST_CASE("a file with ranks that is not what it says is refused") {
   options.bases[2] = std::make_shared<const AlignedVector<float>>(33);
   CHECK(refused() == "pack_table: layer 2: a basis of 33 values, expected a multiple of 32");
   TableSource source = read_packed_table(temporary / "table");
-  source.bases[5] = nullptr;
+  source.bases[5] = {};
   PleTable<Any, Simd> table(vocab_size, layers, p);
-  CHECK(says(message([&] { table.load(source, Mapped{}); }), "layer 5: a basis of 0 values, expected 16 x 32"));
+  CHECK(says(message([&] { table.load(source, Mapped{}); }),
+             "ple_table: layer 5: its basis has the shape [], expected [16, 32]"));
 }
 
 }  // namespace ple::ranked_table_test

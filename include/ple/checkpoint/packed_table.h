@@ -11,7 +11,6 @@
 #pragma once
 
 #include <charconv>
-#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -90,23 +89,19 @@ class TableMetadata {
   std::string file_;
 };
 
-/// Each layer's part of the tensor `bases`, which has the layout's shape and F32 values at any address.
-inline RowBases bases_of(const Tensor& tensor, const RowLayout& layout) {
-  RowBases bases(layout.layers());
-  const std::byte* from = tensor.data;
-  for (std::size_t l = 0; l < layout.layers(); ++l) {
+/// Each layer's part of the tensor `bases`, which has the layout's shape.
+inline std::vector<Tensor> split_bases(const Tensor& bases, const RowLayout& layout) {
+  std::vector<Tensor> parts(layout.layers());
+  const std::byte* from = bases.data;
+  for (std::size_t l = 0; l < parts.size(); ++l) {
     if (layout.rank(l) == 0) continue;
-    AlignedVector<float> values(layout.rank(l) * layout.width());
-    std::memcpy(values.data(), from, values.size() * sizeof(float));
-    from += values.size() * sizeof(float);
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (std::isfinite(values[i])) continue;
-      fail(ErrorCode::malformed, tensor.file, ": ", tensor.name, ": layer ", l, ": value ", i % layout.width(),
-           " of row ", i / layout.width(), " is ", number_text(values[i]), ", expected a finite number");
-    }
-    bases[l] = std::make_shared<const AlignedVector<float>>(std::move(values));
+    parts[l] = bases;
+    parts[l].shape = {layout.rank(l), layout.width()};
+    parts[l].data = from;
+    parts[l].bytes = layout.rank(l) * layout.width() * sizeof(float);
+    from += parts[l].bytes;
   }
-  return bases;
+  return parts;
 }
 
 }  // namespace detail
@@ -163,7 +158,7 @@ inline PackedTable read_packed_table(const std::filesystem::path& path, const Ch
       fail(ErrorCode::dtype, name, ": bases: dtype is ", file.dtype("bases"), ", expected F32");
     }
     expect(bases, {source.layout.sum_of_ranks(), width});
-    source.bases = detail::bases_of(bases, source.layout);
+    source.bases = detail::split_bases(bases, source.layout);
   }
   source.scale = metadata.number<float>("scale", 1e-30f, 1e30f);
   const std::string& folded = metadata.text("folded");

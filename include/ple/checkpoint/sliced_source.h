@@ -90,7 +90,7 @@ class SlicedSource final : public CheckpointSource {
     const std::size_t width = table.layout.width();
     table.layout = table.layout.select(slice_.layers);
     if (!table.bases.empty()) {
-      RowBases bases;
+      std::vector<Tensor> bases;
       for (const std::size_t l : slice_.layers) bases.push_back(table.bases[l]);
       table.bases = std::move(bases);
     }

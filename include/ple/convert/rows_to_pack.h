@@ -14,6 +14,7 @@
 #include "ple/core/executor.h"
 #include "ple/core/memory.h"
 #include "ple/model/decoder.h"
+#include "ple/table/row_bases.h"
 #include "ple/table/second_moments.h"
 #include "ple/tensor/rows.h"
 

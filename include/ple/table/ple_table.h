@@ -20,6 +20,7 @@
 #include "ple/core/token.h"
 #include "ple/simd/decode.h"
 #include "ple/simd/default_backend.h"
+#include "ple/table/row_bases.h"
 #include "ple/table/row_keys.h"
 #include "ple/table/row_layout.h"
 #include "ple/table/row_store.h"
@@ -108,13 +109,7 @@ class PleTable {
         }
       }
     }
-    for (std::size_t l = 0; l < layers_; ++l) {
-      const std::size_t expected = source.layout.rank(l) * width_;
-      const std::size_t values = l < source.bases.size() && source.bases[l] ? source.bases[l]->size() : 0;
-      if (values == expected) continue;
-      refuse(ErrorCode::shape, "layer ", l, ": a basis of ", values, " values, expected ", source.layout.rank(l), " x ",
-             width_);
-    }
+    RowBases bases = read_bases(source.bases, source.layout, tensor);
     changed();
     store_ = make_store(source, storage);
     layout_ = store_ ? source.layout : RowLayout(std::vector<std::optional<Dtype>>(layers_), width_);
@@ -122,7 +117,7 @@ class PleTable {
     folded_ = source.folded;
     pad_identity_ = source.pad_identity;
     vocabulary_ = source.vocabulary;
-    bases_ = store_ ? source.bases : RowBases();
+    bases_ = store_ ? std::move(bases) : RowBases();
     rows_ = source.rows;
     file_ = tensor.map ? std::optional(tensor.map->file()->identity()) : std::nullopt;
   }

@@ -47,6 +47,9 @@ class RowSample {
     table.gather_stored(executor, selection, 0, 0, layers_, values_);
   }
 
+  RowSample(RowSample&&) = default;  // a copy's values would be the original's
+  RowSample& operator=(RowSample&&) = default;
+
   std::span<const Token> tokens() const { return *tokens_; }  ///< those that have rows, ascending
 
   /// The same rows, with those layers that `wanted` names taken from a sample of another table, of the same tokens.

@@ -23,9 +23,6 @@
 
 namespace ple::inline PLE_ABI {
 
-/// Of each layer: the basis of its rows, [rank, p], or none. Tables share them.
-using RowBases = std::vector<std::shared_ptr<const AlignedVector<float>>>;
-
 /// A table in a file.
 struct TableSource {
   Tensor tensor = {};  ///< its bytes: rows of layout.row_bytes(), one after another
@@ -35,7 +32,7 @@ struct TableSource {
   bool folded = false;                   ///< rows are complete per-layer inputs of text, not only their identity part
   std::vector<float> pad_identity = {};  ///< folded: the identity part of positions without text
   std::shared_ptr<const VocabularyMap> vocabulary = nullptr;  ///< if only some tokens have rows
-  RowBases bases = {};  ///< of the layers that the layout gives a rank; empty if it gives none
+  std::vector<Tensor> bases = {};  ///< of the layers with a rank: F32, [rank, p]. load() copies them; empty: no ranks
 };
 
 /// A checkpoint's table, [rows, layers * p]. The reference multiplies it by sqrt(p), rounded to the tensor's type.
