@@ -126,7 +126,7 @@ void run(examples::Arguments& arguments) {
     const std::size_t layers = model.config.num_layers();
     options.dtypes = ple::RowLayout::parse(dtype.value_or(model.table.layout().text()), layers, "--dtype");
     examples::Progress progress;
-    if (wanted.any()) add_bases(model, wanted, options, pool, progress);
+    if (wanted.any() && model.has_ple()) add_bases(model, wanted, options, pool, progress);
     ple::pack_table(model, options, out, pool, std::ref(progress));
   };
   std::visit(
