@@ -170,7 +170,7 @@ TEST_CASE("a slice takes its layers from a table that was packed for the whole m
   PackOptions ranked{.dtypes = std::vector<std::optional<Dtype>>(10, Dtype::f32), .bases = RowBases(10)};
   const std::size_t p = whole.table.width();
   for (std::size_t l = 0; l < 9; ++l) {  // the last layer has none
-    AlignedVector<float> basis((l + 1) * p);
+    AlignedVector<float> basis((l % p + 1) * p);
     for (std::size_t i = 0; i < basis.size(); ++i) basis[i] = static_cast<float>((i * 7 + l) % 11) - 5;
     ranked.bases[l] = std::make_shared<const AlignedVector<float>>(std::move(basis));
   }

@@ -123,8 +123,8 @@ TEST_CASE("a model of another family hears which ones are supported, whatever it
     check_opening(
         folder.path(), ErrorCode::not_supported,
         {"config.json", whole,
-         "'gemma4', 'gemma4_text', 'gemma4_unified', 'gemma4_unified_text', 'gemma3n', 'gemma3n_text', 'gemma3' and "
-         "'gemma3_text'"});
+         "'gemma4', 'gemma4_text', 'gemma4_unified', 'gemma4_unified_text', 'gemma3n', 'gemma3n_text', 'gemma3', "
+         "'gemma3_text', 'gemma3_ple' and 'gemma3_ple_text'"});
   }
 }
 

@@ -367,4 +367,14 @@ TEST_CASE("weights in blocks, repacked or as in the file, give the bits of their
   }
 }
 
+TEST_CASE("a schedule rises, then falls as a cosine; without one the rate stays") {
+  const CosineSchedule schedule{.steps = 10, .warm_up = 2};
+  CHECK(schedule.factor(0) == 0.5);
+  CHECK(schedule.factor(1) == 1);
+  CHECK(schedule.factor(2) == 1);
+  CHECK(schedule.factor(6) == doctest::Approx(0.5));
+  CHECK(schedule.factor(10) == 0);
+  for (const std::uint64_t step : {0, 1, 1000}) CHECK(CosineSchedule{}.factor(step) == 1);
+}
+
 }  // namespace ple::gradient_test
