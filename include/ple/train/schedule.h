@@ -8,7 +8,8 @@
 
 namespace ple::inline PLE_ABI {
 
-/// The learning rate's factor: a linear warm-up to 1, then half a cosine down to 0 at `steps`; without steps it stays 1.
+/// The learning rate's factor: a linear warm-up to 1, then half a cosine down to 0 at `steps`. Without steps it
+/// stays 1.
 struct CosineSchedule {
   std::uint64_t steps = 0, warm_up = 0;
 
