@@ -109,6 +109,7 @@ void add_bases(const Model& model, const RankOptions& wanted, ple::PackOptions& 
 void run(examples::Arguments& arguments) {
   const std::string model_path = arguments.first("MODEL"), out = arguments.first("OUT");
   const auto checkpoint = ple::Checkpoint::open(model_path);
+  if (!checkpoint.has(ple::Parameter::ple_table)) examples::refuse(model_path, " has no PLE table");
   const auto dtype = arguments.text("--dtype"), vocabulary = arguments.text("--vocab"),
              substitute = arguments.text("--substitute");
   const RankOptions wanted(arguments);
@@ -126,7 +127,7 @@ void run(examples::Arguments& arguments) {
     const std::size_t layers = model.config.num_layers();
     options.dtypes = ple::RowLayout::parse(dtype.value_or(model.table.layout().text()), layers, "--dtype");
     examples::Progress progress;
-    if (wanted.any() && model.has_ple()) add_bases(model, wanted, options, pool, progress);
+    if (wanted.any()) add_bases(model, wanted, options, pool, progress);
     ple::pack_table(model, options, out, pool, std::ref(progress));
   };
   std::visit(
